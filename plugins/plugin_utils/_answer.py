@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Answers of azcmagent as task results (docs/protocol.md section 11). Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+from ansible_collections.hawser.machine.plugins.plugin_utils._errors import AnswerError, HubError
+
+SHOWN = 500
+_ANSWER: dict[str, type] = {
+    "schema": int,
+    "agent_version": str,
+    "changed": bool,
+    "reasons": list,
+    "before": dict,
+    "after": dict,
+    "steps": list,
+    "warnings": list,
+    "credential_required": list,
+}
+
+
+def _without_debug(stderr: str) -> str:
+    """Standard error without what ssh says about itself when the play runs with -vvv."""
+    noise = ("debug1:", "debug2:", "debug3:", "OpenSSH_")
+    return "\n".join(line for line in stderr.splitlines() if not line.startswith(noise)).strip()
+
+
+def parse_object(rc: int, stdout: str, stderr: str) -> dict[str, Any]:
+    """Standard output as one JSON object, or an AnswerError with the first 500 characters of what came instead."""
+    try:
+        answer = json.loads(stdout)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    shown = stdout.strip() or _without_debug(stderr)
+    said = f"it said: {shown[:SHOWN]}" if shown else "it said nothing"
+    raise AnswerError(
+        f"azcmagent on the host did not answer with a JSON object (exit code {rc}); {said}",
+        "Look at the host's azcmagent.log, and at what its shell prints when it starts",
+    )
+
+
+def parse_answer(rc: int, stdout: str, stderr: str) -> dict[str, Any]:
+    """The answer of `apply` or `plan`, its members checked for their types."""
+    answer = parse_object(rc, stdout, stderr)
+    error = answer.get("error", False)
+    wrong = [key for key, kind in _ANSWER.items() if not isinstance(answer.get(key), kind)]
+    if error is not None and not isinstance(error, dict):
+        wrong.append("error")
+    if wrong:
+        raise AnswerError(
+            f"azcmagent on the host answered an object of another shape ({', '.join(wrong)}): {stdout.strip()[:SHOWN]}",
+            "Install a version of the agent that this version of the collection knows",
+        )
+    if answer["schema"] != 1:
+        raise AnswerError(
+            f"azcmagent on the host answers with schema {answer['schema']}, this collection knows schema 1",
+            "Upgrade the collection",
+        )
+    return answer
+
+
+def as_text(value: dict[str, Any]) -> str:
+    """A state as YAML, for `--diff`."""
+    return str(yaml.safe_dump(value, default_flow_style=False, sort_keys=True, allow_unicode=True)) if value else ""
+
+
+def diff_of(before: dict[str, Any], after: dict[str, Any], host: str) -> dict[str, str]:
+    """The `diff` member of a result."""
+    return {
+        "before": as_text(before),
+        "after": as_text(after),
+        "before_header": f"{host} now",
+        "after_header": f"{host} as described",
+    }
+
+
+def reason_text(reason: dict[str, Any]) -> str:
+    """One difference as people read it."""
+    return f"{reason.get('path')}: expected {reason.get('expected')}, actual {reason.get('actual')}"
+
+
+def missing_result(check_mode: bool, host: str, diff: bool) -> dict[str, Any]:
+    """The result for a host on which azcmagent is not installed. Check mode says that there is something to change."""
+    reasons = [{"path": "agent.installed", "expected": True, "actual": False}]
+    result: dict[str, Any] = {
+        "changed": check_mode,
+        "install_required": True,
+        "upgrade_required": False,
+        "agent_version": None,
+        "reasons": reasons,
+        "before": {"agent": {"installed": False}},
+        "after": {"agent": {"installed": check_mode}},
+        "steps": [],
+    }
+    if diff:
+        result["diff"] = diff_of(result["before"], {"agent": {"installed": True}}, host)
+    return result
+
+
+def result_of(answer: dict[str, Any], host: str, diff: bool) -> dict[str, Any]:
+    """The result for an answer: state, reasons, and on failure one sentence with code and remedy."""
+    result: dict[str, Any] = {
+        "changed": answer["changed"],
+        "install_required": False,
+        "upgrade_required": False,
+        "agent_version": answer["agent_version"],
+        "reasons": answer["reasons"],
+        "before": answer["before"],
+        "after": answer["after"],
+        "steps": answer["steps"],
+    }
+    if answer["warnings"]:
+        result["warnings"] = [str(warning) for warning in answer["warnings"]]
+    if diff and answer["before"] != answer["after"]:
+        result["diff"] = diff_of(answer["before"], answer["after"], host)
+    error = answer.get("error")
+    if error:
+        code, message, remedy = (str(error.get(key) or "").rstrip(". ") for key in ("code", "message", "remedy"))
+        result["failed"] = True
+        result["error"] = error
+        result["msg"] = ". ".join(part for part in (f"{code}: {message}", remedy) if part) + "."
+    return result
+
+
+def judge_version(result: dict[str, Any], wanted: str | None, check_mode: bool) -> None:
+    """Add to a result whether the installed version is the wanted one.
+
+    Which way it differs is the package manager's business.
+    """
+    actual = result["agent_version"]
+    if not wanted or actual is None or actual == wanted:
+        return
+    result["upgrade_required"] = True
+    result["reasons"] = [{"path": "agent.version", "expected": wanted, "actual": actual}, *result["reasons"]]
+    if check_mode:
+        result["changed"] = True
+
+
+def operations_of(answer: dict[str, Any], wished_id: str | None) -> list[dict[str, str]]:
+    """What the host asks a ticket for, as the body of `POST /hawser/v1/tickets` wants it (docs/protocol.md section 4).
+
+    A host is not trusted with more than its own place: `connect` and `update` are asked for the wished resource id
+    alone,
+    whatever the host says. `delete` can only name the machine that the host was until now, which the hub alone can
+    judge.
+    """
+    operations = []
+    for entry in answer["credential_required"]:
+        operation, target = str(entry.get("operation")), str(entry.get("resource_id"))
+        if (
+            operation not in {"connect", "update", "delete"}
+            or "/providers/microsoft.hybridcompute/machines/" not in target.lower()
+        ):
+            raise HubError(
+                f"the host asks for the right to {operation} {target}",
+                "Look at the host: azcmagent never asks for this",
+            )
+        if operation != "delete" and wished_id is not None and target.lower() != wished_id.lower():
+            raise HubError(
+                f"the host asks for the right to {operation} {target}, it is described as {wished_id}",
+                "Look at the host: azcmagent never asks for another machine",
+            )
+        operations.append({"operation": operation, "resourceId": target})
+    return operations
