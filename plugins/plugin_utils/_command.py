@@ -48,7 +48,7 @@ def _quoted(text: str) -> str:
 
 
 def _statement(program: str, arguments: list[str], carries_input: bool) -> str:
-    """One PowerShell statement that ends with the program's exit code, or 127 where there is no program, as `sh` does."""
+    """One PowerShell statement that ends with the program's exit code; 127 where there is no program, as in `sh`."""
     call = " ".join(["&", _quoted(program), *(_quoted(argument) for argument in arguments)])
     if carries_input:
         call = f"$input | {call}"
