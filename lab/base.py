@@ -29,6 +29,7 @@ PACKAGES = (
     "openssl",
     "procps",
     "python3",
+    "python3-apt",  # ansible.builtin.apt
     "python3-cryptography",
     "sudo",
     "systemd",
