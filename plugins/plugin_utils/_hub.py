@@ -20,6 +20,7 @@ from ansible_collections.hawser.machine.plugins.plugin_utils._settings import Hu
 
 API_VERSION = "2026-07-15"
 _SPARE = 120
+_ABSENT = frozenset({"ResourceNotFound", "ResourceGroupNotFound"})
 
 
 class TokenCache:
@@ -123,7 +124,7 @@ class Hub:
                 "GET", f"{self.settings.arm}{quote(resource_id)}?api-version={API_VERSION}", token=self._bearer()
             ).body
         except HubError as error:
-            if error.status == 404 and error.hub_code in {"ResourceNotFound", "ResourceGroupNotFound"}:
+            if error.status == 404 and error.hub_code in _ABSENT:
                 return None
             raise
         return body if isinstance(body, dict) else None
@@ -138,7 +139,12 @@ class Hub:
     def fleet(self, subscription_id: str, resource_group: str, name: str) -> list[dict[str, Any]]:
         """Rows of the fleet query (docs/protocol.md section 4a): at most one, with `status` and `lastHeartbeat`."""
         query = urlencode({"subscriptionId": subscription_id, "resourceGroup": resource_group, "name": name})
-        return self._pages(f"/hawser/v1/machines?{query}")
+        try:
+            return self._pages(f"/hawser/v1/machines?{query}")
+        except HubError as error:
+            if error.status == 404 and error.hub_code in _ABSENT:
+                return []
+            raise
 
     def _pages(self, path: str) -> list[dict[str, Any]]:
         """The rows of all pages of a list."""
