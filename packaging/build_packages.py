@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds what is shipped: the agent's deb and rpm, the hub's wheel, the collection. `make build` runs it.
+
+    build_packages.py [--out dist] [--version A.B.C.D] [--only deb rpm wheel collection]
+
+The same commit gives the same bytes: dates come from SOURCE_DATE_EPOCH, else from the commit. When nothing that goes in
+has changed since the last build into the same directory, nothing is built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = ("deb", "rpm", "wheel", "collection")
+_PRODUCTS = ("azcmagent_*_all.deb", "azcmagent-*.noarch.rpm", "hawser_hub-*.whl", "hawser-machine-*.tar.gz")
+_VERSION = re.compile(r"\d+(\.\d+){3}")
+_SHIPPED_SUFFIXES = {".py", ".json", ".typed"}
+
+
+class BuildError(Exception):
+    """A sentence that says what is missing and what to do about it."""
+
+
+def parse_version(source: str) -> str:
+    """The literal `VERSION` of agent_runtime/version.py, four numbers."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and [getattr(target, "id", None) for target in node.targets] == ["VERSION"]:
+            version = ast.literal_eval(node.value)
+            if isinstance(version, str) and _VERSION.fullmatch(version):
+                return version
+    raise BuildError('agent_runtime/version.py holds no VERSION of four numbers. Write VERSION = "1.0.0.1".')
+
+
+def with_version(source: str, version: str) -> str:
+    """The same source with another VERSION; used to build a second version for tests of upgrades."""
+    if not _VERSION.fullmatch(version):
+        raise BuildError(f"'{version}' is no version. Use four numbers with dots.")
+    return source.replace(f'VERSION = "{parse_version(source)}"', f'VERSION = "{version}"')
+
+
+def run(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+    """Run a tool and return what it printed.
+
+    :raises BuildError: it failed; the message carries its last words.
+    """
+    done = subprocess.run(
+        argv, cwd=cwd, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        words = (done.stdout + done.stderr).strip()[-2000:]
+        raise BuildError(f"`{' '.join(argv)}` ended with {done.returncode}: {words}")
+    return done.stdout
+
+
+def checkout_files() -> list[str]:
+    """Files of the checkout that git knows or would add, relative."""
+    listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT)
+    return sorted(name for name in set(listed.split("\0")) if name and (ROOT / name).is_file())
+
+
+def epoch() -> int:
+    """Date of everything that is built, in Unix seconds (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    return int(given) if given else int(run(["git", "log", "-1", "--format=%ct"], cwd=ROOT))
+
+
+def tool(name: str) -> str:
+    """A program of the environment that runs this file."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def fingerprint(files: Iterable[str], settings: Sequence[object]) -> str:
+    """SHA-256 over everything that decides the products."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for name in files:
+        path = ROOT / name
+        digest.update(f"{name}\0{path.stat().st_mode & 0o111}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def copy(names: Iterable[str], target: Path) -> None:
+    """Copy files of the checkout below `target`, with modes that do not depend on anybody's umask."""
+    for name in names:
+        destination = target / name
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, destination)
+        destination.chmod(0o755 if (ROOT / name).stat().st_mode & 0o111 else 0o644)
+
+
+def date_everything(top: Path, seconds: int) -> None:
+    """Give all files and directories below `top` the same date, and directories the usual mode."""
+    for directory, _names, files in os.walk(top):
+        Path(directory).chmod(0o755)
+        for path in (Path(directory), *(Path(directory, file) for file in files)):
+            os.utime(path, (seconds, seconds))
+
+
+def stage_vendor(target: Path) -> None:
+    """Unpack the locked pure-Python libraries that the agent's workers use."""
+    uv = [tool("uv"), "pip", "install", "--quiet", "--python", sys.executable, "--python-version", "3.9"]
+    uv += ["--target", str(target), "--require-hashes", "--no-deps", "--only-binary", ":all:", "--link-mode", "copy"]
+    run([*uv, "-r", str(ROOT / "requirements" / "agent.txt")], cwd=ROOT)
+    # What the installer notes about itself differs from machine to machine.
+    for pattern in (
+        "*.dist-info/RECORD",
+        "*.dist-info/INSTALLER",
+        "*.dist-info/REQUESTED",
+        "*.dist-info/uv_cache.json",
+    ):
+        for path in target.glob(pattern):
+            path.unlink()
+    for path in (target / ".lock", target / ".gitignore"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(target / "bin", ignore_errors=True)
+    for path in target.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+
+
+def stage_agent(files: Sequence[str], version: str, stage: Path) -> None:
+    """Lay out the tree that nfpm.yaml names."""
+    copy((n for n in files if n.startswith("agent_runtime/") and Path(n).suffix in _SHIPPED_SUFFIXES), stage)
+    source = (ROOT / "agent_runtime" / "version.py").read_text(encoding="utf-8")
+    (stage / "agent_runtime" / "version.py").write_text(with_version(source, version), encoding="utf-8")
+    stage_vendor(stage / "vendor")
+    for room in ("launchers", "units", "files"):
+        shutil.copytree(ROOT / "packaging" / room, stage / room)
+    shutil.copyfile(ROOT / "LICENSES" / "Apache-2.0.txt", stage / "copyright")
+    scripts = ROOT / "packaging" / "scripts"
+    common = (scripts / "common.sh").read_text(encoding="utf-8")
+    (stage / "scripts").mkdir()
+    for script in scripts.glob("*-*.sh"):
+        text = "#!/bin/sh\nset -eu\n" + common + "\n" + script.read_text(encoding="utf-8")
+        (stage / "scripts" / script.stem).write_text(text, encoding="utf-8")
+
+
+def build_agent(kinds: Sequence[str], files: Sequence[str], version: str, seconds: int, out: Path) -> None:
+    """Build deb and rpm from the one list, packaging/nfpm.yaml."""
+    with tempfile.TemporaryDirectory(prefix="hawser-build-") as work:
+        stage = Path(work, "stage")
+        stage.mkdir()
+        stage_agent(files, version, stage)
+        date_everything(stage, seconds)
+        environment = {"VERSION": version, "SOURCE_DATE_EPOCH": str(seconds)}
+        for kind in kinds:
+            argv = [tool("nfpm"), "package", "--packager", kind, "--config", str(ROOT / "packaging" / "nfpm.yaml")]
+            run([*argv, "--target", str(out)], cwd=Path(work), environment=environment)
+
+
+def build_wheel(files: Sequence[str], version: str, seconds: int, out: Path) -> None:
+    """Build the hub's wheel in a copy, so that the checkout stays clean."""
+    wanted = ("control_plane/", "pyproject.toml", "LICENSES/", "requirements/hub.in", "agent_runtime/version.py")
+    with tempfile.TemporaryDirectory(prefix="hawser-build-") as work:
+        copy((name for name in files if name.startswith(wanted)), Path(work))
+        module = Path(work, "agent_runtime", "version.py")
+        module.write_text(with_version(module.read_text(encoding="utf-8"), version), encoding="utf-8")
+        date_everything(Path(work), seconds)
+        argv = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), work]
+        run(argv, cwd=Path(work), environment={"SOURCE_DATE_EPOCH": str(seconds)})
+
+
+def build_collection(files: Sequence[str], seconds: int, out: Path) -> None:
+    """Build the Galaxy artefact from what git knows; galaxy.yml says what of it is shipped."""
+    with tempfile.TemporaryDirectory(prefix="hawser-build-") as work:
+        source, product = Path(work, "source"), Path(work, "product")
+        copy(files, source)
+        date_everything(source, seconds)
+        environment = {"ANSIBLE_HOME": str(Path(work, "ansible")), "ANSIBLE_NOCOLOR": "1"}
+        argv = [tool("ansible-galaxy"), "collection", "build", "--output-path", str(product), str(source)]
+        run(argv, cwd=Path(work), environment=environment)
+        for artefact in product.glob("*.tar.gz"):
+            (out / artefact.name).write_bytes(normalised(artefact.read_bytes(), seconds))
+
+
+def normalised(archive: bytes, seconds: int) -> bytes:
+    """The same members with one date and nobody's name (ansible-galaxy writes the time of the build)."""
+    plain = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as old,
+        tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as new,
+    ):
+        for member in old.getmembers():
+            member.mtime, member.uid, member.gid, member.uname, member.gname = seconds, 0, 0, "", ""
+            member.pax_headers = {}
+            new.addfile(member, old.extractfile(member) if member.isfile() else None)
+    return gzip.compress(plain.getvalue(), mtime=seconds)
+
+
+def current(out: Path, stamp: str) -> bool:
+    """Whether the directory holds the products of exactly these inputs, undamaged."""
+    try:
+        if (out / ".inputs").read_text(encoding="ascii") != stamp:
+            return False
+        lines = (out / "SHA256SUMS").read_text(encoding="ascii").splitlines()
+        return all(
+            hashlib.sha256((out / name).read_bytes()).hexdigest() == digest for digest, name in map(str.split, lines)
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def build(out: Path, version: str | None = None, kinds: Sequence[str] = KINDS) -> list[Path]:
+    """Build into `out`; returns the products, which SHA256SUMS there names too."""
+    files, seconds = checkout_files(), epoch()
+    version = version or parse_version((ROOT / "agent_runtime" / "version.py").read_text(encoding="utf-8"))
+    out.mkdir(parents=True, exist_ok=True)
+    stamp = fingerprint((name for name in files if not name.startswith("tests/")), [version, sorted(kinds)])
+    if not current(out, stamp):
+        for pattern in (*_PRODUCTS, "SHA256SUMS", ".inputs"):
+            for old in out.glob(pattern):
+                old.unlink()
+        packagers = [kind for kind in kinds if kind in {"deb", "rpm"}]
+        if packagers:
+            build_agent(packagers, files, version, seconds, out)
+        if "wheel" in kinds:
+            build_wheel(files, version, seconds, out)
+        if "collection" in kinds:
+            build_collection(files, seconds, out)
+        names = sorted(path.name for pattern in _PRODUCTS for path in out.glob(pattern))
+        sums = "".join(f"{hashlib.sha256((out / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+        (out / "SHA256SUMS").write_text(sums, encoding="ascii")
+        (out / ".inputs").write_text(stamp, encoding="ascii")
+    return sorted(path for pattern in _PRODUCTS for path in out.glob(pattern))
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Build the agent's packages, the hub's wheel and the collection.")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="directory of the products (default: dist)")
+    parser.add_argument("--version", help="build as this version instead of agent_runtime/version.py's")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="build these alone")
+    options = parser.parse_args()
+    try:
+        products = build(options.out.resolve(), options.version, options.only)
+    except BuildError as error:
+        print(f"build: {error}", file=sys.stderr)
+        return 1
+    for product in products:
+        print(product)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

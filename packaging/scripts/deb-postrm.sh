@@ -1,0 +1,24 @@
+# shellcheck shell=sh source=packaging/scripts/common.sh
+# SPDX-License-Identifier: Apache-2.0
+# dpkg: remove | purge | upgrade NEW | disappear … | failed-upgrade OLD | abort-install [OLD] | abort-upgrade OLD (Debian policy 6.5)
+case "$1" in
+    remove | disappear)
+        remove_programs
+        reload_manager
+        ;;
+    purge)
+        # /var/opt/azcmagent and /var/lib/GuestConfig stay (agent-overview); a uid that may be given out again must not own them.
+        remove_programs
+        hand_leftovers_to_root
+        if getent passwd himds >/dev/null; then userdel himds; fi
+        if getent group himds >/dev/null; then groupdel himds; fi
+        ;;
+    abort-install)
+        rm -f "$fresh"
+        ;;
+    upgrade | failed-upgrade | abort-upgrade) ;;
+    *)
+        echo "azcmagent: postrm called with an unknown argument '$1'." >&2
+        exit 1
+        ;;
+esac
