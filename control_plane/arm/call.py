@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every ARM handler is given, and the guards it passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from control_plane.arm import paths
+from control_plane.arm.roles import Action, Caller, MachineFacts, allows, refusal
+from control_plane.bodies import json_object
+from control_plane.errors import ApiError, bad_content, forbidden
+from control_plane.http import Call, Reply
+from control_plane.hub import Hub
+from control_plane.storage import audit, machines
+from control_plane.storage.models import ResourceGroup, Subscription
+
+
+@dataclass(frozen=True)
+class ArmCall:
+    """A request that was authenticated and routed. `names`: the path's names in order; `at`: Unix seconds."""
+
+    hub: Hub
+    http: Call
+    caller: Caller
+    names: tuple[str, ...]
+    at: int
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """Query parameters, names in lower case."""
+        return self.http.query
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object sent.
+
+        Errors: ApiError 400.
+        """
+        if not self.http.body:
+            raise bad_content("The request content is missing.")
+        return json_object(self.http.body)
+
+    def require(self, action: Action, resource_id: str, machine: MachineFacts | None = None) -> None:
+        """Errors: ApiError 403 unless the caller may do this there."""
+        if not self.may(action, resource_id, machine):
+            raise forbidden(refusal(self.caller, action, resource_id))
+
+    def may(self, action: Action, resource_id: str, machine: MachineFacts | None = None) -> bool:
+        """The decision of roles.py for this caller."""
+        return allows(self.caller, action, resource_id, machine)
+
+    def subscription(self, session: Session) -> Subscription:
+        """The subscription that the path names first.
+
+        Errors: ApiError 404 `SubscriptionNotFound`.
+        """
+        found = machines.find_subscription(session, self.names[0])
+        if found is None:
+            raise ApiError(404, "SubscriptionNotFound", f"The subscription '{self.names[0]}' could not be found.")
+        return found
+
+    def group(self, session: Session) -> ResourceGroup:
+        """The resource group that the path names second.
+
+        Errors: ApiError 404 `ResourceGroupNotFound`.
+        """
+        found = machines.find_group(session, self.names[0], self.names[1])
+        if found is None:
+            raise ApiError(404, "ResourceGroupNotFound", f"Resource group '{self.names[1]}' could not be found.")
+        return found
+
+    def record(self, session: Session, action: Action, target: str, detail: dict[str, Any] | None = None) -> None:
+        """Audit a write in its own transaction."""
+        audit.record(session, self.actor, action.value, target, request_id=self.http.request_id, detail=detail)
+
+    @property
+    def actor(self) -> audit.Actor:
+        """The caller as the audit names it."""
+        return audit.Actor(self.caller.kind, self.caller.client_id)
+
+
+Handler = Callable[[ArmCall], Reply]
+
+
+def known_location(session: Session, given: str, resource_type: str, code: str) -> str:
+    """The location's name as the hub knows it.
+
+    Errors: ApiError 400 with `code`, naming the known ones.
+    """
+    wanted = paths.folded_location(given)
+    known = machines.locations(session)
+    for item in known:
+        if wanted in (paths.folded_location(item.name), paths.folded_location(item.display_name)):
+            return item.name
+    names = ", ".join(item.name for item in known)
+    raise ApiError(
+        400,
+        code,
+        f"The provided location '{given}' is not available for resource type '{resource_type}'. "
+        f"List of available regions for the resource type is '{names}'.",
+        target="location",
+    )

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calls around the machines: endpoints, tenants, subscriptions, locations, providers, operations
+(identity-and-arm-api.md C.10)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from control_plane.arm import paths
+from control_plane.arm.call import ArmCall
+from control_plane.arm.roles import Action
+from control_plane.errors import ApiError
+from control_plane.http import Reply
+from control_plane.hub import Hub
+from control_plane.storage import machines
+from control_plane.storage.models import Subscription
+
+API_VERSIONS = [
+    "2026-07-15",
+    "2026-06-16-preview",
+    "2025-01-13",
+    "2024-07-10",
+    "2024-05-20-preview",
+    "2022-12-27",
+    "2022-11-10",
+    "2022-03-10",
+    "2021-05-20",
+    "2020-08-02",
+    "2019-12-12",
+]
+
+# Resource types that this hub answers for. Guest configuration is registered by onboarding tools before they connect.
+_PROVIDERS: dict[str, tuple[str, ...]] = {
+    "Microsoft.HybridCompute": ("machines", "machines/extensions", "machines/runCommands", "operations"),
+    "Microsoft.GuestConfiguration": (),
+    "Microsoft.Compute": ("virtualMachines",),
+    "Microsoft.Resources": ("subscriptions", "resourceGroups", "tenants"),
+}
+
+_OPERATIONS = (
+    ("Microsoft.HybridCompute/machines/read", "Azure Arc machines", "Read any Azure Arc machines"),
+    ("Microsoft.HybridCompute/machines/write", "Azure Arc machines", "Writes an Azure Arc machines"),
+    ("Microsoft.HybridCompute/machines/delete", "Azure Arc machines", "Deletes an Azure Arc machines"),
+    ("Microsoft.HybridCompute/machines/extensions/read", "Azure Arc machines extensions", "Reads any extensions"),
+    ("Microsoft.HybridCompute/machines/runCommands/read", "Azure Arc runCommands", "Reads any runCommands"),
+    ("Microsoft.HybridCompute/register/action", "Resource provider", "Registers the subscription for the provider"),
+)
+
+
+def endpoints(hub: Hub, api_version: str) -> Any:
+    """`/metadata/endpoints`: one flat object up to 2018, an array of clouds in 2019 to 2021, one cloud from 2022."""
+    url = hub.settings.url
+    audiences = [f"{url}/", "https://management.core.windows.net/", "https://management.azure.com/"]
+    if api_version < "2019":
+        return {
+            "galleryEndpoint": f"{url}/",
+            "graphEndpoint": "https://graph.windows.net/",
+            "portalEndpoint": f"{url}/",
+            "authentication": {"loginEndpoint": f"{url}/", "audiences": audiences},
+        }
+    cloud = {
+        "name": "hawser",
+        "portal": url,
+        "authentication": {
+            "loginEndpoint": url,
+            "audiences": audiences,
+            "tenant": hub.settings.tenant_id,
+            "identityProvider": "AAD",
+        },
+        "resourceManager": f"{url}/",
+        "gallery": f"{url}/",
+        "graph": "https://graph.windows.net/",
+        "graphAudience": "https://graph.windows.net/",
+        "microsoftGraphResourceId": "https://graph.microsoft.com/",
+        "suffixes": {"keyVaultDns": "vault.azure.net", "storage": "core.windows.net"},
+    }
+    return [cloud] if api_version < "2022" else cloud
+
+
+def _readable(call: ArmCall) -> list[Subscription]:
+    with call.hub.database.read() as session:
+        found = session.scalars(select(Subscription).order_by(Subscription.created, Subscription.id)).all()
+    return [item for item in found if call.may(Action.SUBSCRIPTION_READ, f"/subscriptions/{item.id}")]
+
+
+def _subscription_json(call: ArmCall, item: Subscription) -> dict[str, Any]:
+    return {
+        "id": f"/subscriptions/{item.id}",
+        "subscriptionId": item.id,
+        "tenantId": call.hub.settings.tenant_id,
+        "displayName": item.name,
+        "state": "Enabled",
+        "subscriptionPolicies": {
+            "locationPlacementId": "Internal_2014-09-01",
+            "quotaId": "Internal_2014-09-01",
+            "spendingLimit": "Off",
+        },
+        "authorizationSource": "RoleBased",
+        "managedByTenants": [],
+    }
+
+
+def list_tenants(call: ArmCall) -> Reply:
+    """GET /tenants."""
+    settings = call.hub.settings
+    tenant = {
+        "id": f"/tenants/{settings.tenant_id}",
+        "tenantId": settings.tenant_id,
+        "displayName": settings.tenant_domain,
+        "defaultDomain": settings.tenant_domain,
+        "domains": [settings.tenant_domain],
+        "tenantCategory": "Home",
+        "tenantType": "AAD",
+    }
+    return Reply(200, {"value": [tenant]})
+
+
+def list_subscriptions(call: ArmCall) -> Reply:
+    """GET /subscriptions: those the caller has a role in."""
+    found = _readable(call)
+    return Reply(
+        200,
+        {
+            "value": [_subscription_json(call, item) for item in found],
+            "count": {"type": "Total", "value": len(found)},
+        },
+    )
+
+
+def get_subscription(call: ArmCall) -> Reply:
+    """GET /subscriptions/{id}."""
+    with call.hub.database.read() as session:
+        found = call.subscription(session)
+    call.require(Action.SUBSCRIPTION_READ, f"/subscriptions/{found.id}")
+    return Reply(200, _subscription_json(call, found))
+
+
+def list_locations(call: ArmCall) -> Reply:
+    """GET /subscriptions/{id}/locations."""
+    with call.hub.database.read() as session:
+        found = call.subscription(session)
+        known = machines.locations(session)
+    call.require(Action.SUBSCRIPTION_READ, f"/subscriptions/{found.id}")
+    value = [
+        {
+            "id": f"/subscriptions/{found.id}/locations/{item.name}",
+            "name": item.name,
+            "type": "Region",
+            "displayName": item.display_name,
+            "regionalDisplayName": item.display_name,
+            "metadata": {"regionType": "Physical", "regionCategory": "Recommended"},
+        }
+        for item in known
+    ]
+    return Reply(200, {"value": value})
+
+
+def _provider_json(prefix: str, namespace: str, locations: list[str]) -> dict[str, Any]:
+    return {
+        "id": f"{prefix}/providers/{namespace}",
+        "namespace": namespace,
+        "registrationPolicy": "RegistrationRequired",
+        "registrationState": "Registered",
+        "resourceTypes": [
+            {
+                "resourceType": name,
+                "locations": locations,
+                "apiVersions": API_VERSIONS,
+                "defaultApiVersion": API_VERSIONS[0],
+                "capabilities": "SupportsTags, SupportsLocation" if name == "machines" else "None",
+            }
+            for name in _PROVIDERS[namespace]
+        ],
+    }
+
+
+def _provider(call: ArmCall, namespace: str, action: Action) -> Reply:
+    with call.hub.database.read() as session:
+        found = call.subscription(session)
+        names = [item.display_name for item in machines.locations(session)]
+    prefix = f"/subscriptions/{found.id}"
+    call.require(action, prefix)
+    return Reply(200, _provider_json(prefix, namespace, names))
+
+
+def list_providers(call: ArmCall) -> Reply:
+    """GET /subscriptions/{id}/providers."""
+    with call.hub.database.read() as session:
+        found = call.subscription(session)
+        names = [item.display_name for item in machines.locations(session)]
+    prefix = f"/subscriptions/{found.id}"
+    call.require(Action.PROVIDER_READ, prefix)
+    return Reply(200, {"value": [_provider_json(prefix, item, names) for item in _PROVIDERS]})
+
+
+def provider_in_path(path: str) -> str:
+    """The namespace that a path names, in its own spelling.
+
+    Errors: ApiError 404 `InvalidResourceNamespace`.
+    """
+    segments = path.lower().split("/")
+    given = segments[segments.index("providers") + 1] if "providers" in segments[:-1] else ""
+    for namespace in _PROVIDERS:
+        if namespace.lower() == given:
+            return namespace
+    raise ApiError(404, "InvalidResourceNamespace", f"The resource namespace '{given}' is invalid.")
+
+
+def get_provider(call: ArmCall) -> Reply:
+    """GET /subscriptions/{id}/providers/{namespace}."""
+    return _provider(call, provider_in_path(call.http.path), Action.PROVIDER_READ)
+
+
+def register_provider(call: ArmCall) -> Reply:
+    """POST /subscriptions/{id}/providers/{namespace}/register: every provider here is registered already."""
+    return _provider(call, provider_in_path(call.http.path), Action.PROVIDER_REGISTER)
+
+
+def list_operations(_call: ArmCall) -> Reply:
+    """GET /providers/Microsoft.HybridCompute/operations."""
+    value = [
+        {
+            "name": name,
+            "isDataAction": False,
+            "display": {
+                "provider": paths.PROVIDER,
+                "resource": resource,
+                "operation": description,
+                "description": description,
+            },
+        }
+        for name, resource, description in _OPERATIONS
+    ]
+    return Reply(200, {"value": value})
+
+
+def no_virtual_machines(call: ArmCall) -> Reply:
+    """GET virtualMachines: this cloud has none; Ansible's inventory asks for them with every run."""
+    with call.hub.database.read() as session:
+        found = call.subscription(session)
+        scope = f"/subscriptions/{found.id}"
+        if len(call.names) > 1:
+            scope = paths.group_id(found.id, call.group(session).name)
+    call.require(Action.COMPUTE_READ, scope)
+    return Reply(200, {"value": []})

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resource groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from control_plane.arm import machine_body, paging, paths
+from control_plane.arm.call import ArmCall, known_location
+from control_plane.arm.roles import Action
+from control_plane.errors import ApiError, bad_content
+from control_plane.http import Reply
+from control_plane.storage import machines
+from control_plane.storage.models import Machine, ResourceGroup
+
+_TYPE = "Microsoft.Resources/resourceGroups"
+
+
+def _json(group: ResourceGroup) -> dict[str, Any]:
+    return {
+        "id": paths.group_id(group.subscription_id, group.name),
+        "name": group.name,
+        "type": _TYPE,
+        "location": group.location,
+        "tags": group.tags,
+        "properties": {"provisioningState": "Succeeded"},
+    }
+
+
+def _scope(call: ArmCall) -> str:
+    return paths.group_id(call.names[0].lower(), call.names[1])
+
+
+def new_group(
+    session: Session, subscription_id: str, name: str, location: str, at: int, *, ticket_id: str | None = None
+) -> ResourceGroup:
+    """Add a group; the caller has checked rights and location.
+
+    Errors: ApiError 400 `InvalidResourceGroup` for a name that cannot be one.
+    """
+    if not paths.is_group_name(name):
+        raise ApiError(
+            400,
+            "InvalidResourceGroup",
+            f"The resource group name '{name}' must have 1 to 90 letters, digits, '-', '_', '.', '(' or ')' and must "
+            "not end with a dot.",
+        )
+    group = ResourceGroup(
+        subscription_id=subscription_id,
+        name=name,
+        name_key=name.lower(),
+        location=location,
+        tags={},
+        ticket_id=ticket_id,
+        created=at,
+    )
+    session.add(group)
+    session.flush()
+    return group
+
+
+def get_group(call: ArmCall) -> Reply:
+    """GET; 404 `ResourceGroupNotFound`."""
+    call.require(Action.GROUP_READ, _scope(call))
+    with call.hub.database.read() as session:
+        call.subscription(session)
+        return Reply(200, _json(call.group(session)))
+
+
+def head_group(call: ArmCall) -> Reply:
+    """HEAD: 204 when it is there, 404 when not."""
+    call.require(Action.GROUP_READ, _scope(call))
+    with call.hub.database.read() as session:
+        call.subscription(session)
+        found = machines.find_group(session, call.names[0], call.names[1])
+    return Reply(204 if found else 404)
+
+
+def list_groups(call: ArmCall) -> Reply:
+    """GET of the collection, in pages."""
+    size = paging.page_size(call.query.get("$top"))
+    key, scope = call.hub.keys.paging_key, call.http.path
+    after = paging.read_token(key, scope, call.query["$skiptoken"]) if call.query.get("$skiptoken") else 0
+    with call.hub.database.read() as session:
+        subscription = call.subscription(session)
+        call.require(Action.GROUP_READ, f"/subscriptions/{subscription.id}")
+        query = select(ResourceGroup).where(ResourceGroup.subscription_id == subscription.id, ResourceGroup.id > after)
+        found = session.scalars(query.order_by(ResourceGroup.id).limit(size + 1)).all()
+    body: dict[str, Any] = {"value": [_json(item) for item in found[:size]]}
+    if len(found) > size:
+        skip = paging.token(key, scope, found[size - 1].id)
+        body["nextLink"] = paging.next_link(call.http.origin, scope, dict(call.query), skip)
+    return Reply(200, body)
+
+
+def put_group(call: ArmCall) -> Reply:
+    """PUT: 201 made, 200 changed. The location of an existing group stays."""
+    body = call.body()
+    call.require(Action.GROUP_WRITE, _scope(call))
+    given = body.get("location")
+    if not isinstance(given, str) or not given:
+        raise ApiError(400, "LocationRequired", "The location property is required for this definition.")
+    tags = machine_body.tags(body.get("tags"))
+    with call.hub.database.write() as session:
+        subscription = call.subscription(session)
+        location = known_location(session, given, _TYPE, "LocationNotAvailableForResourceGroup")
+        group = machines.find_group(session, subscription.id, call.names[1])
+        made = group is None
+        if group is None:
+            group = new_group(session, subscription.id, call.names[1], location, call.at)
+        elif group.location != location:
+            raise ApiError(
+                409,
+                "InvalidResourceGroupLocation",
+                f"The resource group '{group.name}' is in location '{group.location}', which cannot be changed.",
+            )
+        if made or "tags" in body:
+            group.tags = tags
+        call.record(session, Action.GROUP_WRITE, _scope(call))
+        return Reply(201 if made else 200, _json(group))
+
+
+def patch_group(call: ArmCall) -> Reply:
+    """PATCH of the tags."""
+    body = call.body()
+    call.require(Action.GROUP_WRITE, _scope(call))
+    if "name" in body and str(body["name"]).lower() != call.names[1].lower():
+        raise bad_content("A resource group cannot be renamed.", "name")
+    with call.hub.database.write() as session:
+        call.subscription(session)
+        group = call.group(session)
+        if body.get("tags") is not None:
+            group.tags = machine_body.tags(body["tags"])
+        call.record(session, Action.GROUP_WRITE, _scope(call))
+        return Reply(200, _json(group))
+
+
+def delete_group(call: ArmCall) -> Reply:
+    """DELETE with everything in it; done when answered."""
+    call.require(Action.GROUP_DELETE, _scope(call))
+    with call.hub.database.write() as session:
+        call.subscription(session)
+        group = call.group(session)
+        members = session.scalars(select(Machine).where(Machine.group_id == group.id)).all()
+        for machine in members:
+            session.delete(machine)
+        session.flush()
+        session.delete(group)
+        call.record(session, Action.GROUP_DELETE, _scope(call), {"machines": len(members)})
+    for machine in members:
+        call.hub.live.dropped(machine.id)
+    return Reply(200)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages: an opaque, authenticated `$skiptoken` that belongs to one list (identity-and-arm-api.md C.2)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from urllib.parse import quote, urlencode
+
+from control_plane.errors import ApiError
+
+DEFAULT_PAGE = 200
+MAX_PAGE = 1000
+_MAC = 16
+
+
+def _mac(key: bytes, scope: str, last: int) -> bytes:
+    return hmac.new(key, f"{scope.lower()}\n{last}".encode(), hashlib.sha256).digest()[:_MAC]
+
+
+def token(key: bytes, scope: str, last: int) -> str:
+    """The token for what follows the row with id `last` in the list named by `scope`."""
+    return base64.urlsafe_b64encode(_mac(key, scope, last) + str(last).encode()).rstrip(b"=").decode()
+
+
+def read_token(key: bytes, scope: str, text: str) -> int:
+    """The last row's id.
+
+    Errors: ApiError 400 `InvalidParameter` when the token was not made for this list.
+    """
+    bad = ApiError(400, "InvalidParameter", "The '$skiptoken' is not one of this list; follow 'nextLink' as it is.")
+    try:
+        raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        last = int(raw[_MAC:])
+    except (binascii.Error, ValueError, UnicodeEncodeError) as error:
+        raise bad from error
+    if not hmac.compare_digest(raw[:_MAC], _mac(key, scope, last)):
+        raise bad
+    return last
+
+
+def page_size(text: str | None) -> int:
+    """`$top`, at most 1000 in one page.
+
+    Errors: ApiError 400 `InvalidParameter` when it is no positive integer.
+    """
+    if text is None:
+        return DEFAULT_PAGE
+    if not (text.isascii() and text.isdigit() and 0 < len(text) <= 9) or int(text) == 0:
+        raise ApiError(400, "InvalidParameter", "'$top' must be a positive integer.")
+    return min(int(text), MAX_PAGE)
+
+
+def next_link(origin: str, path: str, query: dict[str, str], skip: str) -> str:
+    """Absolute URL of the next page; no parameter with an empty value, because clients drop those."""
+    kept = {name: value for name, value in query.items() if value and name != "$skiptoken"}
+    return f"{origin}{quote(path, safe='/-_.()~')}?{urlencode({**kept, '$skiptoken': skip}, safe='$')}"

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may do what: one table of roles, one decision. Scope of an assignment is a prefix of resource ids.
+
+Rights of the roles: agent-surface.md ('Needed rights'), docs/protocol.md section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """Operations by their ARM names. `machines/create` is ours: a write that makes a machine or repeats its making."""
+
+    SUBSCRIPTION_READ = "Microsoft.Resources/subscriptions/read"
+    GROUP_READ = "Microsoft.Resources/subscriptions/resourceGroups/read"
+    GROUP_WRITE = "Microsoft.Resources/subscriptions/resourceGroups/write"
+    GROUP_DELETE = "Microsoft.Resources/subscriptions/resourceGroups/delete"
+    PROVIDER_READ = "Microsoft.Resources/providers/read"
+    PROVIDER_REGISTER = "Microsoft.HybridCompute/register/action"
+    MACHINE_READ = "Microsoft.HybridCompute/machines/read"
+    MACHINE_CREATE = "Microsoft.HybridCompute/machines/create"
+    MACHINE_WRITE = "Microsoft.HybridCompute/machines/write"
+    MACHINE_DELETE = "Microsoft.HybridCompute/machines/delete"
+    EXTENSION_READ = "Microsoft.HybridCompute/machines/extensions/read"
+    RUN_COMMAND_READ = "Microsoft.HybridCompute/machines/runCommands/read"
+    COMPUTE_READ = "Microsoft.Compute/virtualMachines/read"
+
+
+_READS = frozenset(action for action in Action if action.value.endswith("/read"))
+
+OWNER = "Owner"
+CONTRIBUTOR = "Contributor"
+READER = "Reader"
+ONBOARDING = "Onboarding"
+RESOURCE_ADMINISTRATOR = "Resource Administrator"
+
+ROLES: dict[str, frozenset[Action]] = {
+    OWNER: frozenset(Action),
+    CONTRIBUTOR: frozenset(Action),  # differs from Owner by role assignments, which no operation here writes
+    READER: _READS,
+    ONBOARDING: frozenset(
+        {
+            Action.SUBSCRIPTION_READ,
+            Action.GROUP_READ,
+            Action.PROVIDER_READ,
+            Action.MACHINE_READ,
+            Action.MACHINE_CREATE,
+        }
+    ),
+    RESOURCE_ADMINISTRATOR: frozenset(
+        {
+            Action.SUBSCRIPTION_READ,
+            Action.GROUP_READ,
+            Action.PROVIDER_READ,
+            Action.MACHINE_READ,
+            Action.MACHINE_CREATE,
+            Action.MACHINE_WRITE,
+            Action.MACHINE_DELETE,
+            Action.EXTENSION_READ,
+            Action.RUN_COMMAND_READ,
+        }
+    ),
+}
+
+TICKET_RIGHTS: dict[str, frozenset[Action]] = {
+    "connect": frozenset({Action.MACHINE_READ, Action.MACHINE_CREATE}),
+    "update": frozenset({Action.MACHINE_READ, Action.MACHINE_WRITE}),
+    "delete": frozenset({Action.MACHINE_READ, Action.MACHINE_DELETE}),
+}
+"""What a ticket's operation allows on its one resource; also what its maker must be allowed to do there."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A ticket: `operations` are pairs (operation, lower-case resource id)."""
+
+    ticket_id: str
+    operations: tuple[tuple[str, str], ...]
+    spent: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who is calling. `kind`: `principal`, `machine` or `ticket`; `assignments`: pairs (role, scope)."""
+
+    kind: str
+    client_id: str
+    object_id: str
+    name: str
+    assignments: tuple[tuple[str, str], ...] = ()
+    grant: Grant | None = None
+
+    @property
+    def audit_type(self) -> str:
+        """`createdByType` of systemData: machines are managed identities, the rest are applications."""
+        return "ManagedIdentity" if self.kind == "machine" else "Application"
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What a decision about an existing machine needs: who made it, by which ticket, and whether it ever connected."""
+
+    created_by_object: str
+    ticket_id: str | None
+    awaiting: bool
+
+
+def within(scope: str, resource_id: str) -> bool:
+    """True when `resource_id` is `scope` or below it, without case."""
+    scope, resource_id = scope.rstrip("/").lower(), resource_id.lower()
+    return resource_id == scope or resource_id.startswith(scope + "/")
+
+
+def roles_at(caller: Caller, resource_id: str) -> Iterable[str]:
+    """Names of the roles that the caller holds at `resource_id`."""
+    return (role for role, scope in caller.assignments if within(scope, resource_id))
+
+
+def _ticket_allows(grant: Grant, action: Action, resource_id: str, machine: MachineFacts | None) -> bool:
+    operations = [name for name, target in grant.operations if target == resource_id.lower()]
+    if any(action in TICKET_RIGHTS.get(name, frozenset()) for name in operations):
+        return True
+    made_here = machine is not None and machine.ticket_id == grant.ticket_id
+    return action is Action.MACHINE_DELETE and "connect" in operations and made_here
+
+
+def allows(caller: Caller, action: Action, resource_id: str, machine: MachineFacts | None = None) -> bool:
+    """The one decision that every operation passes through.
+
+    A machine that never connected may be deleted by whoever created it, whatever the role (docs/protocol.md 4).
+    """
+    if caller.grant is not None:
+        return _ticket_allows(caller.grant, action, resource_id, machine)
+    if any(action in ROLES.get(role, frozenset()) for role in roles_at(caller, resource_id)):
+        return True
+    return (
+        action is Action.MACHINE_DELETE
+        and machine is not None
+        and machine.awaiting
+        and machine.created_by_object == caller.object_id
+        and any(Action.MACHINE_CREATE in ROLES.get(role, frozenset()) for role in roles_at(caller, resource_id))
+    )
+
+
+def refusal(caller: Caller, action: Action, resource_id: str) -> str:
+    """The sentence of a 403, in the words that people search for."""
+    return (
+        f"The client '{caller.client_id}' with object id '{caller.object_id}' does not have authorization to perform "
+        f"action '{action.value}' over scope '{resource_id}' or the scope is invalid."
+    )

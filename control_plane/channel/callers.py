@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who calls the channel: a machine with a channel token of a credential slot that is still good."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from control_plane.authority.audiences import CHANNEL
+from control_plane.callers import bearer
+from control_plane.channel import slots, verdict
+from control_plane.channel.live import Record
+from control_plane.channel.verdict import Slot
+from control_plane.errors import ApiError, bad_content
+from control_plane.hub import Hub
+
+PROTOCOL = 1
+_AUDIENCES = frozenset({CHANNEL})
+
+
+def check_protocol(body: dict[str, Any]) -> None:
+    """Errors: ApiError 400 `ProtocolUnsupported` for another version than 1."""
+    version = body.get("protocol")
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise bad_content("'protocol' must be an integer.", "protocol")
+    if version != PROTOCOL:
+        raise ApiError(400, "ProtocolUnsupported", f"Protocol version {version} is not supported; supported: 1.")
+
+
+def superseded() -> ApiError:
+    """401: the credential was retired by a newer one of the same machine."""
+    return ApiError(
+        401,
+        "superseded",
+        "This credential was replaced by a newer one of the same machine. If this machine is a copy or was rolled "
+        "back, disconnect it locally with 'azcmagent disconnect --force-local-only' and connect it anew.",
+    )
+
+
+async def machine(hub: Hub, authorization: str | None, at: int, given_slot: object = None) -> Record:
+    """The record of the calling machine.
+
+    `given_slot`: the slot in the body, where there is one; it must be the token's.
+    Errors: ApiError 401 (token, `superseded`), 404 (the machine was deleted).
+    """
+    claims = hub.tokens.verify(bearer(authorization), _AUDIENCES, at)
+    slot, client_id = claims.get("hawser_slot"), claims.get("appid")
+    if not isinstance(slot, int) or not isinstance(client_id, str):
+        raise ApiError(401, "InvalidAuthenticationToken", "The access token is not that of a machine.")
+    record = await hub.live.find(client_id)
+    if record is None:
+        raise ApiError(404, "ResourceNotFound", "The machine of this token does not exist; it was deleted.")
+    judged = verdict.slot(record.slots, slot)
+    if judged is Slot.TAKE_OVER:
+        judged = await asyncio.to_thread(slots.use, hub, record.machine_id, slot)
+    if judged in (Slot.SUPERSEDED, Slot.UNKNOWN):
+        raise superseded()
+    if given_slot is not None and given_slot != slot:
+        raise ApiError(
+            401, "InvalidAuthenticationToken", f"The access token belongs to credential slot {slot}; get a new token."
+        )
+    return record

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`POST /channel/v1/checkin`: heartbeat and wake-up in one (docs/protocol.md section 6). The hot path: plain ASGI.
+
+The head and one blank are sent before the hold, so that the agent knows its heartbeat was taken; the rest is held until
+a generation differs, the hold has passed, another check-in of the machine comes, or the hub stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from control_plane.arm.status import DISCONNECTED_AFTER
+from control_plane.bodies import CHANNEL_BODY, check_length, guid, integer, json_object, needed_text, too_large
+from control_plane.channel import callers, verdict
+from control_plane.channel.documents import KINDS
+from control_plane.channel.live import Record
+from control_plane.channel.verdict import Lease
+from control_plane.clock import now, rfc3339
+from control_plane.errors import ApiError, bad_content
+from control_plane.http import error_of
+from control_plane.hub import Hub
+from control_plane.storage.models import Machine
+from control_plane.storage.pulse import Pulse
+
+MAX_HOLD = 300
+KEEP_ALIVE = 30.0
+RENEW_BEFORE = 45 * 86400
+_HEX = frozenset("0123456789abcdef")
+log = logging.getLogger("hawser.hub.checkin")
+
+
+def new_nonce() -> str:
+    """16 characters, 96 bits."""
+    return secrets.token_urlsafe(12)
+
+
+def read(body: dict[str, Any]) -> dict[str, Any]:
+    """The body, checked as docs/schemas/channel-checkin.schema.json says.
+
+    Errors: ApiError 400.
+    """
+    callers.check_protocol(body)
+    guid(body, "requestId")
+    integer(body, "slot", 1, 1 << 31)
+    integer(body, "epoch", 0, 1 << 31)
+    integer(body, "holdSeconds", 0, MAX_HOLD)
+    needed_text(body, "agentVersion", 64)
+    if not isinstance(body.get("nonce"), str) or len(body["nonce"]) > 64:
+        raise bad_content("'nonce' must be a text of at most 64 characters.", "nonce")
+    digest = body.get("evidenceDigest")
+    if not isinstance(digest, str) or len(digest) != 64 or not _HEX.issuperset(digest):
+        raise bad_content("'evidenceDigest' must be 64 hexadecimal digits in lower case.", "evidenceDigest")
+    known = body.get("generations")
+    if not isinstance(known, dict) or not all(
+        isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in known.values()
+    ):
+        raise bad_content("'generations' must be an object of integers.", "generations")
+    return body
+
+
+def next_pulse(old: Pulse | None, body: dict[str, Any], epoch: int, at: int, peer: str) -> tuple[Pulse, Lease]:
+    """The hot row after a check-in, and the verdict on its lease. Pure but for the nonce drawn."""
+    request_id = body["requestId"].lower()
+    if old is None:
+        judged = Lease.REBASE
+        nonce, previous, conflicts, since = new_nonce(), "", 0, at
+    else:
+        judged = verdict.lease(
+            epoch,
+            old.epoch,
+            old.nonce,
+            old.previous_nonce,
+            body["epoch"],
+            body["nonce"],
+            same=old.request_id == request_id,
+        )
+        nonce, previous = old.nonce, old.previous_nonce
+        conflicts = old.conflicts + (judged is Lease.CONFLICT)
+        since = old.connected_since if 0 < old.seen >= at - DISCONNECTED_AFTER else at
+        if judged in (Lease.ADVANCE, Lease.REBASE):
+            nonce, previous = new_nonce(), old.nonce
+    pulse = Pulse(at, since, epoch, nonce, previous, request_id, body["evidenceDigest"], peer[:45], conflicts)
+    return pulse, judged
+
+
+def differs(wanted: dict[str, int], known: dict[str, Any]) -> bool:
+    """True when the agent has another generation of any kind than the hub."""
+    return any(wanted.get(kind, 0) != known.get(kind, 0) for kind in KINDS)
+
+
+def answer(record: Record, pulse: Pulse, slot: int, hold: int, at: int) -> dict[str, Any]:
+    """The body of the answer."""
+    return {
+        "protocol": callers.PROTOCOL,
+        "epoch": pulse.epoch,
+        "slot": slot,
+        "nonce": pulse.nonce,
+        "serverTime": rfc3339(at),
+        "holdSeconds": hold,
+        "generations": {kind: record.generations.get(kind, 0) for kind in KINDS},
+        "renew": record.expires - at <= RENEW_BEFORE,
+    }
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            check_length(value.decode("latin-1"), CHANNEL_BODY)
+    chunks, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise bad_content("The body ended early.")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > CHANNEL_BODY:
+            raise too_large(CHANNEL_BODY)
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    return b"".join(chunks)
+
+
+def _store_version(hub: Hub, machine_id: int, version: str) -> None:
+    with hub.database.write() as session:
+        machine = session.get(Machine, machine_id)
+        if machine is not None:
+            machine.agent_version = version
+
+
+async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, Pulse, dict[str, Any]]:
+    authorization = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            authorization = value.decode("latin-1")
+    at = now()
+    body = read(json_object(await _body(scope, receive)))
+    record = await callers.machine(hub, authorization, at, body["slot"])
+    peer = scope["client"][0] if scope.get("client") else ""
+    pulse, judged = next_pulse(record.pulse, body, hub.epoch, at, peer)
+    if judged is Lease.CONFLICT:
+        log.warning("Unknown nonce from %s inside one epoch; counted, nobody accused.", record.resource_id)
+    if record.agent_version != body["agentVersion"]:
+        await asyncio.to_thread(_store_version, hub, record.machine_id, body["agentVersion"])
+        record.agent_version = body["agentVersion"]
+    hub.live.wake(record)  # an older hold of this machine is answered: its connection is probably dead
+    hub.live.beat(record, pulse)
+    return record, pulse, body
+
+
+async def _gone(receive: Receive) -> None:
+    """Ends when the connection does: the body was read, so nothing else can come."""
+    await receive()
+
+
+async def _hold(hub: Hub, record: Record, seconds: int, receive: Receive, send: Send) -> bool:
+    """Wait for a reason to answer. False when the agent went away."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+    record.waiters.add(waiter)
+    gone = asyncio.create_task(_gone(receive))
+    ends = loop.time() + seconds
+    try:
+        while not hub.live.stopping:
+            left = ends - loop.time()
+            if left <= 0:
+                break
+            await asyncio.wait({waiter, gone}, timeout=min(left, KEEP_ALIVE), return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                return False
+            if waiter.done():
+                break
+            if ends - loop.time() > 0:
+                await send({"type": "http.response.body", "body": b" ", "more_body": True})
+        return True
+    finally:
+        record.waiters.discard(waiter)
+        gone.cancel()
+
+
+async def endpoint(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
+    """The ASGI application of this one path."""
+    try:
+        record, pulse, body = await _begin(hub, scope, receive)
+    except Exception as error:  # noqa: BLE001 - the edge: everything becomes an answer
+        await _refuse(error_of(error), send)
+        return
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"application/json"), (b"cache-control", b"no-store")],
+        }
+    )
+    hold = body["holdSeconds"]
+    if hold and not differs(record.generations, body["generations"]) and not hub.live.stopping:
+        await send({"type": "http.response.body", "body": b" ", "more_body": True})
+        if not await _hold(hub, record, hold, receive, send):
+            return
+        lead = b""
+    else:
+        lead = b" "
+    told = answer(record, pulse, body["slot"], MAX_HOLD, now())
+    data = lead + json.dumps(told, separators=(",", ":")).encode()
+    await send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+async def _refuse(error: ApiError, send: Send) -> None:
+    data = json.dumps(error.envelope(), separators=(",", ":")).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": data})

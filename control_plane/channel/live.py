@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the running hub keeps in memory of machines that call: lease, slots, generations, and who waits.
+
+One event loop owns it. Threads that changed the database say so with `changed` or `dropped`; both return at once and
+wake held check-ins. Hot rows are written in batches by one writer, after the answer: they may be lost with the
+process, which is what the epoch is for. Everything else in a record is a copy of what is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy import select
+
+from control_plane.arm.paths import MachineId
+from control_plane.storage import pulse as pulses
+from control_plane.storage.database import Database
+from control_plane.storage.models import Credential, Heartbeat, HubState, Machine, ResourceGroup
+from control_plane.storage.pulse import Pulse
+
+FLUSH_SECONDS = 0.5
+log = logging.getLogger("hawser.hub.live")
+
+
+@dataclass(slots=True)
+class Record:
+    """A machine that has called since the hub started. `expires`: of the current certificate, Unix seconds."""
+
+    machine_id: int
+    client_id: str
+    principal_id: str
+    resource_id: str
+    vm_id: str
+    generations: dict[str, int]
+    slots: dict[int, str]
+    expires: int
+    agent_version: str | None
+    pulse: Pulse | None
+    waiters: set[asyncio.Future[None]] = field(default_factory=set)
+
+
+class Live:
+    """Records by client id; the batch writer; the wake-up of held check-ins."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._by_client: dict[str, Record] = {}
+        self._by_id: dict[int, Record] = {}
+        self._dirty: dict[int, Pulse] = {}
+        self._writing: dict[int, Pulse] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changes = 0
+        self.stopping = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Bind to the loop that will own the records."""
+        self._loop = loop
+
+    def pulse(self, machine_id: int) -> Pulse | None:
+        """The newest hot row, written or not. Safe from any thread."""
+        record = self._by_id.get(machine_id)
+        return record.pulse if record else self._unwritten(machine_id)
+
+    def _unwritten(self, machine_id: int) -> Pulse | None:
+        return self._dirty.get(machine_id) or self._writing.get(machine_id)
+
+    async def find(self, client_id: str) -> Record | None:
+        """The record of an enrolled machine; read from the database on its first call."""
+        record = self._by_client.get(client_id)
+        while record is None:
+            seen = self._changes
+            loaded = await asyncio.to_thread(self._load, client_id)
+            record = self._by_client.get(client_id)
+            if record is None and loaded is None:
+                return None
+            if record is None and loaded is not None and seen == self._changes:
+                loaded.pulse = self._unwritten(loaded.machine_id) or loaded.pulse
+                record = self._by_client[client_id] = self._by_id[loaded.machine_id] = loaded
+        return record
+
+    def _load(self, client_id: str) -> Record | None:
+        with self._database.read() as session:
+            found = session.execute(
+                select(Machine, ResourceGroup.name)
+                .join(ResourceGroup, Machine.group_id == ResourceGroup.id)
+                .where(Machine.client_id == client_id, Machine.enrolled.is_not(None))
+            ).one_or_none()
+            if found is None:
+                return None
+            machine, group = found
+            credentials = session.scalars(select(Credential).where(Credential.machine_id == machine.id)).all()
+            row = session.get(Heartbeat, machine.id)
+            state = session.get_one(HubState, 1)
+            return Record(
+                machine_id=machine.id,
+                client_id=machine.client_id,
+                principal_id=machine.principal_id,
+                resource_id=str(MachineId(machine.subscription_id, group, machine.name)),
+                vm_id=machine.vm_id,
+                generations={**machine.generations, "trust": state.trust_generation},
+                slots={item.slot: item.state for item in credentials},
+                expires=max((item.expires for item in credentials if item.state == "current"), default=0),
+                agent_version=machine.agent_version,
+                pulse=pulses.from_row(row) if row else None,
+            )
+
+    def beat(self, record: Record, pulse: Pulse) -> None:
+        """Take note of a heartbeat; written within FLUSH_SECONDS."""
+        record.pulse = pulse
+        self._dirty[record.machine_id] = pulse
+
+    def _on_loop(self, action: Callable[[], None]) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(action)
+
+    def changed(self, machine_id: int, generations: dict[str, int]) -> None:
+        """Desired state was committed: wake the machine. From any thread."""
+
+        def apply() -> None:
+            self._changes += 1
+            record = self._by_id.get(machine_id)
+            if record is not None:
+                record.generations = {**record.generations, **generations}
+                self.wake(record)
+
+        self._on_loop(apply)
+
+    def dropped(self, machine_id: int, *, rebase: bool = False) -> None:
+        """The machine was deleted, or its credentials changed: forget the copy. From any thread.
+
+        `rebase`: it was enrolled anew, so its next nonce proves nothing (epoch 0 is no hub's).
+        """
+
+        def apply() -> None:
+            self._changes += 1
+            unwritten = self._unwritten(machine_id)
+            if rebase and unwritten is not None:
+                self._dirty[machine_id] = replace(unwritten, epoch=0)
+            record = self._by_id.pop(machine_id, None)
+            if record is not None:
+                self._by_client.pop(record.client_id, None)
+                self.wake(record)
+
+        self._on_loop(apply)
+
+    @staticmethod
+    def wake(record: Record) -> None:
+        """Answer every held check-in of a machine now."""
+        for waiter in record.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        record.waiters.clear()
+
+    def stop(self) -> None:
+        """Answer every held check-in: the hub is going down."""
+        self.stopping = True
+        for record in list(self._by_id.values()):
+            self.wake(record)
+
+    async def flush(self) -> None:
+        """Write what is dirty in one transaction; on failure it stays dirty and is tried again."""
+        if not self._dirty:
+            return
+        batch, self._dirty = self._dirty, {}
+        self._writing = batch
+        try:
+            await asyncio.to_thread(self._write, batch)
+        except Exception:
+            self._dirty = {**batch, **self._dirty}
+            raise
+        finally:
+            self._writing = {}
+
+    def _write(self, batch: dict[int, Pulse]) -> None:
+        with self._database.write() as session:
+            pulses.save(session, batch)
+
+    async def run(self) -> None:
+        """The one writer of hot rows; ends when cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await self.flush()
+            except Exception:
+                log.exception("Heartbeats could not be written; they are kept and tried again.")

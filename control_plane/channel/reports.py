@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports of agents (docs/protocol.md section 8): checked, kept by kind, rewritten only when their content changed."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from control_plane.bodies import guid, one_of
+from control_plane.channel.callers import check_protocol
+from control_plane.channel.live import Record
+from control_plane.clock import now, parse_rfc3339
+from control_plane.errors import bad_content
+from control_plane.hub import Hub
+from control_plane.storage.models import Machine, Report
+
+KINDS = ("inventory", "configuration", "services", "extensions", "policy", "runcommands")
+MAX_REPORTS = 32
+_TEXTS = (
+    "osType",
+    "osName",
+    "osVersion",
+    "osSku",
+    "osEdition",
+    "computerName",
+    "machineFqdn",
+    "dnsFqdn",
+    "adFqdn",
+    "domainName",
+    "vmUuid",
+    "agentVersion",
+    "manufacturer",
+    "model",
+    "serialNumber",
+    "smbiosAssetTag",
+)
+_OBJECTS = (
+    "hardwareProfile",
+    "networkProfile",
+    "storageProfile",
+    "firmwareProfile",
+    "detectedProperties",
+    "cloudMetadata",
+)
+
+
+def _bad(name: str, what: str) -> Exception:
+    return bad_content(f"'{name}' of the report must be {what}.", name)
+
+
+def _network(value: dict[str, Any]) -> dict[str, Any]:
+    """Interfaces in the only shape that clients read: arrays of objects, addresses that parse, never null."""
+    interfaces = value.get("networkInterfaces")
+    if not isinstance(interfaces, list) or not all(isinstance(item, dict) for item in interfaces):
+        raise _bad("networkProfile.networkInterfaces", "an array of objects")
+    kept = []
+    for interface in interfaces:
+        found = interface.get("ipAddresses") or []
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise _bad("networkProfile.networkInterfaces[].ipAddresses", "an array of objects")
+        kept.append({**interface, "ipAddresses": [item for item in map(_address, found) if item is not None]})
+    return {**value, "networkInterfaces": kept}
+
+
+def _address(item: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        parsed = ipaddress.ip_address(str(item.get("address", "")).partition("%")[0])
+    except ValueError:
+        return None
+    return {**item, "address": str(parsed), "ipAddressVersion": f"IPv{parsed.version}"}
+
+
+def inventory(data: dict[str, Any]) -> dict[str, Any]:
+    """An inventory whose members have the types of ARM (identity-and-arm-api.md C.5).
+
+    Errors: ApiError 400 naming the member.
+    """
+    kept = {name: value for name, value in data.items() if value is not None}
+    for name in _TEXTS:
+        if name in kept and (not isinstance(kept[name], str) or len(kept[name]) > 1024):
+            raise _bad(name, "a text of at most 1024 characters")
+    for name in _OBJECTS:
+        if name in kept and not isinstance(kept[name], dict):
+            raise _bad(name, "an object")
+    if "networkProfile" in kept:
+        kept["networkProfile"] = _network(kept["networkProfile"])
+    detected = kept.get("detectedProperties", {})
+    if not all(isinstance(value, str) for value in detected.values() if value is not None):
+        raise _bad("detectedProperties", "an object of texts")
+    return kept
+
+
+def _services(data: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in data.items() if value is not None}
+    if not all(isinstance(value, dict) for value in kept.values()):
+        raise _bad("services", "an object of objects")
+    return kept
+
+
+def cleaned(kind: str, data: dict[str, Any]) -> dict[str, Any]:
+    """What is stored for a kind.
+
+    Errors: ApiError 400.
+    """
+    if kind == "inventory":
+        return inventory(data)
+    return _services(data) if kind == "services" else data
+
+
+def digest(data: dict[str, Any]) -> str:
+    """SHA-256 of the content in one fixed form."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _read(body: dict[str, Any]) -> list[tuple[str, str, int, dict[str, Any]]]:
+    reports = body.get("reports")
+    if not isinstance(reports, list) or len(reports) > MAX_REPORTS:
+        raise bad_content(f"'reports' must be an array of at most {MAX_REPORTS} reports.", "reports")
+    found = []
+    for item in reports:
+        if not isinstance(item, dict) or not isinstance(item.get("data"), dict):
+            raise bad_content("A report must be an object with an object 'data'.", "reports")
+        created = parse_rfc3339(item["createdAt"]) if isinstance(item.get("createdAt"), str) else None
+        if created is None:
+            raise bad_content("'createdAt' must be an RFC 3339 time.", "createdAt")
+        kind = one_of(item, "kind", KINDS)
+        found.append((guid(item, "id"), kind, created, cleaned(kind, item["data"])))
+    return found
+
+
+def accept(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
+    """POST /channel/v1/report. Repeating it is harmless: the newest report of a kind stays.
+
+    Errors: ApiError 400.
+    """
+    check_protocol(body)
+    guid(body, "requestId")
+    found = _read(body)
+    newest: dict[str, tuple[int, dict[str, Any]]] = {}
+    for _, kind, created, data in found:
+        if kind not in newest or created >= newest[kind][0]:
+            newest[kind] = (created, data)
+    with hub.database.read() as session:
+        changed = {kind: item for kind, item in newest.items() if _is_news(session, record.machine_id, kind, *item)}
+    if changed:
+        with hub.database.write() as session:
+            if session.get(Machine, record.machine_id) is not None:
+                for kind, (created, data) in changed.items():
+                    if _is_news(session, record.machine_id, kind, created, data):
+                        session.merge(
+                            Report(
+                                machine_id=record.machine_id,
+                                kind=kind,
+                                digest=digest(data),
+                                created=created,
+                                received=now(),
+                                data=data,
+                            )
+                        )
+    return {"protocol": 1, "accepted": [item[0] for item in found]}
+
+
+def _is_news(session: Session, machine_id: int, kind: str, created: int, data: dict[str, Any]) -> bool:
+    old = session.get(Report, (machine_id, kind))
+    return old is None or (old.created <= created and old.digest != digest(data))

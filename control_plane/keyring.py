@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hub's keys on disk (DATA/keys, 0700; every file 0600) and in memory.
+
+ca.crt, ca.key                    the hub's own CA (no key when certificates were given)
+tls.crt, tls.key                  what the server shows
+machine-ca.crt, machine-ca.key    signs machine certificates
+token.crt, token.key              RS256, signs access tokens
+desired.key                       Ed25519, signs desired-state documents
+paging.key                        32 random bytes, authenticates $skiptoken
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from control_plane import pki
+from control_plane.errors import OperatorError
+from control_plane.settings import Settings, write_file
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """Loaded once by `serve`; nothing here is ever logged or sent."""
+
+    ca_pem: str
+    machine_ca: pki.Authority
+    token_key: rsa.RSAPrivateKey
+    token_certificate: x509.Certificate
+    desired_key: ed25519.Ed25519PrivateKey
+    paging_key: bytes
+
+    @property
+    def token_kid(self) -> str:
+        """`kid` and `x5t` of access tokens: SHA-1 of the certificate, as the key set shows it. A name, not a proof."""
+        return pki.b64url(self.token_certificate.fingerprint(hashes.SHA1()))  # noqa: S303
+
+    @property
+    def desired_jwk(self) -> dict[str, str]:
+        """Public half of the desired-state key as a JWK with `kid`."""
+        raw = self.desired_key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        x = pki.b64url(raw)
+        return {"kid": pki.jwk_thumbprint(x), "kty": "OKP", "crv": "Ed25519", "x": x}
+
+
+def folder(data: Path) -> Path:
+    """DATA/keys."""
+    return data / "keys"
+
+
+def ca_file(data: Path) -> Path:
+    """The certificate that clients of this hub have to trust."""
+    return folder(data) / "ca.crt"
+
+
+def create(data: Path, settings: Settings, given: tuple[bytes, bytes, bytes] | None) -> None:
+    """Make every key and certificate. `given`: (certificate chain, key, CA) in PEM instead of our own TLS."""
+    keys = folder(data)
+    keys.mkdir(mode=0o700, exist_ok=True)
+    os.chmod(keys, 0o700)
+    if given is None:
+        ca = pki.make_ca(f"hawser hub CA {settings.host}")
+        write_file(keys / "ca.key", pki.key_pem(ca.key))
+        write_file(keys / "ca.crt", pki.certificate_pem(ca.certificate), 0o644)
+        issue_tls(data, settings, ca)
+    else:
+        chain, key, ca_pem = given
+        write_file(keys / "ca.crt", ca_pem, 0o644)
+        write_file(keys / "tls.crt", chain)
+        write_file(keys / "tls.key", key)
+    machine_ca = pki.make_ca(f"hawser machine CA {settings.tenant_id}")
+    write_file(keys / "machine-ca.key", pki.key_pem(machine_ca.key))
+    write_file(keys / "machine-ca.crt", pki.certificate_pem(machine_ca.certificate))
+    token_key, token_certificate = pki.make_token_key(settings.tenant_id)
+    write_file(keys / "token.key", pki.key_pem(token_key))
+    write_file(keys / "token.crt", pki.certificate_pem(token_certificate))
+    write_file(keys / "desired.key", pki.key_pem(ed25519.Ed25519PrivateKey.generate()))
+    write_file(keys / "paging.key", secrets.token_bytes(32))
+
+
+def issue_tls(data: Path, settings: Settings, ca: pki.Authority) -> None:
+    """Make the server's certificate for the URL's host and the further names."""
+    key, certificate = pki.make_tls(ca, [settings.host, *settings.sans])
+    write_file(folder(data) / "tls.key", pki.key_pem(key))
+    write_file(folder(data) / "tls.crt", pki.certificate_pem(certificate) + ca_file(data).read_bytes())
+
+
+def renew_tls(data: Path, settings: Settings, days: int = 60) -> bool:
+    """Make the TLS certificate anew when our own CA signed it and fewer than `days` remain. True if it was."""
+    if not settings.own_certificate:
+        return False
+    certificate = x509.load_pem_x509_certificate((folder(data) / "tls.crt").read_bytes())
+    if (certificate.not_valid_after_utc - datetime.now(UTC)).days >= days:
+        return False
+    issue_tls(data, settings, _authority(data, "ca"))
+    return True
+
+
+def _private(path: Path) -> object:
+    return serialization.load_pem_private_key(path.read_bytes(), password=None)
+
+
+def _authority(data: Path, name: str) -> pki.Authority:
+    certificate = x509.load_pem_x509_certificate((folder(data) / f"{name}.crt").read_bytes())
+    key = _private(folder(data) / f"{name}.key")
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{name}.key is not an EC key")
+    return pki.Authority(certificate, key)
+
+
+def load(data: Path) -> Keyring:
+    """Read DATA/keys.
+
+    Errors: OperatorError when a file is missing, unreadable or damaged.
+    """
+    keys = folder(data)
+    try:
+        token_key, desired_key = _private(keys / "token.key"), _private(keys / "desired.key")
+        if not isinstance(token_key, rsa.RSAPrivateKey) or not isinstance(desired_key, ed25519.Ed25519PrivateKey):
+            raise ValueError("token.key or desired.key is of another type")
+        return Keyring(
+            ca_pem=ca_file(data).read_text("ascii"),
+            machine_ca=_authority(data, "machine-ca"),
+            token_key=token_key,
+            token_certificate=x509.load_pem_x509_certificate((keys / "token.crt").read_bytes()),
+            desired_key=desired_key,
+            paging_key=(keys / "paging.key").read_bytes(),
+        )
+    except PermissionError as error:
+        raise OperatorError(f"{error.filename} cannot be read.", "Run as root or as the hub's user.") from error
+    except (OSError, ValueError) as error:
+        raise OperatorError(
+            f"The keys in {keys} cannot be loaded ({error}).", "Restore them from the backup."
+        ) from error

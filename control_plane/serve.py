@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`hawser-hub serve`: one process on one data directory, TLS always, clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from sqlalchemy import delete, update
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from control_plane import keyring
+from control_plane.app import build
+from control_plane.clock import now
+from control_plane.errors import OperatorError
+from control_plane.hub import Hub, open_hub
+from control_plane.storage.models import Answered, HubState
+
+LOCK_FILE = "hub.lock"
+MAX_HEAD = 64 * 1024
+STOP_SECONDS = 5
+KEEP_ALIVE_SECONDS = 330  # longer than a hold, so that an idle agent keeps its connection
+log = logging.getLogger("hawser.hub")
+
+
+class BoundedHead(HttpToolsProtocol):
+    """uvicorn's protocol with a limit on the size of a request's head, which it has not by itself."""
+
+    _head = 0
+    _in_head = True
+
+    def on_headers_complete(self) -> None:
+        """The head ended within its limit."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next bytes begin another head."""
+        super().on_message_complete()
+        self._in_head, self._head = True, 0
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes before the end of the head, and refuse too much of it."""
+        super().data_received(data)
+        if not self._in_head:
+            return
+        self._head += len(data)
+        if self._head > MAX_HEAD and not self.transport.is_closing():
+            body = b'{"error":{"code":"RequestHeaderFieldsTooLarge","message":"The head of the request is too large."}}'
+            head = (
+                "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Answers held check-ins as soon as it is asked to stop."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None], ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say that the hub is ready once it listens."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is held, then let uvicorn end connections."""
+        self._stopping()
+        await super().shutdown(sockets)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Run until told to stop; unlike uvicorn's, the signal is not raised again afterwards."""
+        with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+            runner.run(self._serve_quietly(sockets))
+
+    async def _serve_quietly(self, sockets: list[socket.socket] | None) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        await self._serve(sockets)
+
+
+def lock(data: Path) -> int:
+    """Hold DATA/hub.lock for the life of the process.
+
+    Errors: OperatorError when another hub holds it, or the directory cannot be written.
+    """
+    path = data / LOCK_FILE
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OperatorError(
+            f"{path} cannot be written ({error.strerror}).",
+            "Give the hub's user write access to the data directory, and the file system free space.",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OperatorError(
+            f"Another hub is running on {data}.", "Stop it first, or give this one a data directory of its own."
+        ) from None
+    return descriptor
+
+
+def check_writable(data: Path) -> None:
+    """Errors: OperatorError when a file of a few KiB cannot be written and kept."""
+    probe = data / ".probe"
+    try:
+        with probe.open("wb") as stream:
+            stream.write(b"\0" * 65536)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise OperatorError(
+            f"{data} cannot be written ({error.strerror}).",
+            "Free some space on its file system, or give the hub's user write access.",
+        ) from error
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Address and port of `ADDR:PORT`, `[ADDR]:PORT`.
+
+    Errors: OperatorError.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise OperatorError(f"'{text}' is not an address and a port.", "Write it as 0.0.0.0:8443 or [::]:8443.")
+    return host.strip("[]"), int(port)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Errors: OperatorError when the port is taken or the address is not one of this machine.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise OperatorError(
+            f"The hub cannot listen on {host}:{port} ({error.strerror}).",
+            "End what uses the port, or choose another address with --listen.",
+        ) from error
+    listening.setblocking(False)
+    return listening
+
+
+def tls_context(data: Path) -> ssl.SSLContext:
+    """TLS 1.2 and newer with the certificate in DATA/keys."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    keys = keyring.folder(data)
+    try:
+        context.load_cert_chain(keys / "tls.crt", keys / "tls.key")
+    except (OSError, ssl.SSLError) as error:
+        raise OperatorError(
+            f"The TLS certificate in {keys} cannot be used ({error}).", "Restore tls.crt and tls.key from the backup."
+        ) from error
+    return context
+
+
+def begin(hub: Hub) -> int:
+    """Raise the epoch if the last run did not end cleanly; mark this one as running. Returns the epoch."""
+    with hub.database.write() as session:
+        state = session.get_one(HubState, 1)
+        if not state.clean:
+            state.epoch += 1
+        state.clean = False
+        session.execute(delete(Answered).where(Answered.created < now() - 86400))
+        return state.epoch
+
+
+def end(hub: Hub) -> None:
+    """Mark a clean stop."""
+    with hub.database.write() as session:
+        session.execute(update(HubState).values(clean=True))
+
+
+def serve(data: Path, listen: str | None) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Errors: OperatorError with one sentence and a remedy when it cannot start.
+    """
+    hub = open_hub(data)
+    held = lock(data)
+    try:
+        check_writable(data)
+        hub.database.migrate()
+        if keyring.renew_tls(data, hub.settings):
+            log.info("The TLS certificate was about to expire and was made anew.")
+        context = tls_context(data)
+        host, port = parse_listen(listen) if listen else ("0.0.0.0", hub.settings.port)  # noqa: S104 - documented default
+        listening = bind(host, port)
+        hub.epoch = begin(hub)
+
+        def ready() -> None:
+            sys.stdout.write(f"hawser-hub ready on {host}:{port} as {hub.settings.url} (epoch {hub.epoch})\n")
+            sys.stdout.flush()
+
+        config = uvicorn.Config(
+            build(hub),
+            http=BoundedHead,
+            ws="none",
+            loop="uvloop",
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            ssl_context_factory=lambda _config, _default: context,
+        )
+        server = Server(config, hub.live.stop, ready)
+        server.run([listening])
+        if not server.force_exit:
+            end(hub)
+    finally:
+        hub.database.close()
+        os.close(held)

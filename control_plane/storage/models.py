@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables. Times are Unix seconds (integer) in UTC; `*_key` columns hold the lower-case form that lookups compare.
+
+The hot row (`heartbeats`) is apart from `machines` so that a heartbeat rewrites under 200 bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+GUID = String(36)
+
+
+class Base(DeclarativeBase):
+    """Names of constraints are fixed, so that migrations can address them on every database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class HubState(Base):
+    """One row. `epoch` rises with every unclean start (design section 4)."""
+
+    __tablename__ = "hub_state"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer)
+    clean: Mapped[bool] = mapped_column(Boolean)
+    trust_generation: Mapped[int] = mapped_column(Integer)
+
+
+class Location(Base):
+    """A place that resources may be in."""
+
+    __tablename__ = "locations"
+    name: Mapped[str] = mapped_column(String(90), primary_key=True)
+    display_name: Mapped[str] = mapped_column(String(128))
+
+
+class Audience(Base):
+    """A resource URI added by `audience add`; the well-known ones are in authority/audiences.py."""
+
+    __tablename__ = "audiences"
+    uri: Mapped[str] = mapped_column(String(512), primary_key=True)
+    created: Mapped[int] = mapped_column(Integer)
+
+
+class Subscription(Base):
+    """A subscription; `id` in lower case."""
+
+    __tablename__ = "subscriptions"
+    id: Mapped[str] = mapped_column(GUID, primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    created: Mapped[int] = mapped_column(Integer)
+
+
+class Principal(Base):
+    """A service principal. `id` is the client id, `object_id` what tokens carry as `oid`."""
+
+    __tablename__ = "principals"
+    id: Mapped[str] = mapped_column(GUID, primary_key=True)
+    object_id: Mapped[str] = mapped_column(GUID, unique=True)
+    name: Mapped[str] = mapped_column(String(128))
+    name_key: Mapped[str] = mapped_column(String(128), unique=True)
+    created: Mapped[int] = mapped_column(Integer)
+    revoked: Mapped[int | None] = mapped_column(Integer)
+
+
+class PrincipalSecret(Base):
+    """A secret of a principal: salted SHA-256, which is enough for 40 random characters of our own making."""
+
+    __tablename__ = "principal_secrets"
+    id: Mapped[str] = mapped_column(GUID, primary_key=True)
+    principal_id: Mapped[str] = mapped_column(ForeignKey("principals.id", ondelete="CASCADE"), index=True)
+    salt: Mapped[bytes] = mapped_column(LargeBinary(16))
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32))
+    created: Mapped[int] = mapped_column(Integer)
+    expires: Mapped[int | None] = mapped_column(Integer)
+
+
+class RoleAssignment(Base):
+    """A role held by an object id at a scope (for now always a subscription)."""
+
+    __tablename__ = "role_assignments"
+    id: Mapped[str] = mapped_column(GUID, primary_key=True)
+    object_id: Mapped[str] = mapped_column(GUID, index=True)
+    role: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(String(512))
+    created: Mapped[int] = mapped_column(Integer)
+
+
+class ResourceGroup(Base):
+    """A resource group. `ticket_id`: the ticket whose machine brought it into being, if one did."""
+
+    __tablename__ = "resource_groups"
+    __table_args__ = (UniqueConstraint("subscription_id", "name_key"),)
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    subscription_id: Mapped[str] = mapped_column(ForeignKey("subscriptions.id"))
+    name: Mapped[str] = mapped_column(String(90))
+    name_key: Mapped[str] = mapped_column(String(90))
+    location: Mapped[str] = mapped_column(String(90))
+    tags: Mapped[dict[str, str]] = mapped_column(JSON)
+    ticket_id: Mapped[str | None] = mapped_column(GUID)
+    created: Mapped[int] = mapped_column(Integer)
+
+
+class Machine(Base):
+    """A machine resource. `properties`: what callers of ARM wrote; what the agent reported is in `reports`."""
+
+    __tablename__ = "machines"
+    __table_args__ = (
+        UniqueConstraint("group_id", "name_key"),
+        Index("ix_machines_subscription", "subscription_id"),
+        {"sqlite_autoincrement": True},  # a late heartbeat of a deleted machine must never fall to a new one
+    )
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    subscription_id: Mapped[str] = mapped_column(ForeignKey("subscriptions.id"))
+    group_id: Mapped[int] = mapped_column(ForeignKey("resource_groups.id"))
+    name: Mapped[str] = mapped_column(String(54))
+    name_key: Mapped[str] = mapped_column(String(54))
+    location: Mapped[str] = mapped_column(String(90))
+    tags: Mapped[dict[str, str]] = mapped_column(JSON)
+    kind: Mapped[str | None] = mapped_column(String(64))
+    identity_type: Mapped[str] = mapped_column(String(64))
+    vm_id: Mapped[str] = mapped_column(GUID, index=True)
+    vm_id_given: Mapped[bool] = mapped_column(Boolean)
+    client_public_key: Mapped[str | None] = mapped_column(Text)
+    properties: Mapped[dict[str, Any]] = mapped_column(JSON)
+    client_id: Mapped[str] = mapped_column(GUID, unique=True)
+    principal_id: Mapped[str] = mapped_column(GUID, unique=True)
+    enrolled: Mapped[int | None] = mapped_column(Integer)
+    evidence: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    generations: Mapped[dict[str, int]] = mapped_column(JSON)
+    agent_version: Mapped[str | None] = mapped_column(String(64))
+    ticket_id: Mapped[str | None] = mapped_column(GUID)
+    created: Mapped[int] = mapped_column(Integer)
+    created_by: Mapped[str] = mapped_column(GUID)
+    created_by_type: Mapped[str] = mapped_column(String(32))
+    created_by_object: Mapped[str] = mapped_column(GUID)
+    modified: Mapped[int] = mapped_column(Integer)
+    modified_by: Mapped[str] = mapped_column(GUID)
+    modified_by_type: Mapped[str] = mapped_column(String(32))
+
+
+class Credential(Base):
+    """A credential slot of a machine; `state` is `current`, `next` or `retired`. Written synchronously."""
+
+    __tablename__ = "credentials"
+    __table_args__ = (PrimaryKeyConstraint("machine_id", "slot"),)
+    machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"))
+    slot: Mapped[int] = mapped_column(Integer)
+    thumbprint: Mapped[str] = mapped_column(String(43), unique=True)
+    certificate: Mapped[str] = mapped_column(Text)
+    expires: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(8))
+    created: Mapped[int] = mapped_column(Integer)
+
+
+class SettingsCertificate(Base):
+    """extd's certificate: protected settings are encrypted to it. The newest one only."""
+
+    __tablename__ = "settings_certificates"
+    machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), primary_key=True)
+    certificate: Mapped[str] = mapped_column(Text)
+    expires: Mapped[int] = mapped_column(Integer)
+
+
+class Heartbeat(Base):
+    """The hot row: under 200 bytes, written in batches (channel/live.py)."""
+
+    __tablename__ = "heartbeats"
+    machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), primary_key=True)
+    seen: Mapped[int] = mapped_column(Integer)
+    connected_since: Mapped[int] = mapped_column(Integer)
+    epoch: Mapped[int] = mapped_column(Integer)
+    nonce: Mapped[str] = mapped_column(String(16))
+    previous_nonce: Mapped[str] = mapped_column(String(16))
+    request_id: Mapped[str] = mapped_column(GUID)
+    evidence_digest: Mapped[str] = mapped_column(String(64))
+    address: Mapped[str] = mapped_column(String(45))
+    conflicts: Mapped[int] = mapped_column(Integer)
+
+
+class Report(Base):
+    """The newest report of each kind; rewritten only when its content changed."""
+
+    __tablename__ = "reports"
+    __table_args__ = (PrimaryKeyConstraint("machine_id", "kind"),)
+    machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(64))
+    created: Mapped[int] = mapped_column(Integer)
+    received: Mapped[int] = mapped_column(Integer)
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class Ticket(Base):
+    """A ticket of docs/protocol.md section 4. `id` is the token's `jti`; `operations` as asked for."""
+
+    __tablename__ = "tickets"
+    id: Mapped[str] = mapped_column(GUID, primary_key=True)
+    principal_id: Mapped[str] = mapped_column(ForeignKey("principals.id", ondelete="CASCADE"))
+    operations: Mapped[list[dict[str, str]]] = mapped_column(JSON)
+    created: Mapped[int] = mapped_column(Integer)
+    expires: Mapped[int] = mapped_column(Integer, index=True)
+    spent: Mapped[list[str]] = mapped_column(JSON)
+
+
+class Answered(Base):
+    """Answers kept for 24 hours, so that a repeated `requestId` gets the same one (docs/protocol.md section 6)."""
+
+    __tablename__ = "answered"
+    __table_args__ = (PrimaryKeyConstraint("machine_id", "request_id"),)
+    machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"))
+    request_id: Mapped[str] = mapped_column(GUID)
+    operation: Mapped[str] = mapped_column(String(16))
+    answer: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created: Mapped[int] = mapped_column(Integer, index=True)
+
+
+class AuditEntry(Base):
+    """Every write: who, what, when, outcome. Append-only: triggers refuse UPDATE and DELETE."""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    at: Mapped[int] = mapped_column(Integer, index=True)
+    actor_type: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(128))
+    target: Mapped[str] = mapped_column(String(1024))
+    outcome: Mapped[str] = mapped_column(String(16))
+    code: Mapped[str | None] = mapped_column(String(64))
+    request_id: Mapped[str | None] = mapped_column(GUID)
+    detail: Mapped[dict[str, Any] | None] = mapped_column(JSON)

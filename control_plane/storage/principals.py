@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Service principals: making, finding, checking secrets, revoking."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from uuid import uuid4
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from control_plane.clock import now
+from control_plane.storage.models import Principal, PrincipalSecret, RoleAssignment
+
+
+def new_secret() -> str:
+    """43 random characters (256 bits)."""
+    return secrets.token_urlsafe(32)
+
+
+def _digest(salt: bytes, secret: str) -> bytes:
+    return hashlib.sha256(salt + secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def create(session: Session, name: str, role: str, scope: str, secret: str, expires: int | None) -> Principal:
+    """A principal with one secret and one role. The secret is stored salted and hashed."""
+    at = now()
+    principal = Principal(
+        id=str(uuid4()), object_id=str(uuid4()), name=name, name_key=name.lower(), created=at, revoked=None
+    )
+    session.add(principal)
+    session.flush()
+    salt = secrets.token_bytes(16)
+    session.add(
+        PrincipalSecret(
+            id=str(uuid4()),
+            principal_id=principal.id,
+            salt=salt,
+            digest=_digest(salt, secret),
+            created=at,
+            expires=expires,
+        )
+    )
+    session.add(RoleAssignment(id=str(uuid4()), object_id=principal.object_id, role=role, scope=scope, created=at))
+    return principal
+
+
+def find(session: Session, client_id: str) -> Principal | None:
+    """By client id, without case; revoked ones too."""
+    return session.get(Principal, client_id.lower())
+
+
+def find_by_name_or_id(session: Session, text: str) -> Principal | None:
+    """By name, client id or object id, without case."""
+    key = text.lower()
+    return session.scalars(
+        select(Principal).where(or_(Principal.name_key == key, Principal.id == key, Principal.object_id == key))
+    ).first()
+
+
+def assignments(session: Session, object_id: str) -> tuple[tuple[str, str], ...]:
+    """Pairs (role, scope)."""
+    found = session.scalars(select(RoleAssignment).where(RoleAssignment.object_id == object_id))
+    return tuple((item.role, item.scope) for item in found)
+
+
+def all_principals(session: Session) -> Sequence[Principal]:
+    """In the order of their creation."""
+    return session.scalars(select(Principal).order_by(Principal.created, Principal.name_key)).all()
+
+
+def secrets_of(session: Session, client_id: str) -> Sequence[PrincipalSecret]:
+    """Every secret of a principal, expired ones too."""
+    return session.scalars(select(PrincipalSecret).where(PrincipalSecret.principal_id == client_id)).all()
+
+
+def matching_secret(session: Session, client_id: str, given: str) -> PrincipalSecret | None:
+    """The stored secret that `given` is. Every one is compared, in constant time."""
+    match = None
+    for item in secrets_of(session, client_id):
+        if hmac.compare_digest(item.digest, _digest(item.salt, given)):
+            match = item
+    return match

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real `hawser-hub serve` as a process, for tests: make, start, stop by pid, kill, start again."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+READY = "hawser-hub ready on "
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class HubProcess:
+    """A hub in `data`, reachable at `url`. `made`: what `init --json` printed."""
+
+    data: Path
+    url: str
+    listen: str
+    made: dict[str, Any]
+    process: subprocess.Popen[str] | None = None
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def ca_file(self) -> str:
+        """CA to trust."""
+        return str(self.made["caFile"])
+
+    @property
+    def tenant_id(self) -> str:
+        """Tenant GUID."""
+        return str(self.made["tenantId"])
+
+    @property
+    def subscription_id(self) -> str:
+        """Subscription GUID."""
+        return str(self.made["subscriptionId"])
+
+    def command(self, *arguments: str) -> list[str]:
+        """Argument list of a hub command on this data directory."""
+        return [sys.executable, "-m", "control_plane", "--data", str(self.data), *arguments]
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run an operator's command to its end."""
+        return subprocess.run(
+            self.command(*arguments), cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=check
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """What an operator's command prints with --json."""
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def start(self, timeout: float = 30) -> HubProcess:
+        """Start `serve` and wait for its readiness line."""
+        log = (self.data / "serve.log").open("a")
+        with log:
+            self.process = subprocess.Popen(
+                self.command("serve", "--listen", self.listen),
+                cwd=REPOSITORY,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        assert self.process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            ends = time.monotonic() + timeout
+            while time.monotonic() < ends and selector.select(ends - time.monotonic()):
+                line = self.process.stdout.readline()
+                if not line:
+                    break
+                self.lines.append(line.rstrip())
+                if line.startswith(READY):
+                    return self
+        self.stop()
+        raise AssertionError(f"the hub did not start: {(self.data / 'serve.log').read_text()[-2000:]}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int | None:
+        """Send a signal to this process and wait for its end. Returns the exit code."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            code = self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait(15)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.process = None
+        return code
+
+    def session(self) -> requests.Session:
+        """A requests session that trusts this hub alone and takes no settings from the environment."""
+        session = requests.Session()
+        session.trust_env = False
+        session.verify = self.ca_file
+        return session
+
+    def token(self, principal: dict[str, Any], resource: str | None = None) -> str:
+        """An access token of a principal made with `principal create --json`."""
+        answer = self.session().post(
+            f"{self.url}/{self.tenant_id}/oauth2/v2.0/token",
+            data={
+                "grant_type": "client_credentials",
+                "client_id": principal["clientId"],
+                "client_secret": principal["clientSecret"],
+                "scope": f"{resource or self.url}/.default",
+            },
+            timeout=30,
+        )
+        answer.raise_for_status()
+        return str(answer.json()["access_token"])
+
+    def principal(self, name: str, role: str) -> dict[str, Any]:
+        """Make a principal; its secret is in `clientSecret`."""
+        made: dict[str, Any] = self.json("principal", "create", name, "--role", role)
+        return made
+
+
+def make(data: Path, *options: str, host: str = "127.0.0.1", port: int | None = None) -> HubProcess:
+    """`init` a hub in `data`; not started yet."""
+    port = port or free_port()
+    url = f"https://{host}:{port}"
+    done = subprocess.run(
+        [sys.executable, "-m", "control_plane", "--data", str(data), "init", "--url", url, "--json", *options],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return HubProcess(data, url, f"127.0.0.1:{port}", json.loads(done.stdout))
