@@ -77,7 +77,7 @@ def load_profile(value: Any, base: str) -> dict[str, Any] | None:
         except OSError as error:
             raise OptionError(
                 f"the cloud profile {path} cannot be read: {error.strerror}",
-                "Fetch it with `hawser-hub profile` and give its path",
+                "Fetch it with `hawser-hub cloud-profile` and give its path",
             ) from error
         try:
             profile = json.loads(data) if len(data) <= _PROFILE_LIMIT else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the checkout importable as `ansible_collections.hawser.machine`, the name under which plugins know each other."""
+"""Makes the checkout importable as `ansible_collections.hawser.machine`, under which plugins know each other."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(answer)
 
-            do_GET = do_POST = _answer
+            do_GET = do_POST = _answer  # noqa: N815 - the names are http.server's
 
             def log_message(self, *args: Any) -> None:
                 """Keep the test's output clean."""
