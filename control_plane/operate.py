@@ -136,7 +136,8 @@ def list_machines(data: Path) -> list[dict[str, Any]]:
 
     at = now()
     with _database(data) as (database, _config), database.read() as session:
-        items, last = [], 0
+        items: list[dict[str, Any]] = []
+        last: int | None = 0
         while last is not None:
             rows, last = machines.page(
                 session, lambda _id: None, subscription_id=None, group=None, after=last, size=1000

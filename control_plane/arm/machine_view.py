@@ -119,7 +119,7 @@ def properties(row: MachineRow, at: int) -> dict[str, Any]:
     )
     if machine.client_public_key:
         shown["clientPublicKey"] = machine.client_public_key
-    shown.setdefault("cloudMetadata", {"provider": "N/A"})
+    shown["cloudMetadata"] = {"provider": "N/A", **shown.get("cloudMetadata", {})}
     return shown
 
 
