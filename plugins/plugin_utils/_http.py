@@ -65,7 +65,8 @@ def envelope(raw: bytes) -> tuple[str, str]:
         return str(error.get("code") or ""), str(error.get("message") or "").rstrip(". ")
     if isinstance(error, str):
         description = str(body.get("error_description") or "").splitlines()
-        return error, description[0].rstrip(". ") if description else ""
+        # What follows is for support: trace, correlation, time.
+        return error, description[0].partition(" Trace ID:")[0].rstrip(". ") if description else ""
     return "", ""
 
 
