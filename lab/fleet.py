@@ -101,8 +101,8 @@ class Lab:
         """Make everything and boot all hosts; on an error what was made is removed again."""
         self.ledger.begin()
         try:
-            self._prepare()
-            self._boot_all()
+            self.prepare()
+            self.boot()
         except BaseException:
             self.stop()
             raise
@@ -110,12 +110,9 @@ class Lab:
     def stop(self) -> None:
         """Remove everything this lab made."""
         destroy(self.ledger.path, self._report)
-        for child in ("hosts", "ssh"):
-            # In the ledger as trees; the directory itself may belong to the caller.
-            if (self.directory / child).exists():
-                raise LabError(f"{self.directory / child} is still there.", "Remove it.")
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Make the base, the keys and the bridge, into a ledger that was begun; `gateway` is usable afterwards."""
         self.ledger.record("kernel", lab=self.name)
         kernel.raise_for(self.name)
         base.ensure(self.cache, self._report)
@@ -131,7 +128,8 @@ class Lab:
         _keygen(self.private_key)
         network.make_bridge(self.ledger, self.bridge, self.subnet)
 
-    def _boot_all(self) -> None:
+    def boot(self) -> None:
+        """Boot all hosts and wait until each is ready."""
         numbers = range(1, len(self.specs) + 1)
         with concurrent.futures.ThreadPoolExecutor(max_workers=_HOSTS_AT_ONCE) as pool:
             hosts = list(pool.map(self._boot, self.specs, numbers))

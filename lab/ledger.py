@@ -41,9 +41,9 @@ _ORDER = {
     "process": 1,
     "interface": 2,
     "mount": 3,
-    "file": 4,
-    "tree": 4,
-    "kernel": 5,
+    "kernel": 4,
+    "file": 5,
+    "tree": 5,
     "maker": 6,
 }
 

@@ -142,12 +142,17 @@ def stage_agent(files: Sequence[str], version: str, stage: Path) -> None:
     for room in ("launchers", "units", "files"):
         shutil.copytree(ROOT / "packaging" / room, stage / room)
     shutil.copyfile(ROOT / "LICENSES" / "Apache-2.0.txt", stage / "copyright")
-    scripts = ROOT / "packaging" / "scripts"
-    common = (scripts / "common.sh").read_text(encoding="utf-8")
-    (stage / "scripts").mkdir()
-    for script in scripts.glob("*-*.sh"):
+    write_scripts(stage / "scripts")
+
+
+def write_scripts(target: Path) -> None:
+    """Put the maintainer scripts together: what they share stands in front of each."""
+    source = ROOT / "packaging" / "scripts"
+    common = (source / "common.sh").read_text(encoding="utf-8")
+    target.mkdir(parents=True, exist_ok=True)
+    for script in source.glob("*-*.sh"):
         text = "#!/bin/sh\nset -eu\n" + common + "\n" + script.read_text(encoding="utf-8")
-        (stage / "scripts" / script.stem).write_text(text, encoding="utf-8")
+        (target / script.stem).write_text(text, encoding="utf-8")
 
 
 def build_agent(kinds: Sequence[str], files: Sequence[str], version: str, seconds: int, out: Path) -> None:
@@ -245,7 +250,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="directory of the products (default: dist)")
     parser.add_argument("--version", help="build as this version instead of agent_runtime/version.py's")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="build these alone")
+    parser.add_argument("--scripts", type=Path, help="write the maintainer scripts there, for the linter; nothing else")
     options = parser.parse_args()
+    if options.scripts is not None:
+        write_scripts(options.scripts)
+        return 0
     try:
         products = build(options.out.resolve(), options.version, options.only)
     except BuildError as error:

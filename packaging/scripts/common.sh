@@ -10,6 +10,19 @@ lib=/opt/azcmagent/lib
 # Present from before unpacking to the end of configuring when this is an installation, not an upgrade.
 fresh=/opt/azcmagent/.fresh
 
+mark_fresh() {
+    mkdir -p "${fresh%/*}"
+    : >"$fresh"
+}
+
+is_fresh() {
+    [ -e "$fresh" ]
+}
+
+unmark_fresh() {
+    rm -f "$fresh"
+}
+
 systemd_runs() {
     [ -d /run/systemd/system ]
 }

@@ -7,9 +7,9 @@ case "$1" in
         make_directories
         adopt_leftovers
         compile
-        if [ -e "$fresh" ]; then
+        if is_fresh; then
             enable_services
-            rm -f "$fresh"
+            unmark_fresh
         fi
         reload_manager
         activate

@@ -14,7 +14,7 @@ case "$1" in
         if getent group himds >/dev/null; then groupdel himds; fi
         ;;
     abort-install)
-        rm -f "$fresh"
+        unmark_fresh
         ;;
     upgrade | failed-upgrade | abort-upgrade) ;;
     *)

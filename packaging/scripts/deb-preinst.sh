@@ -3,8 +3,7 @@
 # dpkg: install [OLD-VERSION] | upgrade OLD-VERSION | abort-upgrade NEW-VERSION (Debian policy 6.5)
 case "$1" in
     install)
-        mkdir -p "${fresh%/*}"
-        : >"$fresh"
+        mark_fresh
         ;;
     upgrade | abort-upgrade) ;;
     *)
