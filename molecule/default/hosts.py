@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boots and removes the hosts: `hosts.py up DIRECTORY NAME…` prints their addresses as JSON, `hosts.py down DIRECTORY`."""
+"""Boots and removes the hosts: `hosts.py up DIRECTORY NAME…` prints addresses as JSON, `hosts.py down DIRECTORY`."""
 
 from __future__ import annotations
 
