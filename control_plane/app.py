@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from control_plane.arm import router as arm
@@ -19,13 +18,12 @@ from control_plane.callers import challenge
 from control_plane.channel import checkin
 from control_plane.channel import endpoints as channel
 from control_plane.errors import ApiError
-from control_plane.http import enveloped, error_of, json_response
+from control_plane.http import enveloped, json_response
 from control_plane.hub import Hub
 from control_plane.web import api, health
 
 _ARM_ROOTS = frozenset({"subscriptions", "providers", "tenants", "metadata", "batch"})
 _CHECKIN = "/channel/v1/checkin"
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 Part = Callable[[Hub, Request], Awaitable[Response]]
 
@@ -59,14 +57,13 @@ def _dispatch(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
     return run
 
 
-def build(hub: Hub, ready: Callable[[], None] = lambda: None) -> ASGIApp:
+def build(hub: Hub) -> ASGIApp:
     """The application; its lifespan starts and ends the batch writer."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         hub.live.start(asyncio.get_running_loop())
         writer = asyncio.create_task(hub.live.run())
-        ready()
         try:
             yield
         finally:
@@ -75,21 +72,17 @@ def build(hub: Hub, ready: Callable[[], None] = lambda: None) -> ASGIApp:
                 await writer
             await hub.live.flush()
 
-    rest = Starlette(
-        routes=[Route("/{path:path}", _dispatch(hub), methods=_METHODS)],
-        lifespan=lifespan,
-        exception_handlers={Exception: _last_resort},
-    )
+    life = Starlette(lifespan=lifespan)
+    dispatch = _dispatch(hub)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == _CHECKIN and scope["method"] == "POST":
+        # Not Starlette's router: every path and method, however odd, gets the envelope of the part it belongs to.
+        if scope["type"] == "lifespan":
+            await life(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == _CHECKIN and scope["method"] == "POST":
             await checkin.endpoint(hub, scope, receive, send)
-        elif scope["type"] in ("http", "lifespan"):
-            await rest(scope, receive, send)
+        elif scope["type"] == "http":
+            response = await dispatch(Request(scope, receive, send))
+            await response(scope, receive, send)
 
     return application
-
-
-async def _last_resort(_request: Request, error: Exception) -> Response:
-    told = error_of(error)
-    return json_response(told.status, told.envelope())

@@ -50,11 +50,9 @@ class BoundedHead(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before the end of the head, and refuse too much of it."""
-        super().data_received(data)
-        if not self._in_head:
-            return
         self._head += len(data)
-        if self._head > MAX_HEAD and not self.transport.is_closing():
+        super().data_received(data)  # sets the count to 0 when a message ends within these bytes
+        if self._in_head and self._head > MAX_HEAD and not self.transport.is_closing():
             body = b'{"error":{"code":"RequestHeaderFieldsTooLarge","message":"The head of the request is too large."}}'
             head = (
                 "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
