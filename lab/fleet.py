@@ -116,17 +116,22 @@ class Lab:
         self.ledger.record("kernel", lab=self.name)
         kernel.raise_for(self.name)
         base.ensure(self.cache, self._report)
-        if self.subnet is None:
-            self.subnet = network.first_free(network.routes())
-        elif (clash := network.overlapping(self.subnet, network.routes())) is not None:
-            raise LabError(f"The network {self.subnet} collides with the route to {clash}.", "Choose another network.")
-        if self.subnet.num_addresses - 11 < len(self.specs):
-            raise LabError(f"{self.subnet} has no room for {len(self.specs)} hosts.", "Choose a larger network.")
         for child in ("ssh", "hosts"):
             self.ledger.record("tree", path=str(self.directory / child))
             (self.directory / child).mkdir(mode=0o700)
         _keygen(self.private_key)
-        network.make_bridge(self.ledger, self.bridge, self.subnet)
+        with kernel.locked():
+            # Another lab that looks for a free network at this moment waits until this one is visible.
+            routes = network.routes()
+            if self.subnet is None:
+                self.subnet = network.first_free(routes)
+            elif (clash := network.overlapping(self.subnet, routes)) is not None:
+                raise LabError(
+                    f"The network {self.subnet} collides with the route to {clash}.", "Choose another network."
+                )
+            if self.subnet.num_addresses - 12 < len(self.specs):
+                raise LabError(f"{self.subnet} has no room for {len(self.specs)} hosts.", "Choose a larger network.")
+            network.make_bridge(self.ledger, self.bridge, self.subnet)
 
     def boot(self) -> None:
         """Boot all hosts and wait until each is ready."""

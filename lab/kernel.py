@@ -32,7 +32,8 @@ def _path(key: str) -> Path:
 
 
 @contextmanager
-def _locked() -> Iterator[Path]:
+def locked() -> Iterator[Path]:
+    """Hold the machine's register of labs: what every lab of the machine shares is looked at and changed under it."""
     while True:
         _REGISTER.mkdir(mode=0o755, exist_ok=True)
         handle = os.open(_REGISTER, os.O_RDONLY | os.O_DIRECTORY)
@@ -49,7 +50,7 @@ def _locked() -> Iterator[Path]:
 
 def raise_for(lab: str) -> None:
     """Raise what is too low and note that this lab (a name) uses it."""
-    with _locked() as register:
+    with locked() as register:
         before = register / "kernel.json"
         current = {key: int(_path(key).read_text(encoding="ascii")) for key in RAISED}
         wanted = needed(current)
@@ -64,7 +65,7 @@ def give_back(lab: str) -> str | None:
     """Forget this lab; the last one to go writes the former values back."""
     if not _REGISTER.is_dir():
         return None
-    with _locked() as register:
+    with locked() as register:
         (register / f"{lab}.lab").unlink(missing_ok=True)
         if any(register.glob("*.lab")):
             return None
