@@ -17,13 +17,10 @@ from typing import Any, Self
 
 import yaml
 
+from lab import Lab
+from tests.integration import hub_process
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import hub_process  # noqa: E402 - a helper of these tests, not a package
-
-from lab import Lab  # noqa: E402
-
 BIN = Path(sys.executable).parent
 JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.")
 

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from collection_site import CommandLines, Site, build_package, site
+from tests.integration.collection_site import CommandLines, Site, build_package, site
 
 pytestmark = pytest.mark.hosts
 HOSTS = ["web01", "web02"]
