@@ -69,7 +69,7 @@ def next_pulse(old: Pulse | None, body: dict[str, Any], epoch: int, at: int, pee
     request_id = body["requestId"].lower()
     if old is None:
         judged = Lease.REBASE
-        nonce, previous, conflicts, since = new_nonce(), "", 0, at
+        nonce, previous, conflicts, since = "", "", 0, at
     else:
         judged = verdict.lease(
             epoch,
@@ -83,8 +83,9 @@ def next_pulse(old: Pulse | None, body: dict[str, Any], epoch: int, at: int, pee
         nonce, previous = old.nonce, old.previous_nonce
         conflicts = old.conflicts + (judged is Lease.CONFLICT)
         since = old.connected_since if 0 < old.seen >= at - DISCONNECTED_AFTER else at
-        if judged in (Lease.ADVANCE, Lease.REBASE):
-            nonce, previous = new_nonce(), old.nonce
+    if judged in (Lease.ADVANCE, Lease.REBASE):
+        # What was given is what comes again if this answer is lost; after a rebase that is not the row's own nonce.
+        nonce, previous = new_nonce(), body["nonce"][:16]
     pulse = Pulse(at, since, epoch, nonce, previous, request_id, body["evidenceDigest"], peer[:45], conflicts)
     return pulse, judged
 

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leases, slots, check-in bodies and reports: pure functions; the shared vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.authority import assertions
+from control_plane.channel import checkin, documents, reports, verdict
+from control_plane.channel.verdict import Lease, Slot
+from control_plane.errors import ApiError, TokenError
+from control_plane.storage.pulse import Pulse
+
+VECTORS = Path(__file__).resolve().parents[2] / "vectors"
+DIGEST = "0" * 64
+REQUEST = "6a0a0b0c-0000-4000-8000-000000000001"
+
+
+def _body(**changes: Any) -> dict[str, Any]:
+    return {
+        "protocol": 1,
+        "requestId": REQUEST,
+        "slot": 1,
+        "epoch": 1,
+        "nonce": "n1",
+        "evidenceDigest": DIGEST,
+        "agentVersion": "1.0.0.1",
+        "holdSeconds": 300,
+        "generations": {},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given_epoch", "row_epoch", "nonce", "same", "expected"),
+    [
+        (1, 1, "now", False, Lease.ADVANCE),
+        (1, 1, "before", False, Lease.REPEAT),
+        (1, 1, "older", False, Lease.CONFLICT),
+        (1, 1, "older", True, Lease.REPEAT),
+        (0, 1, "older", False, Lease.REBASE),
+        (1, 0, "older", False, Lease.REBASE),
+    ],
+)
+def test_lease(given_epoch: int, row_epoch: int, nonce: str, same: bool, expected: Lease) -> None:
+    assert verdict.lease(1, row_epoch, "now", "before", given_epoch, nonce, same=same) is expected
+
+
+@given(st.lists(st.sampled_from(["ok", "lost", "restart"]), max_size=40))
+def test_one_honest_machine_is_never_in_conflict(history: list[str]) -> None:
+    """Answers get lost, the hub restarts uncleanly with its last rows unwritten: still no conflict."""
+    epoch, pulse, written = 1, None, None
+    nonce, known_epoch = "from-enrolment", 1
+    for number, event in enumerate(history):
+        if event == "restart":
+            epoch, pulse = epoch + 1, written
+            continue
+        body = _body(requestId=f"{number:08d}-0000-4000-8000-000000000001", nonce=nonce, epoch=known_epoch)
+        pulse, judged = checkin.next_pulse(pulse, body, epoch, 1000 + number, "10.0.0.1")
+        assert judged is not Lease.CONFLICT
+        if number % 3 == 0:
+            written = pulse
+        if event == "ok":
+            nonce, known_epoch = pulse.nonce, pulse.epoch
+    assert pulse is None or pulse.conflicts == 0
+
+
+def test_two_holders_of_one_identity_are_counted() -> None:
+    first, _ = checkin.next_pulse(None, _body(), 1, 1000, "a")
+    one, two = first.nonce, first.nonce
+    pulse: Pulse = first
+    for number in range(4):
+        request_id = f"{number:08d}-0000-4000-8000-000000000001"
+        pulse, _ = checkin.next_pulse(pulse, _body(requestId=request_id, nonce=one), 1, 1010, "a")
+        one = pulse.nonce
+        pulse, _ = checkin.next_pulse(pulse, _body(requestId=request_id[::-1], nonce=one), 1, 1011, "a")
+        one = pulse.nonce
+        pulse, judged = checkin.next_pulse(pulse, _body(requestId=REQUEST, nonce=two), 1, 1012, "b")
+        assert judged is Lease.CONFLICT
+    assert pulse.conflicts == 4
+
+
+@pytest.mark.parametrize(
+    ("states", "used", "expected"),
+    [
+        ({1: "current"}, 1, Slot.USABLE),
+        ({1: "current", 2: "next"}, 2, Slot.TAKE_OVER),
+        ({1: "retired", 2: "current"}, 1, Slot.SUPERSEDED),
+        ({1: "current"}, 7, Slot.UNKNOWN),
+    ],
+)
+def test_slots(states: dict[int, str], used: int, expected: Slot) -> None:
+    assert verdict.slot(states, used) is expected
+
+
+def test_take_over_retires_everything_older() -> None:
+    after = verdict.taken_over({1: "retired", 2: "current", 3: "next"}, 3)
+    assert after == {1: "retired", 2: "retired", 3: "current"}
+
+
+def test_a_silence_begins_a_new_connection() -> None:
+    first, _ = checkin.next_pulse(None, _body(), 1, 1000, "a")
+    near, _ = checkin.next_pulse(first, _body(), 1, 1900, "a")
+    far, _ = checkin.next_pulse(near, _body(), 1, 2801, "a")
+    assert (first.connected_since, near.connected_since, far.connected_since) == (1000, 1000, 2801)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(list(_body())),
+        st.none() | st.booleans() | st.integers() | st.text(max_size=80) | st.lists(st.integers(), max_size=2),
+        min_size=1,
+    )
+)
+def test_any_checkin_body_is_taken_or_refused(changes: dict[str, Any]) -> None:
+    try:
+        checkin.read(_body(**changes))
+    except ApiError as error:
+        assert error.status == 400  # noqa: PT017 - any input: refused so, or taken
+    else:
+        checkin.next_pulse(None, _body(**changes), 1, 1000, "peer")
+
+
+@given(st.dictionaries(st.sampled_from(documents.KINDS), st.integers(0, 5)))
+def test_only_equal_generations_are_held(known: dict[str, int]) -> None:
+    wanted = dict.fromkeys(documents.KINDS, 0)
+    assert checkin.differs(wanted, known) == any(known.values())
+
+
+def test_the_shared_assertion_is_believed() -> None:
+    vector = json.loads((VECTORS / "assertion.json").read_text())
+    certificate = x509.load_pem_x509_certificate(vector["certificate_pem"].encode())
+    header, claims = assertions.read(vector["assertion"])
+    assert assertions.matches(header, certificate)
+    at = vector["now"]
+    who, where = vector["clientId"], [vector["audience"]]
+    assertions.verify(vector["assertion"], header, claims, certificate, who, where, at)
+    for wrong in (
+        (who, where, at + 3600),
+        (who, where, at - 3600),
+        ("another", where, at),
+        (who, ["https://other.example/token"], at),
+    ):
+        with pytest.raises(TokenError):
+            assertions.verify(vector["assertion"], header, claims, certificate, *wrong)
+    tampered = vector["assertion"][:-8] + "AAAAAAAA"
+    with pytest.raises(TokenError):
+        assertions.verify(tampered, header, claims, certificate, who, where, at)
+
+
+@pytest.mark.parametrize("times", [{"exp": 1789914300.25, "iat": 1.5}, {"exp": "1789914300", "nbf": "1789913700"}])
+def test_times_come_as_integers_floats_and_texts(times: dict[str, Any]) -> None:
+    vector = json.loads((VECTORS / "assertion.json").read_text())
+    certificate = x509.load_pem_x509_certificate(vector["certificate_pem"].encode())
+    claims = {name: value for name, value in vector["claims"].items() if name not in ("nbf", "iat", "exp")} | times
+    for algorithm in ("PS256", "RS256"):
+        padded = vector["x5t_s256"] + "=" * (-len(vector["x5t_s256"]) % 4)
+        text = jwt.api_jws.encode(
+            json.dumps(claims).encode(), vector["private_key_pem"], algorithm, headers={"x5t#S256": padded}
+        )
+        header, found = assertions.read(text)
+        assert assertions.matches(header, certificate)
+        assertions.verify(
+            text, header, found, certificate, vector["clientId"], [vector["audience"] + "/"], vector["now"]
+        )
+
+
+@given(st.text(max_size=200))
+def test_no_text_breaks_the_reading_of_assertions(text: str) -> None:
+    for candidate in (text, f"{text}.{text}.{text}", f"e30.{text}.e30"):
+        with pytest.raises(TokenError):
+            assertions.read(candidate)
+
+
+@given(st.dictionaries(st.sampled_from([*reports._TEXTS, *reports._OBJECTS]), st.none() | st.integers() | st.text()))
+def test_an_inventory_is_clean_or_refused(data: dict[str, Any]) -> None:
+    try:
+        kept = reports.inventory(data)
+    except ApiError as error:
+        assert error.status == 400  # noqa: PT017 - any input: refused so, or taken
+    else:
+        assert None not in kept.values()
+
+
+def test_the_hot_row_is_small() -> None:
+    pulse = Pulse(10**10, 10**10, 10**6, "n" * 16, "n" * 16, REQUEST, DIGEST, "255.255.255.255", 10)
+    size = sum(
+        len(value) if isinstance(value, str) else 6
+        for value in (getattr(pulse, name) for name in Pulse.__dataclass_fields__)
+    )
+    assert size < 200
