@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where everything of the agent lies: one table for each operating system.
+
+Sources: agent-overview 'Linux agent installation details' and 'Windows agent installation details'; docs/protocol.md section 12.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Absolute paths as text. `root` was put in front of each; it is empty on a managed machine."""
+
+    program: str
+    state: str
+    guest_config: str
+    sep: str = "/"
+
+    def _below(self, base: str, *parts: str) -> str:
+        return self.sep.join((base, *parts))
+
+    @property
+    def localconfig(self) -> str:
+        return self._below(self.state, "localconfig.json")
+
+    @property
+    def binding(self) -> str:
+        return self._below(self.state, "binding.json")
+
+    @property
+    def clouds(self) -> str:
+        return self._below(self.state, "clouds")
+
+    @property
+    def own(self) -> str:
+        """himds's own folder: identity, lease, outbox."""
+        return self._below(self.state, "state")
+
+    @property
+    def agentconfig(self) -> str:
+        return self._below(self.own, "agentconfig.json")
+
+    @property
+    def identity(self) -> str:
+        return self._below(self.own, "identity.json")
+
+    @property
+    def lease(self) -> str:
+        return self._below(self.own, "lease.json")
+
+    @property
+    def desired(self) -> str:
+        return self._below(self.own, "desired")
+
+    @property
+    def outbox(self) -> str:
+        return self._below(self.own, "outbox")
+
+    @property
+    def certs(self) -> str:
+        return self._below(self.state, "certs")
+
+    @property
+    def tokens(self) -> str:
+        return self._below(self.state, "tokens")
+
+    @property
+    def log(self) -> str:
+        return self._below(self.state, "log")
+
+    @property
+    def himds_log(self) -> str:
+        return self._below(self.log, "himds.log")
+
+    @property
+    def azcmagent_log(self) -> str:
+        return self._below(self.log, "azcmagent.log")
+
+    @property
+    def socket(self) -> str:
+        return self._below(self.state, "socks", "himds.sock")
+
+    @property
+    def policy(self) -> str:
+        return self._below(self.guest_config, "policy")
+
+    @property
+    def extensions(self) -> str:
+        return self._below(self.guest_config, "extensions")
+
+    @property
+    def gc_agent_log(self) -> str:
+        return self._below(self.guest_config, "arc_policy_logs", "gc_agent.log")
+
+    @property
+    def gc_ext_log(self) -> str:
+        return self._below(self.guest_config, "ext_mgr_logs", "gc_ext.log")
+
+    @property
+    def extension_logs(self) -> str:
+        return self._below(self.guest_config, "extension_logs")
+
+
+def linux(root: str = "") -> Paths:
+    """The Linux table, below `root` (a test's folder)."""
+    return Paths(
+        program=f"{root}/opt/azcmagent", state=f"{root}/var/opt/azcmagent", guest_config=f"{root}/var/lib/GuestConfig"
+    )
+
+
+def windows(program_files: str, program_data: str) -> Paths:
+    """The Windows table. Windows compares names without case, so the Linux spelling of sub-folders serves."""
+    return Paths(
+        program=f"{program_files}\\AzureConnectedMachineAgent",
+        state=f"{program_data}\\AzureConnectedMachineAgent",
+        guest_config=f"{program_data}\\GuestConfig",
+        sep="\\",
+    )
+
+
+def here(root: str = "") -> Paths:
+    """The table of this operating system."""
+    if sys.platform == "win32":
+        return windows(os.environ["ProgramFiles"], os.environ["ProgramData"])
+    return linux(root)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local socket: frames of a length and JSON, and who may ask for what (docs/protocol.md section 10)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any, Optional
+
+from agent_runtime import errors
+from agent_runtime.service.log import Log
+from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, writable
+
+FRAME_LIMIT = 1024 * 1024
+CONNECTIONS = 64
+CONNECTIONS_PER_USER = 8
+REQUEST_SECONDS = 10.0
+PUBLIC = frozenset({"status"})
+
+Progress = Callable[[int, str], None]
+
+
+class Stream:
+    """Frames over a connected, non-blocking socket."""
+
+    def __init__(self, connection: socket.socket, uid: int = -1) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self.uid = uid
+        self.closed = False
+        self._buffer = b""
+        self._out: list[bytes] = []
+
+    async def receive(self) -> Optional[dict[str, Any]]:
+        """The next frame; None when the peer has closed. Errors: ValueError for what is no frame."""
+        while True:
+            if len(self._buffer) >= 4:
+                (length,) = struct.unpack(">I", self._buffer[:4])
+                if length > FRAME_LIMIT:
+                    raise ValueError("the frame is too long")
+                if len(self._buffer) >= 4 + length:
+                    body, self._buffer = self._buffer[4 : 4 + length], self._buffer[4 + length :]
+                    try:
+                        found = json.loads(body)
+                    except RecursionError:
+                        raise ValueError("the frame is nested too deeply") from None
+                    if not isinstance(found, dict):
+                        raise ValueError("the frame is not a JSON object")
+                    return found
+            await readable(self.socket)
+            try:
+                block = self.socket.recv(65536)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return None
+            if not block:
+                return None
+            self._buffer += block
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Send a frame; concurrent senders take turns. Errors: OSError when the peer is gone."""
+        body = json.dumps(message).encode("ascii")
+        frame = struct.pack(">I", len(body)) + body
+        self._out.append(frame)
+        if len(self._out) > 1:
+            return  # who sends now takes it along
+        try:
+            while self._out:
+                view = memoryview(self._out[0])
+                while view:
+                    try:
+                        view = view[self.socket.send(view) :]
+                    except BlockingIOError:
+                        await writable(self.socket)
+                self._out.pop(0)
+        except BaseException:
+            self._out.clear()
+            raise
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.socket.close()
+
+
+Handler = Callable[[Stream, dict[str, Any], Progress], Awaitable[dict[str, Any]]]
+
+
+class Server:
+    """Listens at `path` and answers verbs out of `handlers`."""
+
+    def __init__(self, loop: Loop, path: str, handlers: dict[str, Handler], log: Log) -> None:
+        self._loop = loop
+        self._path = path
+        self._handlers = handlers
+        self._log = log
+        self._streams: set[Stream] = set()
+        self.kept: set[Stream] = set()
+
+    async def serve(self) -> None:
+        """Accept until cancelled."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(self._path)
+            os.chmod(self._path, 0o666)  # who may do what is decided by peer credentials
+            listener.listen(64)
+            listener.setblocking(False)
+            while True:
+                await readable(listener)
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    self._admit(listener.accept()[0])
+        finally:
+            listener.close()
+            for stream in list(self._streams):
+                stream.close()
+
+    def _admit(self, connection: socket.socket) -> None:
+        _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        others = sum(1 for stream in self._streams if stream.uid == uid)
+        if uid not in (0, os.geteuid()) and (others >= CONNECTIONS_PER_USER or len(self._streams) >= CONNECTIONS):
+            connection.close()
+            return
+        stream = Stream(connection, uid)
+        self._streams.add(stream)
+        self._loop.spawn(self._attend(stream), f"local socket, uid {uid}")
+
+    async def _attend(self, stream: Stream) -> None:
+        try:
+            while True:
+                try:
+                    with Timeout(self._loop, REQUEST_SECONDS if stream not in self.kept else 1e9):
+                        request = await stream.receive()
+                except (ValueError, TimeoutExpired):
+                    return
+                if request is None:
+                    return
+                await self._answer(stream, request)
+        except OSError:
+            return
+        finally:
+            self._streams.discard(stream)
+            self.kept.discard(stream)
+            stream.close()
+
+    async def _answer(self, stream: Stream, request: dict[str, Any]) -> None:
+        number = request.get("id")
+
+        def progress(percent: int, step: str) -> None:
+            report = {"v": 1, "id": number, "progress": {"percent": percent, "step": step}}
+            self._loop.spawn(_quietly(stream.send(report)), "progress")
+
+        try:
+            handler = self._permitted(stream, request)
+            arguments = request.get("args")
+            result = await handler(stream, arguments if isinstance(arguments, dict) else {}, progress)
+            await stream.send({"v": 1, "id": number, "ok": True, "result": result})
+        except errors.AgentError as error:
+            await stream.send({"v": 1, "id": number, "ok": False, "error": error.as_dict()})
+
+    def _permitted(self, stream: Stream, request: dict[str, Any]) -> Handler:
+        if request.get("v") != 1:
+            raise errors.ParameterInvalid("this himds speaks version 1 of the local socket", "Use the CLI of its package")
+        verb = request.get("verb")
+        handler = self._handlers.get(verb) if isinstance(verb, str) else None
+        if handler is None:
+            raise errors.ParameterInvalid(f"himds knows no verb {str(verb)[:40]!r}", "Use the CLI of its package")
+        # A himds that a test runs as another user obeys that user; an installed one runs as himds, whom nobody logs in as.
+        if verb not in PUBLIC and stream.uid not in (0, os.geteuid()):
+            self._log.warning(f"uid {stream.uid} asked for {verb} and was refused")
+            raise errors.NotPrivileged(f"only root may ask himds for {verb}", "Run the command as root")
+        return handler
+
+
+async def _quietly(sending: Awaitable[None]) -> None:
+    with contextlib.suppress(OSError):
+        await sending
+
+
+async def connect(path: str) -> Stream:
+    """A stream to the server at `path`. Errors: OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return Stream(connection)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are whole or absent: written beside their place, synced, renamed; read without following links.
+
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import Any
+
+READ_LIMIT = 4 * 1024 * 1024
+
+
+def write_bytes(path: str, content: bytes, mode: int = 0o600, durable: bool = True, group: int = -1) -> None:
+    """Replace `path` by `content`. With `durable` it survives a power cut from the return on. Errors: OSError, and then
+    the old content is untouched."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(6).hex()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), mode)
+    try:
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if os.name == "posix":
+                os.fchmod(descriptor, mode)  # the umask may have narrowed it
+                if group >= 0:
+                    os.fchown(descriptor, -1, group)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        unlink(temporary)
+        raise
+    if durable:
+        sync_folder(folder)
+
+
+def write_json(path: str, value: Any, mode: int = 0o600, durable: bool = True, group: int = -1) -> None:
+    """`write_bytes` of JSON with a final newline."""
+    content = json.dumps(value, indent=1, sort_keys=True).encode("ascii") + b"\n"
+    write_bytes(path, content, mode, durable, group)
+
+
+def read_bytes(path: str, limit: int = READ_LIMIT) -> bytes:
+    """Content of a regular file that is no link. Errors: OSError; ValueError when it is longer than `limit` or no file."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"{path} is not a regular file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{path} is longer than {limit} bytes")
+    return content
+
+
+def read_json(path: str, limit: int = READ_LIMIT) -> dict[str, Any]:
+    """A JSON object. Errors: OSError; ValueError when it is none."""
+    try:
+        value = json.loads(read_bytes(path, limit))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} does not hold a JSON object")
+    return value
+
+
+def unlink(path: str) -> bool:
+    """Remove a file; False when there was none."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def sync_folder(folder: str) -> None:
+    """Make renames and removals in a folder survive a power cut."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker: `python3 -I …/agent_runtime/workers/__main__.py VERB`, JSON in, one JSON object out. See service/worker.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+LIBRARY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, LIBRARY)
+sys.path.insert(1, os.path.join(LIBRARY, "vendor"))
+
+from agent_runtime import errors  # noqa: E402 - the path comes first: an isolated interpreter does not know it
+from agent_runtime.workers import documents, keys  # noqa: E402
+
+VERBS = {
+    "make-key": keys.make_key,
+    "sign-assertion": keys.sign_assertion,
+    "describe-certificate": keys.describe_certificate,
+    "verify-document": documents.verify_for_worker,
+}
+
+
+def main() -> int:
+    """Exit code 0 with an answer, also when the answer is an error."""
+    try:
+        answer = VERBS[sys.argv[1]](json.load(sys.stdin))
+    except errors.AgentError as error:
+        answer = {"error": error.as_dict()}
+    except OSError as error:
+        answer = {"error": errors.InternalError(f"{error.filename or 'a file'}: {error.strerror}").as_dict()}
+    json.dump(answer, sys.stdout)
+    sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys, signing requests and assertions of the machine (docs/protocol.md section 3). Runs in a worker: cryptography 36 or newer."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+from typing import Any
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from agent_runtime import errors
+from agent_runtime.state import atomic
+
+KEY_BITS = 3072
+ASSERTION_SECONDS = 600
+
+
+def _load(path: str) -> rsa.RSAPrivateKey:
+    try:
+        key = serialization.load_pem_private_key(atomic.read_bytes(path, 65536), password=None)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise errors.CertificateNotObtained(f"the key {path} cannot be read: {error}") from None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise errors.CertificateNotObtained(f"{path} does not hold an RSA key")
+    return key
+
+
+def make_key(arguments: dict[str, Any]) -> dict[str, Any]:
+    """`{"path", "name"}` → `{"csr", "clientPublicKey"}`. A key that is there already is used again: an interrupted connect goes on.
+
+    `name` becomes the request's common name; the hub decides what the certificate says.
+    """
+    path = arguments["path"]
+    try:
+        key = _load(path)
+    except (FileNotFoundError, errors.CertificateNotObtained):
+        key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        try:
+            atomic.write_bytes(path, pem, mode=0o600)
+        except OSError as error:
+            raise errors.KeyNotGenerated(f"the key cannot be kept at {path}: {error.strerror}") from None
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, arguments["name"][:64])])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    public = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return {
+        "csr": request.public_bytes(serialization.Encoding.PEM).decode("ascii"),
+        "clientPublicKey": base64.b64encode(public).decode("ascii"),
+    }
+
+
+def thumbprint(certificate: x509.Certificate) -> str:
+    """`x5t#S256`: SHA-256 of the certificate, base64url without padding."""
+    digest = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def sign_assertion(arguments: dict[str, Any]) -> dict[str, Any]:
+    """`{"key", "certificate", "clientId", "audience", "now", "jti"}` (paths; now in Unix seconds) → `{"assertion"}`."""
+    key = _load(arguments["key"])
+    certificate = _certificate(arguments["certificate"])
+    if certificate.public_key().public_numbers() != key.public_key().public_numbers():  # type: ignore[union-attr]
+        raise errors.CertificateNotObtained("the machine's certificate does not belong to its key")
+    now = int(arguments["now"])
+    claims = {
+        "iss": arguments["clientId"],
+        "sub": arguments["clientId"],
+        "aud": arguments["audience"],
+        "jti": arguments["jti"],
+        "nbf": now,
+        "iat": now,
+        "exp": now + ASSERTION_SECONDS,
+    }
+    token = jwt.encode(claims, key, algorithm="PS256", headers={"x5t#S256": thumbprint(certificate)})
+    return {"assertion": token}
+
+
+def describe_certificate(arguments: dict[str, Any]) -> dict[str, Any]:
+    """`{"certificate"}` (path) → `{"thumbprint", "notBefore", "notAfter"}`; thumbprint is SHA-1 in hex as tools show it, times Unix."""
+    certificate = _certificate(arguments["certificate"])
+
+    def unix(moment: datetime.datetime) -> int:
+        return int(moment.replace(tzinfo=datetime.timezone.utc).timestamp())
+
+    sha1 = hashlib.sha1(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()  # noqa: S324 - a name, no proof
+    return {
+        "thumbprint": sha1.upper(),
+        "notBefore": unix(certificate.not_valid_before),
+        "notAfter": unix(certificate.not_valid_after),
+    }
+
+
+def _certificate(path: str) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(atomic.read_bytes(path, 65536))
+    except (OSError, ValueError) as error:
+        raise errors.CertificateNotObtained(f"the certificate {path} cannot be read: {error}") from None
