@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shell round `planning`: reads the wish, looks at the machine, carries out the steps of a plan."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime import errors
+from agent_runtime.cli import jsoninput, planning, schema
+from agent_runtime.state import config as properties
+
+if TYPE_CHECKING:
+    from agent_runtime.cli.session import Session
+
+# Members of the `status` verb (protocol section 12) and what `connection` calls them.
+_STATUS = {
+    "cloud": "cloud",
+    "tenantId": "tenant_id",
+    "subscriptionId": "subscription_id",
+    "resourceGroup": "resource_group",
+    "resourceName": "name",
+    "location": "location",
+    "resourceId": "resource_id",
+    "correlationId": "correlation_id",
+    "agentErrorCode": "error_code",
+    "status": "status",
+    "identityState": "identity_state",
+}
+_NOT_CONNECTED = ("disconnected", "connecting", "sealed", None)
+
+
+def read_wish(content: bytes, limit: int) -> tuple[planning.Wish, str | None]:
+    """The wish, and the access token apart from it, so that no view of the wish can show it.
+
+    Errors: AZCM0016, AZCM0023; one sentence, no value repeated. Names of config properties are judged here too.
+    """
+    wish = jsoninput.parse(content, limit)
+    if not isinstance(wish, dict):
+        raise errors.ParameterInvalid("the wish is not a JSON object", 'Send {"schema": 1, …}')
+    schema.check("apply-input", wish, "the wish")
+    connection = wish.get("connection")
+    token = None
+    if connection is not None:
+        token = (connection.get("credential") or {}).get("access_token")
+        connection = {key: value for key, value in connection.items() if key != "credential"}
+    config = wish.get("config")
+    if config is not None:
+        config = _parsed(config)
+    return planning.Wish(wish.get("cloud"), connection, config, wish.get("tags")), token
+
+
+def look(session: Session, wish: planning.Wish) -> planning.Actual:
+    """The machine as it is, as far as the wish asks. Errors: AZCM0061 when himds is needed and does not answer."""
+    connection = planning.disconnected_view()
+    tags = None
+    hostname = ""
+    if wish.connection is not None or wish.tags is not None:
+        from agent_runtime.cli.connect import host_name
+
+        status = session.himds().status()
+        connection = connection_of(status)
+        tags = status.get("tags") if connection["state"] == "connected" else None
+        hostname = (wish.connection or {}).get("name") or host_name()
+    session.forget_caches()
+    config = properties.load(session.paths) if wish.config is not None else {}
+    clouds = session.clouds() if wish.cloud is not None or wish.connection is not None else {}
+    return planning.Actual(clouds, connection, config, tags, hostname)
+
+
+def connection_of(status: dict[str, Any]) -> dict[str, Any]:
+    """`Actual.connection` out of the answer of the `status` verb. Pure."""
+    state = "disconnected" if status.get("identityState") in _NOT_CONNECTED else "connected"
+    return {"state": state, **{ours: status.get(theirs) for theirs, ours in _STATUS.items()}}
+
+
+def check_new_profile(wish: planning.Wish, made: planning.Plan) -> None:
+    """Errors: AZCM0023 for a profile that is to be written and holds no certificate; before anything is changed."""
+    if wish.cloud is not None and "cloud" in made.steps:
+        from agent_runtime.cli import profiles
+
+        profiles.check_ca(wish.cloud)
+
+
+def carry_out(
+    session: Session, name: str, wish: planning.Wish, made: planning.Plan, token: str | None, body: dict[str, Any]
+) -> float:
+    """One step; its seconds. Warnings go into `body`. Errors: those of the step."""
+    began = time.monotonic()
+    if name == "config":
+        properties.update(session.paths, wish.config or {})
+    elif name == "cloud":
+        from agent_runtime.cli import profiles
+
+        profiles.save(session.paths, wish.cloud or {})
+    else:
+        _at_hub(session, name, wish, made, token, body)
+    if name in ("config", "cloud"):
+        body["warnings"] += session.tell_himds()
+    return round(time.monotonic() - began, 3)
+
+
+def _at_hub(
+    session: Session, name: str, wish: planning.Wish, made: planning.Plan, token: str | None, body: dict[str, Any]
+) -> None:
+    from agent_runtime.cli import binding
+
+    if name == "disconnect":
+        binding.disconnect(session, None if made.local_only else token, made.local_only)
+    elif name == "connect" and made.target is not None:
+        result = binding.connect(session, made.target, token or "", _unheard)
+        body["warnings"] += [str(warning) for warning in result.get("warnings") or ()]
+    elif name == "tags":
+        session.himds().call("set_tags", {"accessToken": token, "tags": dict(wish.tags or {})})
+
+
+def _unheard(_percent: int, _step: str) -> None:
+    """Standard output belongs to the answer, so progress has nowhere to go."""
+
+
+def _parsed(config: dict[str, Any]) -> dict[str, Any]:
+    """Names and values as the property table has them; null stays null. Errors: AZCM0023."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = properties.find(key).name
+        if name in found:
+            raise errors.ParameterInvalid(f"the wish names the config property {name} twice", "Name it once")
+        found[name] = None if value is None else properties.parse(name, value)
+    return found

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connecting and disconnecting through himds, and `binding.json`, which says whom root's services obey.
+
+Source: docs/protocol.md sections 3, 10 and 12. The command line, as root, draws the vmId and writes the file before it
+asks himds to connect, because himds faces the network and must not choose it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable
+
+from agent_runtime import errors
+from agent_runtime.cli import naming
+from agent_runtime.cli.himds_client import ConnectionLost
+from agent_runtime.state import atomic
+
+if TYPE_CHECKING:
+    from agent_runtime.cli.session import Session
+
+Progress = Callable[[int, str], None]
+
+
+def connect(session: Session, place: Mapping[str, Any], token: str, progress: Progress) -> dict[str, Any]:
+    """Connects to `place` (members of planning.PLACE, `tags`, `correlation_id`).
+
+    Result: `resourceId`, `vmId`, `warnings`. Errors: what himds answers; AZCM0027 while another command is at it.
+    A definite refusal takes the binding away again; after a lost connection it stays, because himds may go on.
+    """
+    with only_one(session):
+        old = read(session)
+        bound = _bound_for(old, place)
+        atomic.write_json(session.paths.binding, bound, mode=0o644)
+        arguments = {
+            "cloud": place["cloud"],
+            "tenantId": place["tenant_id"],
+            "subscriptionId": place["subscription_id"],
+            "resourceGroup": place["resource_group"],
+            "location": place["location"],
+            "resourceName": place["name"],
+            "tags": dict(place["tags"]),
+            "vmId": bound["vmId"],
+            "accessToken": token,
+            "correlationId": place["correlation_id"],
+        }
+        try:
+            return session.himds().call("connect", arguments, progress)
+        except ConnectionLost:
+            raise
+        except errors.AgentError as refusal:
+            # Refused before anything began: whoever was bound before still is.
+            if old and refusal.code in ("AZCM0027", "AZCM0067"):
+                atomic.write_json(session.paths.binding, old, mode=0o644)
+            else:
+                forget(session)
+            raise
+
+
+def disconnect(session: Session, token: str | None, local_only: bool) -> dict[str, Any]:
+    """Result: `resourceId`, `deleted`. The binding goes once himds has let go."""
+    with only_one(session):
+        arguments = {"accessToken": token, "forceLocalOnly": local_only}
+        result = session.himds().call("disconnect", arguments, session.out.progress)
+        forget(session)
+        return result
+
+
+def forget(session: Session) -> None:
+    """Removes the binding, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(session.paths.binding)
+
+
+def read(session: Session) -> dict[str, Any] | None:
+    """The binding, None when there is none or it cannot be read."""
+    try:
+        with open(session.paths.binding, "rb") as file:
+            found = json.loads(file.read(65536))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+@contextlib.contextmanager
+def only_one(session: Session) -> Iterator[None]:
+    """One command at a time changes the connection. Errors: AZCM0027, at once."""
+    import fcntl
+
+    folder = os.open(session.paths.clouds, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise errors.ConfigurationConflict(
+                "another command is connecting or disconnecting this machine", "Wait until it has ended"
+            ) from None
+        yield
+    finally:
+        os.close(folder)
+
+
+def _bound_for(old: Mapping[str, Any] | None, place: Mapping[str, Any]) -> dict[str, Any]:
+    """A new binding, or the one an interrupted attempt for the same machine left, whose vmId the hub knows already."""
+    resource_id = naming.resource_id_of(place)
+    vm_id = str(uuid.uuid4())
+    if old and str(old.get("resourceId")).lower() == resource_id.lower() and old.get("cloud") == place["cloud"]:
+        kept = str(old.get("vmId"))
+        vm_id = kept if naming.GUID.match(kept) else vm_id
+    return {
+        "v": 1,
+        "vmId": vm_id,
+        "cloud": place["cloud"],
+        "resourceId": resource_id,
+        "tenantId": place["tenant_id"],
+    }

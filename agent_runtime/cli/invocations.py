@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""azcmagent.log: what was called, by whom, and how it ended; never a secret (agent-surface.md section 4).
+
+The folder belongs to himds, so root opens the file without following a link and writes into an ordinary file only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from agent_runtime.cli import redact
+from agent_runtime.service import log
+
+if TYPE_CHECKING:
+    from agent_runtime.errors import AgentError
+
+
+class _GuardedFile(log.Log):
+    """A log file in a folder that another user owns. What cannot be written is lost: no command fails for its log."""
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        handle = os.open(self._path, flags, self._mode)
+        known = os.fstat(handle)
+        # A second name could be one of a file that is not himds's to write to; a pipe would hold the command up.
+        if not stat.S_ISREG(known.st_mode) or known.st_nlink != 1:
+            os.close(handle)
+            raise OSError(0, "not an ordinary file")
+        return handle
+
+    def _write(self, level: str, message: str) -> None:
+        try:
+            if self._descriptor is None:
+                self._descriptor = self._open()
+            os.write(self._descriptor, log.line(time.time(), level, message).encode("utf-8", "backslashreplace"))
+            if os.fstat(self._descriptor).st_size > log.SIZE_LIMIT:
+                self._rotate()
+        except OSError:
+            return
+
+
+class Log:
+    """One invocation in azcmagent.log. Users who may not write there leave no trace."""
+
+    def __init__(self, path: str):
+        self._file = _GuardedFile(path)
+        self._began = time.monotonic()
+
+    def begin(self, command: str, argv: list[str]) -> None:
+        words = f"{command} {redact.command_line(argv)}".strip()
+        self._file.info(f"{words} (pid {os.getpid()}, uid {_caller()})")
+
+    def end(self, code: int) -> None:
+        self._file.info(f"ended with exit code {code} after {self._seconds()} s")
+
+    def failed(self, problem: AgentError) -> None:
+        text = redact.without_userinfo(f"{problem.code}: {problem.message}")
+        self._file.error(f"{text} (after {self._seconds()} s)")
+
+    def exception(self, problem: BaseException) -> None:
+        """The place of an error that nobody expected, without its text, which could hold anything."""
+        frames = traceback.extract_tb(problem.__traceback__)
+        where = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in reversed(frames))
+        self._file.error(f"{type(problem).__name__} at {where}")
+
+    def _seconds(self) -> str:
+        return f"{time.monotonic() - self._began:.2f}"
+
+
+def _caller() -> int:
+    """The user behind sudo, where there is one."""
+    told = os.environ.get("SUDO_UID", "")
+    return int(told) if told.isdigit() else os.geteuid()

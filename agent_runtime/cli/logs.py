@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`azcmagent logs`: a zip archive of the agent's logs (agent-surface.md section 5.7)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from agent_runtime import errors
+
+if TYPE_CHECKING:
+    import zipfile
+
+    from agent_runtime.cli.parsing import Parser
+    from agent_runtime.cli.session import Session
+
+# Without --full only the newest file of each log, and no more of it than this.
+RECENT_BYTES = 5 * 1024 * 1024
+JOURNAL_LINES = 20000
+_UNITS = ("himdsd", "gcad", "extd", "arcproxyd")
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument("-f", "--full", action="store_true", help="every log; default: only the newest of each")
+    parser.add_argument("-o", "--output", metavar="PATH", help="the archive; default: in the current folder")
+
+
+def run(session: Session) -> int:
+    """Prints the absolute path of the archive. Errors: AZCM0001 when it cannot be written."""
+    import zipfile
+
+    name = f"azcmagent-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{socket.gethostname().partition('.')[0]}.zip"
+    path = os.path.abspath(session.args.output or name)
+    if os.path.isdir(path):
+        path = os.path.join(path, name)
+    partial = f"{path}.partial"
+    count = 0
+    try:
+        # Logs may name hosts and people: nobody else reads the archive.
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(handle, "wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
+            for folder in (session.paths.log, session.paths.guest_config):
+                for found in files(str(folder), session.args.full):
+                    count += _add(archive, found, session.args.full)
+            _add_journal(archive)
+            archive.writestr("version.txt", f"{session.version}\n")
+        os.replace(partial, path)
+    except OSError as problem:
+        if os.path.exists(partial):
+            os.unlink(partial)
+        raise errors.AgentError(
+            f"the archive {path} cannot be written: {problem.strerror}", "Give another --output, or free some space"
+        ) from None
+    session.out.result({"status": "success", "path": path, "files": count}, path)
+    return 0
+
+
+def files(folder: str, full: bool) -> Iterator[str]:
+    """Paths of the logs below `folder`; rotated ones only with `full`. Links are not followed."""
+    for at, _, names in os.walk(folder, followlinks=False):
+        for name in sorted(names):
+            is_log = name.endswith((".log", ".txt", ".json")) and at.startswith(folder)
+            inside = os.path.relpath(at, folder).split(os.sep)
+            if folder.rstrip("/").endswith("GuestConfig") and not inside[0].endswith("_logs"):
+                continue
+            if is_log or (full and ".log" in name):
+                yield os.path.join(at, name)
+
+
+def _add(archive: zipfile.ZipFile, path: str, full: bool) -> int:
+    """1 when the file went into the archive, under its own path. himds owns its folder, so a link is not followed."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    with open(handle, "rb") as source:
+        known = os.fstat(source.fileno())
+        # A second name could be one for a file that himds may not read.
+        if not stat.S_ISREG(known.st_mode) or known.st_nlink != 1:
+            return 0
+        if not full and known.st_size > RECENT_BYTES:
+            source.seek(known.st_size - RECENT_BYTES)
+        with archive.open(path.lstrip("/"), "w") as target:
+            _copy(source, target, known.st_size)
+    return 1
+
+
+def _copy(source: BinaryIO, target: object, most: int) -> None:
+    while most > 0:
+        block = source.read(min(most, 1 << 16))
+        if not block:
+            return
+        target.write(block)  # type: ignore[attr-defined]
+        most -= len(block)
+
+
+def _add_journal(archive: zipfile.ZipFile) -> None:
+    """The journal of the services, where there is one."""
+    program = "/usr/bin/journalctl"
+    if not os.access(program, os.X_OK):
+        return
+    units = [word for unit in _UNITS for word in ("-u", f"{unit}.service")]
+    try:
+        done = subprocess.run(
+            [program, "--no-pager", "-q", "-n", str(JOURNAL_LINES), *units],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    if done.stdout:
+        archive.writestr("journal.txt", done.stdout)
