@@ -194,16 +194,26 @@ def build_collection(files: Sequence[str], seconds: int, out: Path) -> None:
 
 
 def normalised(archive: bytes, seconds: int) -> bytes:
-    """The same members with one date and nobody's name (ansible-galaxy writes the time of the build)."""
+    """The same collection with its members in order, with one date and nobody's name.
+
+    ansible-galaxy writes the time of the build, and members in the order of the directory on the disk.
+    """
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as old:
+        members = {member.name: member for member in old.getmembers()}
+        contents = {name: file.read() for name, member in members.items() if (file := old.extractfile(member))}
+    files = json.loads(contents["FILES.json"])
+    files["files"].sort(key=lambda entry: str(entry["name"]))
+    contents["FILES.json"] = json.dumps(files, indent=1).encode()
+    manifest = json.loads(contents["MANIFEST.json"])
+    manifest["file_manifest_file"]["chksum_sha256"] = hashlib.sha256(contents["FILES.json"]).hexdigest()
+    contents["MANIFEST.json"] = json.dumps(manifest, indent=1).encode()
     plain = io.BytesIO()
-    with (
-        tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as old,
-        tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as new,
-    ):
-        for member in old.getmembers():
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as new:
+        for name, member in sorted(members.items()):
             member.mtime, member.uid, member.gid, member.uname, member.gname = seconds, 0, 0, "", ""
             member.pax_headers = {}
-            new.addfile(member, old.extractfile(member) if member.isfile() else None)
+            member.size = len(contents.get(name, b""))
+            new.addfile(member, io.BytesIO(contents[name]) if member.isfile() else None)
     return gzip.compress(plain.getvalue(), mtime=seconds)
 
 

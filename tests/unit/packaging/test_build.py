@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import importlib.util
 import io
+import json
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -44,24 +45,32 @@ def test_a_missing_version_is_one_sentence_and_a_remedy(source: str) -> None:
         builder.parse_version(source)
 
 
-def _archive(moment: float) -> bytes:
+def _archive(moment: float, names: list[str]) -> bytes:
+    contents = {name: name.encode() for name in names}
+    files = {"files": [{"name": name, "ftype": "file"} for name in names], "format": 1}
+    contents["FILES.json"] = json.dumps(files).encode()
+    digest = hashlib.sha256(contents["FILES.json"]).hexdigest()
+    contents["MANIFEST.json"] = json.dumps({"file_manifest_file": {"chksum_sha256": digest}}).encode()
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w:gz") as tar:
-        member = tarfile.TarInfo("a")
-        member.size, member.mtime, member.uname, member.mode = 2, int(moment), "somebody", 0o644
-        tar.addfile(member, io.BytesIO(b"hi"))
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime, member.uname, member.mode = len(content), int(moment), "somebody", 0o644
+            tar.addfile(member, io.BytesIO(content))
     return target.getvalue()
 
 
 def test_archives_differ_only_in_what_they_hold() -> None:
-    now = time.time()
-    first, second = (builder.normalised(_archive(moment), 1000) for moment in (now, now - 5000))
+    first = builder.normalised(_archive(2000, ["a", "b"]), 1000)
+    second = builder.normalised(_archive(9000, ["b", "a"]), 1000)
     assert first == second
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(first))) as tar:
-        (member,) = tar.getmembers()
-        extracted = tar.extractfile(member)
-        assert extracted is not None
-        assert (member.name, member.mtime, member.uname, extracted.read()) == ("a", 1000, "", b"hi")
+        assert tar.getnames() == ["FILES.json", "MANIFEST.json", "a", "b"]
+        assert {(member.mtime, member.uname) for member in tar.getmembers()} == {(1000, "")}
+        contents = {name: file.read() for name in tar.getnames() if (file := tar.extractfile(name))}
+    assert contents["a"] == b"a"
+    named = json.loads(contents["MANIFEST.json"])["file_manifest_file"]["chksum_sha256"]
+    assert named == hashlib.sha256(contents["FILES.json"]).hexdigest()
 
 
 def test_the_same_checkout_gives_the_same_packages(tmp_path: Path) -> None:
