@@ -25,7 +25,6 @@ CACHE = ROOT / ".cache" / "lab"
 RUNS = CACHE / "runs"
 # A shell that has read env.sh of a demo, or somebody's cloud credentials, must not change what the tests see.
 _FOREIGN = ("HAWSER_", "AZURE_", "ARM_", "ANSIBLE_", "IDENTITY_", "IMDS_", "MSI_")
-_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Clean the environment before anything is imported that reads it."""
     for name in list(os.environ):
-        if name.startswith(_FOREIGN) or name in _CA_VARIABLES:
+        if name.startswith(_FOREIGN):
             del os.environ[name]
 
 
