@@ -251,11 +251,15 @@ def test_sudo_and_su(ground: Site) -> None:
     host.run(["chpasswd"], stdin="app:app-password\nroot:root-password\n")
     host.write("/etc/sudoers.d/app", "app ALL=(ALL) ALL\n", mode=0o440)
     try:
-        by_sudo = {"ansible_user": "app", "ansible_become": True, "ansible_become_password": "app-password"}
+        by_sudo: dict[str, Any] = {
+            "ansible_user": "app",
+            "ansible_become": True,
+            "ansible_become_password": "app-password",
+        }
         run = ground.play([described(ground)], "-vvv", "--limit", "web01", **by_sudo)
         assert run.code == 0, run.output
         assert run.commands(address(ground, "web01")) == 1
-        by_su = {**by_sudo, "ansible_become_method": "su", "ansible_become_password": "root-password"}
+        by_su: dict[str, Any] = {**by_sudo, "ansible_become_method": "su", "ansible_become_password": "root-password"}
         run = ground.play([described(ground, tags={"env": "su"})], "-vvv", "--limit", "web01", **by_su)
         assert run.code == 0, run.output
         assert run.changed("web01") == 1
@@ -274,7 +278,7 @@ def test_sudo_and_su(ground: Site) -> None:
 
 def test_upgrade_in_place(ground: Site, tmp_path: Path) -> None:
     path, sha256, version = build_package(tmp_path, "1.0.0.2")
-    newer = {"agent_package_path": path, "agent_package_sha256": sha256, "agent_version": version}
+    newer: dict[str, Any] = {"agent_package_path": path, "agent_package_sha256": sha256, "agent_version": version}
     plan = ground.play(SITE, "--check", "--limit", "web01", **newer)
     assert plan.changed("web01") == 1
     assert plan.of("machine")[0]["upgrade_required"] is True
