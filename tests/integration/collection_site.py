@@ -82,7 +82,7 @@ class Site:
         }
 
     def inventory(self, **variables: Any) -> Path:
-        """The inventory of all hosts; `variables` change those of the site."""
+        """The inventory of all hosts; `variables` change those of the site, None removes one."""
         hosts = {name: {"ansible_host": str(host.address)} for name, host in self.lab.hosts.items()}
         shared = {
             "ansible_user": "root",
@@ -92,6 +92,7 @@ class Site:
             **self.variables,
             **variables,
         }
+        shared = {name: value for name, value in shared.items() if value is not None}
         path = self.work / "inventory.yml"
         path.write_text(yaml.safe_dump({"hawser": {"vars": shared, "hosts": hosts}}))
         return path

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import importlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -310,9 +313,22 @@ def test_examples_run_as_they_are_written(ground: Site, module: str) -> None:
         assert ground.play(SITE, "--limit", "web02").code == 0
 
 
-def test_upgrade_in_place(ground: Site, tmp_path: Path) -> None:
+def test_upgrade_in_place_from_an_address(ground: Site, tmp_path: Path) -> None:
     path, sha256, version = build_package(tmp_path, "1.0.0.2")
-    newer: dict[str, Any] = {"agent_package_path": path, "agent_package_sha256": sha256, "agent_version": version}
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/{Path(path).name}"
+            _upgrade(ground, version, agent_package_path=None, agent_package_url=url, agent_package_sha256=sha256)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _upgrade(ground: Site, version: str, **package: Any) -> None:
+    newer = {**package, "agent_version": version}
     plan = ground.play(SITE, "--check", "--limit", "web01", **newer)
     assert plan.changed("web01") == 1
     assert plan.of("machine")[0]["upgrade_required"] is True
