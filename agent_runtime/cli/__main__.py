@@ -58,12 +58,13 @@ def _main(argv: list[str]) -> int:
     from agent_runtime import errors
     from agent_runtime.cli import session as sessions
     from agent_runtime.cli.output import Output
+    from agent_runtime.service import root as roots
 
     plain = Output(json=any(w in ("--json", "-j", "-json") for w in argv), log_stderr="--log-stderr" in argv)
     session: sessions.Session | None = None
     problem: errors.AgentError
     try:
-        root, argv = sessions.take_root(argv)
+        root, argv = roots.take(argv)
         name, rest = split(argv)
         session = sessions.begin(name, rest, root)
         if session is None:

@@ -66,6 +66,8 @@ def disconnect(session: Session, token: str | None, local_only: bool) -> dict[st
         arguments = {"accessToken": token, "forceLocalOnly": local_only}
         result = session.himds().call("disconnect", arguments, session.out.progress)
         forget(session)
+        # himds told the services before the binding went; now they can see that it is gone.
+        session.tell_himds()
         return result
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from agent_runtime.platform.paths import Paths
 
-INSTALLED_UNDER = "/opt/"
-
 
 class Session:
     """What a command is given. `argv` are the words of the command line, for judging how a secret came."""
@@ -81,13 +79,6 @@ class Session:
         except errors.AgentError as problem:
             return [f"himds was not told and will see the change when it starts ({problem.message})"]
         return []
-
-
-def take_root(argv: list[str]) -> tuple[str, list[str]]:
-    """`--root DIR` as the first words puts every path below DIR; for tests, an installed agent does not know it."""
-    if len(argv) < 2 or argv[0] != "--root" or os.path.abspath(__file__).startswith(INSTALLED_UNDER):
-        return "", argv
-    return os.path.abspath(argv[1]), argv[2:]
 
 
 def begin(name: str, rest: list[str], root: str) -> Session | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from typing import Any
 
 from agent_runtime.state import atomic
 
@@ -75,7 +75,7 @@ class Store:
         return _text(self._desired_path(kind))
 
     def accept(self, vm_id: str, kind: str, generation: int, document: str) -> None:
-        """Raises the floor, keeps the document, takes it out of the queue; in this order, for a crash at any of them."""
+        """Raises the floor, keeps the document, takes it out of the queue; in this order, for a crash anywhere."""
         if generation > self.floor(vm_id, kind):
             self._floors = raised(self._floors, vm_id, kind, generation)
             atomic.write_json(self._floors_path, {"v": 1, "floors": self._floors})
@@ -100,13 +100,19 @@ class Store:
         """Verdicts that himds does not have yet."""
         found = []
         for kind in self.kinds:
-            try:
-                found.append((kind, atomic.read_json(self._report_path(kind))))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError):
-                atomic.unlink(self._report_path(kind))
+            data = self._report(kind)
+            if data is not None:
+                found.append((kind, data))
         return found
+
+    def _report(self, kind: str) -> dict[str, Any] | None:
+        try:
+            return atomic.read_json(self._report_path(kind))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            atomic.unlink(self._report_path(kind))
+            return None
 
     def report_sent(self, kind: str, data: Mapping[str, Any]) -> None:
         """Forgets a verdict that himds has stored, unless a newer one has taken its place."""

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frame of root's services, gcad and extd: takes desired state from himds, verifies it, keeps it.
+
+himds is a courier (docs/protocol.md sections 7 and 10). What it pushes is queued on disk, judged in a worker against
+`binding.json` and the keys of the cloud profile, and kept or refused. What a service does with kept state is its own.
+Standard library only; sleeps until the socket, a timer or a signal wakes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from agent_runtime import errors
+from agent_runtime.platform.paths import Paths
+from agent_runtime.service import ipc, worker
+from agent_runtime.service.desired_store import Store
+from agent_runtime.service.log import Log
+from agent_runtime.service.loop import Event, Loop, Timeout, TimeoutExpired, sleep
+from agent_runtime.state import atomic, config
+from agent_runtime.version import VERSION
+
+RECONNECT_FIRST, RECONNECT_MOST = 5.0, 60.0
+HELLO_SECONDS = 30.0
+WORKER_SECONDS = 60.0
+# A document whose judging fails this often (no memory, a broken installation) is given up until it is pushed again.
+ATTEMPTS, ATTEMPT_PAUSE = 5, 60.0
+REFUSAL_PAUSE = 5.0
+
+_WHY = {
+    "signature": "no key of the cloud profile has signed it",
+    "malformed": "it is not a whole document",
+    "machine": "it is for another machine",
+    "kind": "it is of another kind",
+    "generation": "it is older than one accepted before",
+    "expired": "it has expired",
+    "unbound": "this machine is not connected by its administrator",
+    "unverifiable": "it could not be judged",
+}
+
+
+class Duty(NamedTuple):
+    """What one service is. `kinds` of documents, `report_kind` of its reports, `enabled` over the effective config."""
+
+    service: str
+    kinds: tuple[str, ...]
+    report_kind: str
+    folder: str
+    log: str
+    enabled: Callable[[Mapping[str, Any]], bool]
+    has_key: bool = False
+
+
+class Bound(NamedTuple):
+    """Whom the service obeys: `binding.json` and the keys of its cloud profile."""
+
+    vm_id: str
+    keys: list[dict[str, Any]]
+
+
+class Resident:
+    """One running service."""
+
+    def __init__(self, duty: Duty, paths: Paths, log: Log) -> None:
+        self._duty = duty
+        self._paths = paths
+        self._log = log
+        self._store = Store(duty.folder, duty.kinds)
+        self._loop = Loop(self._task_failed)
+        self._work = Event()
+        self._enabled = True
+        self._stream: ipc.Stream | None = None
+        self._number = 0
+        self._sent: dict[int, tuple[str, dict[str, Any]]] = {}
+        # For which machine the kept document of a kind was judged since this process began.
+        self._judged: dict[str, tuple[str, str]] = {}
+
+    def run(self) -> None:
+        """Runs until SIGTERM or SIGINT."""
+        damage = self._store.open()
+        if damage:
+            self._log.error(damage)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.on_signal(number, self._loop.stop)
+        self._read_config()
+        self._drop_strangers()
+        kept = [kind for kind in self._duty.kinds if self._store.kept(kind) is not None]
+        self._log.info(f"{self._duty.service} {VERSION} started, keeps {', '.join(kept) or 'nothing yet'}")
+        self._loop.spawn(self._judge_forever(), "judging")
+        self._loop.spawn(self._link_forever(), "link to himds")
+        self._work.set()
+        self._loop.run()
+        self._log.info(f"{self._duty.service} stopped")
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        # A task that is gone leaves a service that looks alive; the service manager starts a whole one.
+        self._log.error(f"{name} ended: {type(error).__name__}: {error}")
+        self._loop.failure = error
+
+    # -- the way to himds
+
+    async def _link_forever(self) -> None:
+        pause, told = RECONNECT_FIRST, False
+        while True:
+            try:
+                csr = await self._settings_csr()
+                self._stream = await ipc.connect(self._paths.socket)
+                await self._greet(self._stream, csr)
+                pause, told = RECONNECT_FIRST, False
+                await self._listen(self._stream)
+                self._log.warning("himds closed the connection")
+            except (OSError, ValueError, TimeoutExpired, errors.AgentError) as problem:
+                if not told:
+                    self._log.warning(f"no connection to himds, trying again: {_said(problem)}")
+                told = True
+            finally:
+                if self._stream is not None:
+                    self._stream.close()
+                self._stream = None
+                self._sent.clear()
+            await sleep(pause * random.uniform(1.0, 1.2))  # noqa: S311
+            pause = min(pause * 2, RECONNECT_MOST)
+
+    async def _greet(self, stream: ipc.Stream, csr: str | None) -> None:
+        self._number += 1
+        hello = {"service": self._duty.service, "version": VERSION, "settingsCsr": csr}
+        await stream.send({"v": 1, "id": self._number, "verb": "hello", "args": hello})
+        with Timeout(self._loop, HELLO_SECONDS):
+            while True:
+                answer = await stream.receive()
+                if answer is None:
+                    raise ValueError("himds closed the connection")
+                if answer.get("id") == self._number:
+                    break
+                self._take(answer)
+        if answer.get("ok") is not True:
+            told = answer.get("error")
+            raise errors.from_dict(told if isinstance(told, dict) else {"message": "himds refuses the service"})
+        result = answer.get("result")
+        state = result.get("state") if isinstance(result, dict) else None
+        self._log.info(f"connected to himds, identity is {str(state)[:32]}")
+        for kind, data in self._store.reports():
+            await self._report(kind, data)
+
+    async def _listen(self, stream: ipc.Stream) -> None:
+        while True:
+            frame = await stream.receive()
+            if frame is None:
+                return
+            self._take(frame)
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        """One frame of himds: a push, or the answer to a report."""
+        push = frame.get("push")
+        if push == "desired":
+            self._queue(frame.get("kind"), frame.get("document"))
+        elif push == "config":
+            self._read_config()
+            self._drop_strangers()
+            self._work.set()
+        elif push == "identity":
+            self._log.info(f"identity is {str(frame.get('state'))[:32]}")
+            self._drop_strangers()
+            self._work.set()
+        elif isinstance(frame.get("id"), int) and frame["id"] in self._sent:
+            kind, data = self._sent.pop(frame["id"])
+            if frame.get("ok") is True:
+                self._store.report_sent(kind, data)
+
+    def _queue(self, kind: Any, document: Any) -> None:
+        if kind not in self._duty.kinds or not isinstance(document, str):
+            self._log.warning(f"himds pushed desired state of kind {str(kind)[:32]!r}, which is not for this service")
+            return
+        bound = self._bound()
+        if bound and self._judged.get(kind) == (bound.vm_id, document) and self._store.kept(kind) == document:
+            return
+        try:
+            self._store.enqueue(kind, document)
+        except OSError as problem:
+            self._log.error(f"desired state {kind} cannot be queued: {_said(problem)}; himds will push it again")
+            return
+        self._work.set()
+
+    async def _report(self, kind: str, data: dict[str, Any]) -> None:
+        if self._stream is None:
+            return
+        self._number += 1
+        self._sent[self._number] = (kind, data)
+        arguments = {"kind": self._duty.report_kind, "data": data}
+        try:
+            await self._stream.send({"v": 1, "id": self._number, "verb": "report", "args": arguments})
+        except OSError:
+            return  # kept on disk; the next connection sends it
+
+    # -- judging
+
+    async def _judge_forever(self) -> None:
+        failures: dict[str, int] = {}
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            if not self._enabled:
+                continue
+            again = False
+            for kind in self._duty.kinds:
+                document = self._store.queued(kind)
+                if document is None:
+                    continue
+                try:
+                    if not await self._judge(kind, document):
+                        # A himds gone bad must not keep root busy with forgeries.
+                        await sleep(REFUSAL_PAUSE)
+                    failures.pop(kind, None)
+                except (OSError, errors.AgentError) as problem:
+                    failures[kind] = failures.get(kind, 0) + 1
+                    self._log.error(f"desired state {kind} could not be judged: {_said(problem)}")
+                    if failures[kind] >= ATTEMPTS:
+                        failures.pop(kind)
+                        await self._refuse(kind, document, "unverifiable")
+                    again = True
+            if again:
+                self._loop.later(ATTEMPT_PAUSE, self._work.set)
+
+    async def _judge(self, kind: str, document: str) -> bool:
+        """Keeps (True) or refuses one document. Errors: OSError of the disk, AgentError of the worker; it stays queued."""
+        bound = self._bound()
+        if bound is None:
+            await self._refuse(kind, document, "unbound")
+            return False
+        question = {
+            "document": document,
+            "keys": bound.keys,
+            "vmId": bound.vm_id,
+            "kind": kind,
+            "floor": self._store.floor(bound.vm_id, kind),
+            "now": time.time(),
+        }
+        answer = await worker.run(self._loop, "verify-document", question, WORKER_SECONDS)
+        payload = answer.get("payload")
+        if not isinstance(payload, dict):
+            await self._refuse(kind, document, str(answer.get("refused") or "unverifiable"))
+            return False
+        # While the worker ran, root may have connected this machine anew.
+        if self._bound() != bound:
+            self._work.set()
+            return True
+        generation = int(payload["generation"])
+        is_new = self._store.kept(kind) != document
+        self._store.accept(bound.vm_id, kind, generation, document)
+        self._judged[kind] = (bound.vm_id, document)
+        if is_new:
+            self._log.info(f"desired state {kind} generation {generation} verified and kept")
+        return True
+
+    async def _refuse(self, kind: str, document: str, reason: str) -> None:
+        self._log.error(f"desired state {kind} is refused: {_WHY.get(reason, reason[:64])}")
+        data = {"desired": {"kind": kind, "accepted": False, "reason": reason}}
+        self._store.keep_report(kind, data)
+        self._store.dismiss(kind, document)
+        await self._report(kind, data)
+
+    def _bound(self) -> Bound | None:
+        """None when root has not bound this machine, or its cloud profile is gone."""
+        try:
+            binding = atomic.read_json(self._paths.binding, 65536)
+            cloud = str(binding["cloud"])
+            if os.path.basename(cloud) != cloud:
+                return None
+            profile = atomic.read_json(os.path.join(self._paths.clouds, f"{cloud}.json"))
+            keys = [key for key in profile["desired_state_keys"] if isinstance(key, dict)]
+            return Bound(str(binding["vmId"]).lower(), keys)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _drop_strangers(self) -> None:
+        """Removes what was kept for a machine that this one is no longer."""
+        bound = self._bound()
+        for kind in self._duty.kinds:
+            kept = self._store.kept(kind)
+            if kept is not None and (bound is None or machine_of(kept) != bound.vm_id):
+                self._store.drop_kept(kind)
+                self._judged.pop(kind, None)
+                self._log.info(f"desired state {kind} of a former connection removed")
+
+    def _read_config(self) -> None:
+        try:
+            enabled = self._duty.enabled(config.effective(config.load(self._paths)))
+        except errors.AgentError as problem:
+            self._log.error(f"{problem.code}: {problem.message}; going on as before")
+            return
+        if enabled != self._enabled:
+            self._log.info(f"the service is {'enabled' if enabled else 'disabled'} by the local configuration")
+        self._enabled = enabled
+
+    async def _settings_csr(self) -> str | None:
+        """The request for extd's own certificate, its key made at the first call; None for services without a key."""
+        if not self._duty.has_key:
+            return None
+        folder = os.path.join(self._duty.folder, "keys")
+        key, request = os.path.join(folder, "settings.key"), os.path.join(folder, "settings.csr")
+        known = _known_request(key, request)
+        if known is not None:
+            return known
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        answer = await worker.run(self._loop, "make-key", {"path": key, "name": self._duty.service}, WORKER_SECONDS)
+        csr = str(answer["csr"])
+        atomic.write_bytes(request, csr.encode("ascii"))
+        return csr
+
+
+def _known_request(key: str, request: str) -> str | None:
+    """The request made earlier for the key that is there; None when one of them is missing."""
+    try:
+        os.stat(key)
+        return atomic.read_bytes(request, 65536).decode("ascii")
+    except (OSError, ValueError):
+        return None
+
+
+def machine_of(document: str) -> str | None:
+    """The vmId in a kept document, in lower case, without judging it again. Pure."""
+    try:
+        part = document.split(".")[1]
+        found = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        return str(found["machine"]).lower()
+    except (ValueError, IndexError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def serve(duty: Duty, paths: Paths) -> int:
+    """Exit code 0 after a clean stop, 1 when another process already does this duty."""
+    os.umask(0o077)
+    for folder in (os.path.dirname(duty.log), duty.folder):
+        os.makedirs(folder, mode=0o750 if folder != duty.folder else 0o700, exist_ok=True)
+    log = Log(duty.log)
+    lock = os.open(duty.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.stderr.write(f"another {duty.service} is running\n")
+        return 1
+    Resident(duty, paths, log).run()
+    return 0
+
+
+def _said(problem: BaseException) -> str:
+    if isinstance(problem, errors.AgentError):
+        return f"{problem.code}: {problem.message}"
+    return (problem.strerror or str(problem)) if isinstance(problem, OSError) else str(problem)
