@@ -18,9 +18,10 @@ from control_plane.callers import challenge
 from control_plane.channel import checkin
 from control_plane.channel import endpoints as channel
 from control_plane.errors import ApiError
-from control_plane.http import enveloped, json_response
+from control_plane.http import enveloped
 from control_plane.hub import Hub
-from control_plane.web import api, health
+from control_plane.storage import upkeep
+from control_plane.web import api, health, page
 
 _ARM_ROOTS = frozenset({"subscriptions", "providers", "tenants", "metadata", "batch"})
 _CHECKIN = "/channel/v1/checkin"
@@ -50,8 +51,7 @@ def _dispatch(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
         if first in _ARM_ROOTS:
             return await arm.endpoint(hub, request)
         if not first:
-            missing = ApiError(404, "NotFound", "There is nothing at this path.")
-            return json_response(404, missing.envelope())
+            return page.endpoint(hub, request)
         return await authority.endpoint(hub, request)
 
     return run
@@ -63,13 +63,13 @@ def build(hub: Hub) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         hub.live.start(asyncio.get_running_loop())
-        writer = asyncio.create_task(hub.live.run())
+        tasks = [asyncio.create_task(hub.live.run()), asyncio.create_task(upkeep.run(hub.database))]
         try:
             yield
         finally:
-            writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writer
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await hub.live.flush()
 
     life = Starlette(lifespan=lifespan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from math import isfinite
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -22,13 +23,22 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
+def _is_unicode(value: str) -> bool:
+    """False for lone surrogates, which JSON can spell and UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check(value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise bad_content(f"The body is nested deeper than {MAX_DEPTH} levels.")
     if isinstance(value, str):
         if len(value) > MAX_STRING:
             raise bad_content(f"The body holds a text longer than {MAX_STRING} characters.")
-        if any("\ud800" <= char <= "\udfff" for char in value) or "\x00" in value:
+        if "\x00" in value or not _is_unicode(value):
             raise bad_content("The body holds a text that is not valid Unicode.")
     elif isinstance(value, dict):
         for key, item in value.items():
@@ -37,7 +47,7 @@ def _check(value: Any, depth: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _check(item, depth + 1)
-    elif isinstance(value, int) and abs(value) >= 1 << 63:
+    elif (isinstance(value, int) and abs(value) >= 1 << 63) or (isinstance(value, float) and not isfinite(value)):
         raise bad_content("The body holds a number that is too large.")
 
 

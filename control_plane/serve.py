@@ -15,15 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
-from sqlalchemy import delete, update
+from sqlalchemy import update
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from control_plane import keyring
 from control_plane.app import build
-from control_plane.clock import now
 from control_plane.errors import OperatorError
 from control_plane.hub import Hub, open_hub
-from control_plane.storage.models import Answered, HubState
+from control_plane.storage.models import HubState
 
 LOCK_FILE = "hub.lock"
 MAX_HEAD = 64 * 1024
@@ -185,7 +184,6 @@ def begin(hub: Hub) -> int:
         if not state.clean:
             state.epoch += 1
         state.clean = False
-        session.execute(delete(Answered).where(Answered.created < now() - 86400))
         return state.epoch
 
 

@@ -18,6 +18,7 @@ from control_plane.errors import ApiError
 from control_plane.http import Call, Reply, error_of, json_response, read_call
 from control_plane.hub import Hub
 from control_plane.storage import audit
+from control_plane.storage.machines import find_subscription
 
 _S = "subscriptions/*"
 _G = f"{_S}/resourcegroups/*"
@@ -127,20 +128,21 @@ def _carry_out(hub: Hub, http: Call) -> Reply:
     try:
         check_api_version(http.query)
         handler, names = find(http.method, http.path)
+        _check_subscription(hub, names)
         return handler(ArmCall(hub, http, caller, names, at))
     except ApiError as error:
         if http.method in _WRITES:
-            with hub.database.write() as session:
-                audit.record(
-                    session,
-                    audit.Actor(caller.kind, caller.client_id),
-                    http.method,
-                    http.path,
-                    outcome="Refused",
-                    code=error.code,
-                    request_id=http.request_id,
-                )
+            actor = audit.Actor(caller.kind, caller.client_id)
+            audit.refused(hub.database, actor, http.method, http.path, error.code, http.request_id)
         raise
+
+
+def _check_subscription(hub: Hub, names: tuple[str, ...]) -> None:
+    """An unknown subscription is told as such before rights are looked at, as onboarding tools expect."""
+    if names:
+        with hub.database.read() as session:
+            if find_subscription(session, names[0]) is None:
+                raise ApiError(404, "SubscriptionNotFound", f"The subscription '{names[0]}' could not be found.")
 
 
 def answer_headers(http: Call) -> dict[str, str]:

@@ -2,7 +2,7 @@
 """`POST /channel/v1/checkin`: heartbeat and wake-up in one (docs/protocol.md section 6). The hot path: plain ASGI.
 
 The head and one blank are sent before the hold, so that the agent knows its heartbeat was taken; the rest is held until
-a generation differs, the hold has passed, another check-in of the machine comes, or the hub stops.
+a generation differs, the hold has passed, or the hub stops.
 """
 
 from __future__ import annotations
@@ -149,7 +149,6 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, Puls
     if record.agent_version != body["agentVersion"]:
         await asyncio.to_thread(_store_version, hub, record.machine_id, body["agentVersion"])
         record.agent_version = body["agentVersion"]
-    hub.live.wake(record)  # an older hold of this machine is answered: its connection is probably dead
     hub.live.beat(record, pulse)
     return record, pulse, body
 
@@ -162,8 +161,7 @@ async def _gone(receive: Receive) -> None:
 async def _hold(hub: Hub, record: Record, seconds: int, receive: Receive, send: Send) -> bool:
     """Wait for a reason to answer. False when the agent went away."""
     loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-    record.waiters.add(waiter)
+    waiter = hub.live.hold(record)
     gone = asyncio.create_task(_gone(receive))
     ends = loop.time() + seconds
     try:
@@ -180,7 +178,8 @@ async def _hold(hub: Hub, record: Record, seconds: int, receive: Receive, send: 
                 await send({"type": "http.response.body", "body": b" ", "more_body": True})
         return True
     finally:
-        record.waiters.discard(waiter)
+        if waiter in record.waiters:
+            record.waiters.remove(waiter)
         gone.cancel()
 
 

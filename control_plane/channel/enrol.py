@@ -151,6 +151,17 @@ def enrol(hub: Hub, authorization: str | None, body: dict[str, Any]) -> dict[str
 
     Errors: ApiError 400, 401, 403 (`AuthorizationFailed`, `TicketSpent`), 404, 409.
     """
+    with hub.database.read() as session:
+        caller = callers.authenticate(hub, session, authorization, now())
+    try:
+        return _enrol(hub, caller, body)
+    except ApiError as error:
+        actor = audit.Actor(caller.kind, caller.client_id)
+        audit.refused(hub.database, actor, "machines/enrol", str(body.get("resourceId"))[:1024], error.code, None)
+        raise
+
+
+def _enrol(hub: Hub, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
     check_protocol(body)
     request_id, vm_id = guid(body, "requestId"), guid(body, "vmId")
     key = pki.read_csr(needed_text(body, "csr", 16384), "csr")
@@ -160,7 +171,6 @@ def enrol(hub: Hub, authorization: str | None, body: dict[str, Any]) -> dict[str
     vector = evidence(body)
     at = now()
     with hub.database.write() as session:
-        caller = callers.authenticate(hub, session, authorization, at)
         resource = paths.machine_id(needed_text(body, "resourceId", 1024))
         if resource is not None:
             _may_enrol(caller, str(resource))

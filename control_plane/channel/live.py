@@ -22,6 +22,7 @@ from control_plane.storage.models import Credential, Heartbeat, HubState, Machin
 from control_plane.storage.pulse import Pulse
 
 FLUSH_SECONDS = 0.5
+MAX_HOLDS = 4
 log = logging.getLogger("hawser.hub.live")
 
 
@@ -39,7 +40,7 @@ class Record:
     expires: int
     agent_version: str | None
     pulse: Pulse | None
-    waiters: set[asyncio.Future[None]] = field(default_factory=set)
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
 
 class Live:
@@ -145,6 +146,20 @@ class Live:
                 self.wake(record)
 
         self._on_loop(apply)
+
+    @staticmethod
+    def hold(record: Record) -> asyncio.Future[None]:
+        """A future that ends when the machine is to be answered. Of more than MAX_HOLDS the oldest ends at once.
+
+        An older hold is not ended by a newer one alone: two holders of one identity would chase each other.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        record.waiters.append(waiter)
+        while len(record.waiters) > MAX_HOLDS:
+            oldest = record.waiters.pop(0)
+            if not oldest.done():
+                oldest.set_result(None)
+        return waiter
 
     @staticmethod
     def wake(record: Record) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from control_plane.clock import now
+from control_plane.storage.database import Database
 from control_plane.storage.models import AuditEntry
 
 
@@ -45,3 +46,9 @@ def record(
             detail=detail,
         )
     )
+
+
+def refused(database: Database, actor: Actor, action: str, target: str, code: str, request_id: str | None) -> None:
+    """Add an entry for a write that was not carried out."""
+    with database.write() as session:
+        record(session, actor, action, target, outcome="Refused", code=code, request_id=request_id)

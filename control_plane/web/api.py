@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import delete
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -63,16 +62,22 @@ def make_ticket(hub: Hub, call: Call) -> dict[str, Any]:
     Errors: ApiError 400, 401, 403.
     """
     at = now()
-    with hub.database.write() as session:
+    with hub.database.read() as session:
         caller = callers.authenticate(hub, session, call.headers.get("authorization"), at, tickets=False)
         operations = read_operations(json_object(call.body))
-        _check_rights(caller, operations)
         for item in operations:
             subscription = item["resourceId"].split("/")[2]
             if machines.find_subscription(session, subscription) is None:
                 raise ApiError(404, "SubscriptionNotFound", f"The subscription '{subscription}' could not be found.")
+    actor = audit.Actor(caller.kind, caller.client_id)
+    try:
+        _check_rights(caller, operations)
+    except ApiError as error:
+        target = operations[0]["resourceId"]
+        audit.refused(hub.database, actor, "tickets", target, error.code, call.request_id)
+        raise
+    with hub.database.write() as session:
         ticket_id, expires = str(uuid4()), at + rules.TICKET_SECONDS
-        session.execute(delete(Ticket).where(Ticket.expires < at - 86400))
         session.add(
             Ticket(
                 id=ticket_id,
@@ -83,7 +88,6 @@ def make_ticket(hub: Hub, call: Call) -> dict[str, Any]:
                 spent=[],
             )
         )
-        actor = audit.Actor(caller.kind, caller.client_id)
         for item in operations:
             audit.record(session, actor, f"tickets/{item['operation']}", item["resourceId"], request_id=call.request_id)
     subject = rules.Subject(caller.client_id, caller.object_id)

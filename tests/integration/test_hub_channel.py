@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -345,3 +346,55 @@ def test_kill_raises_the_epoch_and_accuses_nobody(tmp_path: Path) -> None:
         assert machine.checkin().json()["epoch"] == first + 1, "a clean stop does not raise the epoch"
     finally:
         hub.stop()
+
+
+def test_two_holders_do_not_chase_each_other_and_holds_are_few(hub: HubProcess, owner: str) -> None:
+    machine = Machine(hub, "twins").connect(owner)
+    answered: list[int] = []
+
+    def hold(number: int) -> None:
+        copy = Machine(hub, "twins", key=machine.key, vm_id=machine.vm_id, identity=machine.identity)
+        copy.slot, copy.epoch, copy.nonce = machine.slot, machine.epoch, machine.nonce
+        copy.channel_token, copy.generations = machine.channel_token, dict(machine.generations)
+        if copy.checkin(hold=60).status_code == 200:
+            answered.append(number)
+
+    threads = [threading.Thread(target=hold, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.3)
+    assert len(answered) == 1, "the oldest of five is answered, four are held"
+    assert _arm(hub, owner, "PATCH", machine.resource_id, json={"tags": {"a": "b"}}).status_code == 200
+    for thread in threads:
+        thread.join(20)
+    assert len(answered) == 5
+
+
+def test_writes_and_refusals_are_audited(hub: HubProcess, owner: str) -> None:
+    machine = Machine(hub, "audited").connect(owner)
+    reader = hub.principal("audit-reader", "Reader")
+    token = hub.token(reader)
+    assert _arm(hub, token, "DELETE", machine.resource_id).status_code == 403
+    assert ticket(hub, token, ("delete", machine.resource_id)).status_code == 403
+    assert _code(machine.enrol(token)) == (403, "AuthorizationFailed")
+    with sqlite3.connect(f"file:{hub.data / 'hub.db'}?mode=ro", uri=True) as database:
+        rows = database.execute(
+            "SELECT actor, outcome, code FROM audit WHERE target = ? ORDER BY id", (machine.resource_id,)
+        ).fetchall()
+    refused = (reader["clientId"], "Refused", "AuthorizationFailed")
+    assert rows[-3:] == [refused] * 3
+    assert [row[1] for row in rows[:-3]] == ["Succeeded"] * 2
+
+
+def test_the_page_and_odd_requests(hub: HubProcess) -> None:
+    http = hub.session()
+    assert "hawser hub" in http.get(hub.url, timeout=30).text
+    for method, path in (
+        ("OPTIONS", "/subscriptions"),
+        ("BREW", "/"),
+        ("GET", "/channel/v1/nothing"),
+        ("GET", "/%0a/x"),
+    ):
+        answer = http.request(method, f"{hub.url}{path}", timeout=30)
+        assert answer.status_code < 500
+    assert _code(http.get(f"{hub.url}/hawser/v1/nothing", timeout=30)) == (404, "NotFound")

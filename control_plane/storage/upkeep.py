@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept for a day and then forgotten: answers to repeated requests, tickets that expired."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from sqlalchemy import delete
+
+from control_plane.clock import now
+from control_plane.storage.database import Database
+from control_plane.storage.models import Answered, Ticket
+
+KEPT_SECONDS = 86400
+EVERY_SECONDS = 3600
+log = logging.getLogger("hawser.hub")
+
+
+def forget_old(database: Database, at: int) -> None:
+    """Remove what has been kept for a day at the time `at`."""
+    with database.write() as session:
+        session.execute(delete(Answered).where(Answered.created < at - KEPT_SECONDS))
+        session.execute(delete(Ticket).where(Ticket.expires < at - KEPT_SECONDS))
+
+
+async def run(database: Database) -> None:
+    """At the start and every hour; ends when cancelled."""
+    while True:
+        try:
+            await asyncio.to_thread(forget_old, database, now())
+        except Exception:
+            log.exception("Old answers and tickets could not be removed.")
+        await asyncio.sleep(EVERY_SECONDS)
