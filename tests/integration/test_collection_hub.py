@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The role hub on a real systemd host: from wheels to a hub that answers, and nothing to do the second time."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from lab import Host, Lab
+
+pytestmark = pytest.mark.hosts
+ROOT = Path(__file__).resolve().parents[2]
+HUB = ["runuser", "-u", "hawser-hub", "--", "/opt/hawser-hub/venv/bin/hawser-hub", "--data", "/var/lib/hawser-hub"]
+
+
+@pytest.fixture(scope="module")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The hub's wheel, those that it needs at the versions of the lock, and pip's."""
+    where = tmp_path_factory.mktemp("wheelhouse")
+    build = [sys.executable, str(ROOT / "packaging/build_packages.py"), "--out", str(where / "dist"), "--only", "wheel"]
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(where / "wheels")]
+    for argv in (build, [*pip, "--require-hashes", "-r", str(ROOT / "requirements/hub.txt")], [*pip, "pip"]):
+        subprocess.run(argv, check=True, capture_output=True, text=True)
+    (wheel,) = (where / "dist").glob("hawser_hub-*.whl")
+    wheel.rename(where / "wheels" / wheel.name)
+    return where / "wheels"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with Lab(tmp_path_factory.mktemp("lab"), name="colhub", hosts=["hub01"], cache=ROOT / ".cache/lab") as lab:
+        yield lab.hosts["hub01"]
+
+
+def play(work: Path, host: Host, wheelhouse: Path, *argv: str) -> str:
+    (work / "collections/ansible_collections/hawser").mkdir(parents=True, exist_ok=True)
+    link = work / "collections/ansible_collections/hawser/machine"
+    if not link.exists():
+        link.symlink_to(ROOT)
+    variables = {
+        "ansible_host": str(host.address),
+        "ansible_user": "root",
+        "ansible_ssh_private_key_file": str(host.private_key),
+        "ansible_ssh_common_args": f"-F none -o UserKnownHostsFile={host.known_hosts}",
+        "hub_url": f"https://{host.address}:8443",
+        "hub_wheelhouse": str(wheelhouse),
+        "hub_locations": {"local": "Local", "north": "The north"},
+        "hub_profile_dest": str(work / "profile.json"),
+        "hub_profile_name": "mine",
+    }
+    (work / "inventory.yml").write_text(yaml.safe_dump({"hawser_hub": {"hosts": {"hub01": variables}}}))
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", "-i", "inventory.yml", "hawser.machine.hub", *argv],
+        cwd=work,
+        env={
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "HOME": str(work),
+            "LANG": "C.UTF-8",
+            "ANSIBLE_COLLECTIONS_PATH": str(work / "collections"),
+            "ANSIBLE_HOME": str(work / "ansible"),
+            "ANSIBLE_NOCOLOR": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_hub(tmp_path: Path, host: Host, wheelhouse: Path) -> None:
+    planned = play(tmp_path, host, wheelhouse, "--check")
+    assert not re.search(r"changed=0", planned)
+    assert host.run(["test", "-e", "/opt/hawser-hub"], check=False).code == 1
+
+    play(tmp_path, host, wheelhouse)
+    profile = json.loads((tmp_path / "profile.json").read_text())
+    assert profile["name"] == "mine"
+    assert profile["locations"] == ["local", "north"]
+    (tmp_path / "ca.pem").write_text(profile["ca_pem"])
+    health = requests.get(f"{profile['arm']}/healthz", verify=str(tmp_path / "ca.pem"), timeout=10)
+    assert health.status_code == 200
+
+    principal = json.loads(host.run([*HUB, "principal", "create", "me", "--role", "Owner", "--json"]).output)
+    token = requests.post(
+        f"{profile['authority']}/{profile['tenant_id']}/oauth2/v2.0/token",
+        data={
+            "grant_type": "client_credentials",
+            "client_id": principal["clientId"],
+            "client_secret": principal["clientSecret"],
+            "scope": f"{profile['arm']}/.default",
+        },
+        verify=str(tmp_path / "ca.pem"),
+        timeout=10,
+    )
+    assert token.json()["access_token"]
+
+    assert host.run(["stat", "-c", "%U %a", "/var/lib/hawser-hub"]).output.split() == ["hawser-hub", "700"]
+    process = host.run(["ps", "-o", "user=", "-C", "hawser-hub"], check=False).output.split()
+    assert set(process) == {"hawser-+"} or set(process) == {"hawser-hub"}
+
+    before = host.run(["systemctl", "show", "-p", "InvocationID", "hawser-hub"]).output
+    again = play(tmp_path, host, wheelhouse)
+    assert "changed=0" in again
+    assert "changed=0" in play(tmp_path, host, wheelhouse, "--check")
+    assert host.run(["systemctl", "show", "-p", "InvocationID", "hawser-hub"]).output == before
