@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import yaml
-from ansible_collections.hawser.machine.plugins.plugin_utils._errors import AnswerError, HubError
+from ansible_collections.hawser.machine.plugins.plugin_utils._errors import AnswerError
 
 SHOWN = 500
+_MACHINE = re.compile(
+    r"/subscriptions/[0-9a-f-]{36}/resourcegroups/[^/]{1,90}/providers/microsoft\.hybridcompute/machines/[^/]{1,54}",
+    re.IGNORECASE,
+)
 _ANSWER: dict[str, type] = {
     "schema": int,
     "agent_version": str,
@@ -145,26 +150,25 @@ def judge_version(result: dict[str, Any], wanted: str | None, check_mode: bool) 
 def operations_of(answer: dict[str, Any], wished_id: str | None) -> list[dict[str, str]]:
     """What the host asks a ticket for, as the body of `POST /hawser/v1/tickets` wants it (docs/protocol.md section 4).
 
-    A host is not trusted with more than its own place: `connect` and `update` are asked for the wished resource id
-    alone,
-    whatever the host says. `delete` can only name the machine that the host was until now, which the hub alone can
-    judge.
+    A host is not trusted with more than its own place. `connect` and `update` are asked for the wished resource id
+    alone (None: for nothing), whatever the host says. One `delete` may be asked: the machine that the host says it was
+    until now, which only the hub's rights of the principal can limit further.
     """
-    operations = []
+    operations: list[dict[str, str]] = []
     for entry in answer["credential_required"]:
-        operation, target = str(entry.get("operation")), str(entry.get("resource_id"))
-        if (
-            operation not in {"connect", "update", "delete"}
-            or "/providers/microsoft.hybridcompute/machines/" not in target.lower()
-        ):
-            raise HubError(
-                f"the host asks for the right to {operation} {target}",
-                "Look at the host: azcmagent never asks for this",
+        operation, target = (
+            str(entry.get(key)) if isinstance(entry, dict) else "" for key in ("operation", "resource_id")
+        )
+        if operation == "delete":
+            allowed = _MACHINE.fullmatch(target) is not None
+        else:
+            allowed = (
+                operation in {"connect", "update"} and wished_id is not None and target.lower() == wished_id.lower()
             )
-        if operation != "delete" and wished_id is not None and target.lower() != wished_id.lower():
-            raise HubError(
-                f"the host asks for the right to {operation} {target}, it is described as {wished_id}",
-                "Look at the host: azcmagent never asks for another machine",
+        if not allowed or operation in {known["operation"] for known in operations}:
+            raise AnswerError(
+                f"the host asks for the right to {operation} {target}, which it does not need to be as described",
+                "Look at the host: azcmagent never asks for this",
             )
         operations.append({"operation": operation, "resourceId": target})
     return operations

@@ -38,10 +38,7 @@ class Action(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Ansible's entry point:
-
-        every error of ours becomes one sentence with a remedy, and no secret is in the result.
-        """
+        """Ansible's entry point. Every error of ours becomes one sentence with a remedy; no secret is in the result."""
         task_vars = task_vars or {}
         self._secrets: set[str] = set()
         result: dict[str, Any] = {"changed": False}
@@ -99,10 +96,7 @@ class Action(ActionBase):  # type: ignore[misc]
 
 
 def _ca_file_of(pem: str) -> str:
-    """A file with a profile's CA in Ansible's temporary directory of this run:
-
-    Python's TLS takes files only from this interface.
-    """
+    """A file with a profile's CA in Ansible's temporary directory of this run; `open_url` takes a file only."""
     path = Path(C.DEFAULT_LOCAL_TMP) / f"hawser-ca-{hashlib.sha256(pem.encode()).hexdigest()}.pem"
     if not path.exists():
         descriptor, name = tempfile.mkstemp(prefix="hawser-", dir=C.DEFAULT_LOCAL_TMP)
@@ -143,11 +137,11 @@ class HostAction(Action):
             # What is not there is not connected.
             return {**result, "changed": False, "install_required": False, "reasons": []}
         if not check_mode and options.get("on_missing", "report") == "fail":
-            raise_ = HawserError(
+            error = HawserError(
                 "azcmagent is not installed on the host",
                 "Install it with the role hawser.machine.agent, or set on_missing to report and install it yourself",
             )
-            result.update(raise_.as_result())
+            result.update(error.as_result())
         return result
 
     def _ticket(

@@ -29,10 +29,7 @@ PROGRAM_VARIABLE = "hawser_program"
 
 
 def carries_stdin(has_pipelining: bool, become_pipelining: bool | None) -> bool:
-    """Whether standard input reaches the program: the connection must carry it, and the become method too (None:
-
-    no become).
-    """
+    """Whether standard input reaches the program: the connection must carry it, and become too (None: no become)."""
     return has_pipelining and become_pipelining is not False
 
 

@@ -18,10 +18,7 @@ NOT_FOUND = 127
 
 @dataclass(frozen=True)
 class Target:
-    """What decides how a command is written:
-
-    `kind` is `posix`, `powershell` (winrm, psrp) or `encoded` (Windows over ssh).
-    """
+    """Decides how a command is written. `kind`: `posix`, `powershell` (winrm, psrp), `encoded` (Windows over ssh)."""
 
     kind: str
     transport: str
@@ -68,20 +65,14 @@ def command_line(target: Target, arguments: list[str], program: str | None = Non
 
 
 def file_command_line(path: str, arguments: list[str], program: str | None = None) -> str:
-    """The same for a POSIX host whose connection cannot carry standard input:
-
-    it comes from a file that is narrowed first.
-    """
+    """The same where the connection cannot carry standard input (POSIX): it comes from a file, narrowed first."""
     return (
         f"chmod 0600 {shlex.quote(path)} && {shlex.join([program or POSIX_PROGRAM, *arguments])} < {shlex.quote(path)}"
     )
 
 
 def input_data(target: Target, text: str) -> bytes | str:
-    """Standard input in the form that the connection wants. psrp splits it into lines:
-
-    bytes would arrive as lists of numbers.
-    """
+    """Standard input as the connection wants it. psrp splits it into lines; bytes would arrive as numbers."""
     return text if target.transport == "psrp" else text.encode("ascii")
 
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A small JSON client for the hub on `ansible.module_utils.urls`:
-
-retries with jitter, Retry-After, one sentence for each error.
-"""
+"""A small JSON client for the hub: retries with jitter, Retry-After, one sentence for each error."""
 
 from __future__ import annotations
 
@@ -36,10 +33,7 @@ class Reply:
 
 
 def wait_before(attempt: int, retry_after: str | None, draw: Callable[[], float], now: float) -> float:
-    """Seconds to wait before attempt number `attempt` + 1 (the first is 1):
-
-    Retry-After plus up to a second, else full jitter. Pure.
-    """
+    """Seconds to wait after attempt number `attempt` (from 1): Retry-After and up to a second, or full jitter. Pure."""
     if retry_after:
         try:
             seconds = float(retry_after)
@@ -111,10 +105,7 @@ def _unreachable(url: str, error: Exception) -> HubError:
 
 
 class Client:
-    """Sends requests to one hub. `draw` gives jitter between 0 and 1, `sleep` waits:
-
-    both are there to be replaced in tests.
-    """
+    """Sends requests to one hub. `draw` gives a number between 0 and 1 for jitter, `sleep` waits."""
 
     def __init__(
         self,

@@ -14,7 +14,8 @@ from ansible_collections.hawser.machine.plugins.plugin_utils import _errors as e
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = json.loads((ROOT / "docs/schemas/apply-answer.schema.json").read_text())
-MACHINE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.HybridCompute/machines/web01"
+GUID = "11111111-2222-3333-4444-555555555555"
+MACHINE = f"/subscriptions/{GUID}/resourceGroups/g/providers/Microsoft.HybridCompute/machines/web01"
 OTHER = MACHINE.replace("web01", "db01")
 
 
@@ -129,9 +130,29 @@ def test_operations_of_a_move() -> None:
         ("update", OTHER),
         ("reboot", MACHINE),
         ("delete", "/subscriptions/s"),
+        ("delete", MACHINE + "/extensions/x"),
+        ("delete", MACHINE + "/../db01"),
         ("delete", "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/machines/x"),
     ],
 )
 def test_a_host_cannot_ask_for_another_place(operation: str, target: str) -> None:
-    with pytest.raises(errors.HubError):
+    with pytest.raises(errors.AnswerError):
         answer.operations_of(requires((operation, target)), MACHINE)
+
+
+def test_who_leaves_can_ask_for_a_deletion_alone() -> None:
+    assert answer.operations_of(requires(("delete", OTHER)), None)
+    for operation in ("connect", "update"):
+        with pytest.raises(errors.AnswerError):
+            answer.operations_of(requires((operation, MACHINE)), None)
+
+
+@pytest.mark.parametrize("entries", [["x"], [{}], [None]])
+def test_nonsense_is_refused(entries: list[Any]) -> None:
+    with pytest.raises(errors.AnswerError):
+        answer.operations_of({"credential_required": entries}, MACHINE)
+
+
+def test_one_deletion_is_enough() -> None:
+    with pytest.raises(errors.AnswerError):
+        answer.operations_of(requires(("delete", OTHER), ("delete", MACHINE)), MACHINE)
