@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from control_plane.hub import Hub
 from control_plane.storage import upkeep
 from control_plane.web import api, health, page
 
+log = logging.getLogger("hawser.hub")
 _ARM_ROOTS = frozenset({"subscriptions", "providers", "tenants", "metadata", "batch"})
 _CHECKIN = "/channel/v1/checkin"
 
@@ -70,7 +72,10 @@ def build(hub: Hub) -> ASGIApp:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await hub.live.flush()
+            try:
+                await hub.live.flush()
+            except Exception:
+                log.exception("The last heartbeats could not be written.")
 
     life = Starlette(lifespan=lifespan)
     dispatch = _dispatch(hub)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvicorn
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from control_plane import keyring
@@ -188,9 +189,17 @@ def begin(hub: Hub) -> int:
 
 
 def end(hub: Hub) -> None:
-    """Mark a clean stop."""
-    with hub.database.write() as session:
-        session.execute(update(HubState).values(clean=True))
+    """Mark a clean stop.
+
+    Errors: OperatorError when it cannot be written; the next start raises the epoch then, which harms nobody.
+    """
+    try:
+        with hub.database.write() as session:
+            session.execute(update(HubState).values(clean=True))
+    except OperationalError as error:
+        raise OperatorError(
+            f"The clean stop could not be noted ({error.orig}).", "Free some space; the next start raises the epoch."
+        ) from error
 
 
 def serve(data: Path, listen: str | None) -> None:
@@ -231,7 +240,7 @@ def serve(data: Path, listen: str | None) -> None:
         )
         server = Server(config, hub.live.stop, ready)
         server.run([listening])
-        if not server.force_exit:
+        if not server.force_exit and not hub.live.unwritten:
             end(hub)
     finally:
         hub.database.close()

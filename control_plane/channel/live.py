@@ -175,6 +175,11 @@ class Live:
         for record in list(self._by_id.values()):
             self.wake(record)
 
+    @property
+    def unwritten(self) -> bool:
+        """True while heartbeats wait to be written."""
+        return bool(self._dirty)
+
     async def flush(self) -> None:
         """Write what is dirty in one transaction; on failure it stays dirty and is tried again."""
         if not self._dirty:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import sqlite3
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -153,6 +154,12 @@ def test_an_expired_secret_has_its_own_code(hub: HubProcess) -> None:
     made = hub.json("principal", "create", "short", "--role", "Reader", "--valid-days", "1")
     assert made["secretExpires"] is not None
     assert hub.token(made)
+    with sqlite3.connect(hub.data / "hub.db") as database:
+        database.execute("UPDATE principal_secrets SET expires = 1 WHERE principal_id = ?", (made["clientId"],))
+    with pytest.raises(requests.HTTPError) as refused:
+        hub.token(made)
+    told = refused.value.response.json()
+    assert (told["error"], told["error_codes"]) == ("invalid_client", [7000222])
 
 
 def test_bearer_refusals(hub: HubProcess, owner: dict[str, Any], arm: Arm) -> None:

@@ -240,3 +240,17 @@ def test_the_epoch_rises_after_an_unclean_end(hub: Path) -> None:
     serve.end(opened)
     assert serve.begin(opened) == 2
     opened.database.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "hosts"),
+    [
+        ("https://HUB.example/", "https://hub.example", {"hub.example", "hub.example:443"}),
+        ("https://[::1]:8443", "https://[::1]:8443", {"[::1]:8443"}),
+        ("https://10.0.0.1:8443/", "https://10.0.0.1:8443", {"10.0.0.1:8443"}),
+    ],
+)
+def test_addresses(text: str, url: str, hosts: set[str]) -> None:
+    assert settings.check_url(text) == url
+    made = settings.Settings(1, url, "t", "d", (), own_certificate=True, created="")
+    assert made.known_hosts == hosts
