@@ -11,7 +11,7 @@ from agent_runtime.service import desired, root
 
 
 def duty(paths: places.Paths) -> desired.Duty:
-    """Takes `extensions`, `runcommands` and `agent` (docs/protocol.md section 7); owns the key of protected settings."""
+    """Takes `extensions`, `runcommands` and `agent` (docs/protocol.md section 7); owns a key of its own."""
     return desired.Duty(
         service="extd",
         kinds=("extensions", "runcommands", "agent"),

@@ -230,7 +230,7 @@ class Resident:
                 self._loop.later(ATTEMPT_PAUSE, self._work.set)
 
     async def _judge(self, kind: str, document: str) -> bool:
-        """Keeps (True) or refuses one document. Errors: OSError of the disk, AgentError of the worker; it stays queued."""
+        """Keeps (True) or refuses one document. Errors: OSError, AgentError of the worker; it stays queued then."""
         bound = self._bound()
         if bound is None:
             await self._refuse(kind, document, "unbound")

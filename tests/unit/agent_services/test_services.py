@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gcad and extd as real processes, against a courier that may lie (docs/protocol.md sections 7, 10, 12)."""
+
+from __future__ import annotations
+
+import json
+import stat
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tests.unit.agent_services.courier import VM_ID, Courier, Machine, Service, sign, until
+
+OTHER = "99999999-57f1-4f11-9d6d-0f3f9d1d2c3b"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_a_signed_document_is_kept_and_outlives_the_process(machine: Machine) -> None:
+    with Courier(machine) as courier:
+        with Service(machine, "policy") as gcad:
+            hello = courier.welcome()
+            assert (hello["verb"], hello["args"]["service"]) == ("hello", "gcad")
+            assert hello["args"]["settingsCsr"] is None
+            document = sign(machine.key, generation=7)
+            courier.push(document, generation=7)
+            until(lambda: machine.kept("policy", "policy") == document, "document kept")
+            until(lambda: not (machine.folder("policy") / "queue/policy.jws").exists(), "queue empty")
+            assert gcad.stop() == 0
+        floors = json.loads((machine.folder("policy") / "floor.json").read_text())
+        assert floors == {"v": 1, "floors": {VM_ID: {"policy": 7}}}
+        assert stat.S_IMODE(machine.folder("policy").stat().st_mode) == 0o700
+        with Service(machine, "policy") as gcad:
+            courier.welcome()
+            assert machine.kept("policy", "policy") == document
+            older = sign(machine.key, generation=6)
+            courier.push(older, generation=8)
+            report = courier.report()
+            assert report == {
+                "kind": "policy",
+                "data": {"desired": {"kind": "policy", "accepted": False, "reason": "generation"}},
+            }
+            assert machine.kept("policy", "policy") == document
+            assert gcad.stop() == 0
+    assert "older than one accepted before" in machine.log("policy")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"machine": OTHER}, "machine"),
+        ({"kind": "extensions"}, "kind"),
+        ({"exp": 1}, "expired"),
+        ({"content": []}, "malformed"),
+        (None, "signature"),
+    ],
+)
+def test_a_document_that_root_must_not_obey_is_refused(
+    machine: Machine, change: dict[str, object] | None, reason: str
+) -> None:
+    document = sign(Ed25519PrivateKey.generate()) if change is None else sign(machine.key, **change)
+    with Courier(machine) as courier, Service(machine, "policy") as gcad:
+        courier.welcome()
+        courier.push(document)
+        assert courier.report()["data"]["desired"]["reason"] == reason
+        assert machine.kept("policy", "policy") is None
+        until(lambda: not list((machine.folder("policy") / "queue").iterdir()), "verdict acknowledged")
+        assert gcad.stop() == 0
+    assert not (machine.folder("policy") / "floor.json").exists()
+    assert machine.log("policy").count("is refused") == 1
+
+
+def test_without_a_binding_nothing_is_obeyed_and_what_was_kept_goes(machine: Machine) -> None:
+    with Courier(machine) as courier, Service(machine, "policy"):
+        courier.welcome()
+        courier.push(sign(machine.key))
+        until(lambda: machine.kept("policy", "policy"), "document kept")
+        machine.unbind()
+        courier.send({"v": 1, "push": "config"})
+        until(lambda: machine.kept("policy", "policy") is None, "document dropped")
+        courier.push(sign(machine.key, generation=2))
+        assert courier.report()["data"]["desired"]["reason"] == "unbound"
+
+
+def test_a_disabled_service_waits_and_a_enabled_one_goes_on(machine: Machine) -> None:
+    machine.configure(guestconfiguration_enabled=False)
+    with Courier(machine) as courier, Service(machine, "policy"):
+        courier.welcome()
+        courier.push(sign(machine.key))
+        until(lambda: (machine.folder("policy") / "queue/policy.jws").exists(), "document queued")
+        machine.configure()
+        courier.send({"v": 1, "push": "config"})
+        until(lambda: machine.kept("policy", "policy"), "document kept once enabled")
+    assert "disabled by the local configuration" in machine.log("policy")
+
+
+def test_a_kill_between_push_and_verdict_loses_nothing(machine: Machine) -> None:
+    machine.configure(guestconfiguration_enabled=False)
+    document = sign(machine.key, generation=3)
+    with Courier(machine) as courier:
+        with Service(machine, "policy") as gcad:
+            courier.welcome()
+            courier.push(document)
+            until(lambda: (machine.folder("policy") / "queue/policy.jws").exists(), "document queued")
+            gcad.kill()
+        machine.configure()
+        with Service(machine, "policy"):
+            courier.welcome()
+            until(lambda: machine.kept("policy", "policy") == document, "document kept after the kill")
+
+
+def test_noise_costs_the_connection_and_nothing_else(machine: Machine) -> None:
+    with Courier(machine) as courier, Service(machine, "policy") as gcad:
+        courier.welcome()
+        courier.raw(struct.pack(">I", 1 << 30) + b"hello")
+        courier.welcome()
+        courier.push(sign(machine.key))
+        until(lambda: machine.kept("policy", "policy"), "document kept after the noise")
+        assert gcad.stop() == 0
+
+
+def test_a_second_process_steps_back(machine: Machine) -> None:
+    with Courier(machine) as courier, Service(machine, "policy"):
+        courier.welcome()
+        with Service(machine, "policy") as second:
+            assert second.process.wait(30) == 1
+
+
+def test_extd_makes_its_own_key_once(machine: Machine) -> None:
+    with Courier(machine) as courier:
+        with Service(machine, "extensions") as extd:
+            first = courier.welcome()["args"]["settingsCsr"]
+            for kind in ("extensions", "runcommands", "agent"):
+                courier.push(sign(machine.key, kind=kind), kind=kind)
+            until(lambda: machine.kept("extensions", "agent"), "documents kept")
+            assert machine.kept("extensions", "extensions")
+            assert machine.kept("extensions", "runcommands")
+            assert extd.stop() == 0
+        with Service(machine, "extensions"):
+            assert courier.welcome()["args"]["settingsCsr"] == first
+    request = x509.load_pem_x509_csr(first.encode())
+    assert request.is_signature_valid
+    key = machine.folder("extensions") / "keys/settings.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
+
+
+def test_residents_import_the_standard_library_only() -> None:
+    code = (
+        "import sys\nbefore=set(sys.modules)\nimport agent_runtime.policy.__main__, agent_runtime.extensions.__main__\n"
+        "tops={n.partition('.')[0] for n in set(sys.modules)-before}\n"
+        "print(sorted(t for t in tops if t not in sys.stdlib_module_names and t!='agent_runtime'))\n"
+        "print([n for n in ('asyncio','threading','ssl','cryptography','jwt') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "[]"]
