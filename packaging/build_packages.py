@@ -139,6 +139,11 @@ def stage_agent(files: Sequence[str], version: str, stage: Path) -> None:
     source = (ROOT / "agent_runtime" / "version.py").read_text(encoding="utf-8")
     (stage / "agent_runtime" / "version.py").write_text(with_version(source, version), encoding="utf-8")
     stage_vendor(stage / "vendor")
+    # The command line checks its input against the very contracts; in a checkout it finds them where they are written.
+    schemas = stage / "agent_runtime" / "schemas"
+    schemas.mkdir()
+    for name in ("apply-input", "cloud-profile"):
+        shutil.copyfile(ROOT / "docs" / "schemas" / f"{name}.schema.json", schemas / f"{name}.schema.json")
     for room in ("launchers", "units", "files"):
         shutil.copytree(ROOT / "packaging" / room, stage / room)
     shutil.copyfile(ROOT / "LICENSES" / "Apache-2.0.txt", stage / "copyright")
