@@ -105,9 +105,15 @@ reload_manager() {
 # A service that does not start must not leave the package half configured: the operator is told, and repairs it with systemctl.
 activate() {
     systemd_runs || return 0
+    enabled=''
     for unit in $units; do
-        systemctl is-enabled --quiet "$unit" || continue
-        systemctl restart "$unit" ||
+        ! systemctl is-enabled --quiet "$unit" || enabled="$enabled $unit"
+    done
+    [ -n "$enabled" ] || return 0
+    # shellcheck disable=SC2086
+    systemctl restart $enabled && return 0
+    for unit in $enabled; do
+        systemctl is-active --quiet "$unit" ||
             echo "azcmagent: $unit did not start; see 'journalctl -u $unit', then 'systemctl start $unit'." >&2
     done
 }
