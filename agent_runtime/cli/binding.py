@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from agent_runtime import errors
 from agent_runtime.cli import naming
 from agent_runtime.cli.himds_client import ConnectionLost
+from agent_runtime.platform import local
 from agent_runtime.state import atomic
 
 if TYPE_CHECKING:
@@ -90,19 +91,13 @@ def read(session: Session) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def only_one(session: Session) -> Iterator[None]:
     """One command at a time changes the connection. Errors: AZCM0027, at once."""
-    import fcntl
-
-    folder = os.open(session.paths.clouds, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise errors.ConfigurationConflict(
-                "another command is connecting or disconnecting this machine", "Wait until it has ended"
-            ) from None
-        yield
-    finally:
-        os.close(folder)
+        with local.alone(session.paths.clouds):
+            yield
+    except BlockingIOError:
+        raise errors.ConfigurationConflict(
+            "another command is connecting or disconnecting this machine", "Wait until it has ended"
+        ) from None
 
 
 def _bound_for(old: Mapping[str, Any] | None, place: Mapping[str, Any]) -> dict[str, Any]:

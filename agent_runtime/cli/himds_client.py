@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 from typing import Any, Callable
 
 from agent_runtime import errors
@@ -58,14 +59,17 @@ class HimdsClient:
                 raise errors.from_dict({"code": "AZCM0002", "message": "himds gave no reason", **told})
 
     def _connect(self) -> socket.socket:
-        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        stream.settimeout(STATUS_TIMEOUT)
-        try:
-            stream.connect(self._path)
-        except OSError as problem:
-            stream.close()
-            raise _away(problem) from None
-        return stream
+        if sys.platform == "win32":
+            raise errors.NotSupported("this release speaks to himds on Linux", "Use a Linux machine")
+        else:  # noqa: RET506 - mypy judges each system's branch by itself
+            stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            stream.settimeout(STATUS_TIMEOUT)
+            try:
+                stream.connect(self._path)
+            except OSError as problem:
+                stream.close()
+                raise _away(problem) from None
+            return stream
 
     def _receive(self, stream: socket.socket) -> dict[str, Any]:
         (length,) = struct.unpack(">I", self._exactly(stream, 4))

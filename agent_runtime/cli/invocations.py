@@ -7,12 +7,12 @@ The folder belongs to himds, so root opens the file without following a link and
 from __future__ import annotations
 
 import os
-import stat
 import time
 import traceback
 from typing import TYPE_CHECKING
 
 from agent_runtime.cli import redact
+from agent_runtime.platform import local
 from agent_runtime.service import log
 
 if TYPE_CHECKING:
@@ -23,14 +23,7 @@ class _GuardedFile(log.Log):
     """A log file in a folder that another user owns. What cannot be written is lost: no command fails for its log."""
 
     def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        handle = os.open(self._path, flags, self._mode)
-        known = os.fstat(handle)
-        # A second name could be one of a file that is not himds's to write to; a pipe would hold the command up.
-        if not stat.S_ISREG(known.st_mode) or known.st_nlink != 1:
-            os.close(handle)
-            raise OSError(0, "not an ordinary file")
-        return handle
+        return local.open_plain(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, self._mode)
 
     def _write(self, level: str, message: str) -> None:
         try:
@@ -52,7 +45,7 @@ class Log:
 
     def begin(self, command: str, argv: list[str]) -> None:
         words = f"{command} {redact.command_line(argv)}".strip()
-        self._file.info(f"{words} (pid {os.getpid()}, uid {_caller()})")
+        self._file.info(f"{words} (pid {os.getpid()}, user {local.caller()})")
 
     def end(self, code: int) -> None:
         self._file.info(f"ended with exit code {code} after {self._seconds()} s")
@@ -69,9 +62,3 @@ class Log:
 
     def _seconds(self) -> str:
         return f"{time.monotonic() - self._began:.2f}"
-
-
-def _caller() -> int:
-    """The user behind sudo, where there is one."""
-    told = os.environ.get("SUDO_UID", "")
-    return int(told) if told.isdigit() else os.geteuid()

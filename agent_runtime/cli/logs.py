@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 import subprocess
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from agent_runtime import errors
+from agent_runtime.platform import local
 
 if TYPE_CHECKING:
     import zipfile
@@ -42,7 +42,7 @@ def run(session: Session) -> int:
     count = 0
     try:
         # Logs may name hosts and people: nobody else reads the archive.
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(handle, "wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
             for folder in (session.paths.log, session.paths.guest_config):
                 for found in files(str(folder), session.args.full):
@@ -75,18 +75,15 @@ def files(folder: str, full: bool) -> Iterator[str]:
 def _add(archive: zipfile.ZipFile, path: str, full: bool) -> int:
     """1 when the file went into the archive, under its own path. himds owns its folder, so a link is not followed."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = local.open_plain(path, os.O_RDONLY)
     except OSError:
         return 0
     with open(handle, "rb") as source:
-        known = os.fstat(source.fileno())
-        # A second name could be one for a file that himds may not read.
-        if not stat.S_ISREG(known.st_mode) or known.st_nlink != 1:
-            return 0
-        if not full and known.st_size > RECENT_BYTES:
-            source.seek(known.st_size - RECENT_BYTES)
+        size = os.fstat(source.fileno()).st_size
+        if not full and size > RECENT_BYTES:
+            source.seek(size - RECENT_BYTES)
         with archive.open(path.lstrip("/"), "w") as target:
-            _copy(source, target, known.st_size)
+            _copy(source, target, size)
     return 1
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from agent_runtime.cli import invocations
 from agent_runtime.cli.himds_client import HimdsClient
 from agent_runtime.cli.output import Output
 from agent_runtime.cli.parsing import Parser
+from agent_runtime.platform import local
 from agent_runtime.platform import paths as places
 from agent_runtime.version import VERSION
 
@@ -95,7 +95,7 @@ def begin(name: str, rest: list[str], root: str) -> Session | None:
     if "-h" in rest or "--help" in rest:
         sys.stdout.write(parser.format_help())
         return None
-    if command.root and os.geteuid() != 0:
+    if command.root and not local.is_administrator():
         raise errors.NotPrivileged(
             f"azcmagent {name} needs administrative rights", f"Run it as root: sudo azcmagent {name}"
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime import errors
 from agent_runtime.cli import services
 from agent_runtime.cli.output import shown, table
+from agent_runtime.platform import local
 from agent_runtime.version import VERSION
 
 if TYPE_CHECKING:
@@ -78,13 +79,13 @@ def run(session: Session) -> int:
     try:
         status = session.himds().status()
     except errors.AgentError as problem:
-        if os.geteuid() != 0:
+        if not local.is_administrator():
             raise
         status, code = from_files(session, problem), problem.exit_code
     if any(key == "services" for _, key in wanted):
         status = {**status, "services": services.states(status.get("services"), code == 0)}
     if session.args.os:
-        status = {**status, **operating_system()}
+        status = {**status, **local.operating_system()}
     data = {key: status.get(key) for _, key in wanted}
     session.out.result(data, text(data, wanted, bare=bool(session.args.property) and len(wanted) == 1))
     return code
@@ -126,7 +127,7 @@ def from_files(session: Session, problem: errors.AgentError) -> dict[str, Any]:
     known: dict[str, Any] = {}
     try:
         # himds owns this file: a small one is read, a link is not followed.
-        handle = os.open(session.paths.agentconfig, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = local.open_plain(session.paths.agentconfig, os.O_RDONLY)
         with open(handle, "rb") as file:
             found = json.loads(file.read(65536))
         if isinstance(found, dict):
@@ -141,25 +142,4 @@ def from_files(session: Session, problem: errors.AgentError) -> dict[str, Any]:
         "status": "Disconnected",
         "agentErrorCode": problem.code,
         "agentErrorDetails": str(problem),
-    }
-
-
-def operating_system() -> dict[str, str]:
-    """What `--os` adds; the fields are ours, the vendor documents none."""
-    release: dict[str, str] = {}
-    for path in ("/etc/os-release", "/usr/lib/os-release"):
-        try:
-            with open(path, encoding="utf-8") as file:
-                pairs = (line.strip().partition("=") for line in file)
-                release = {key: value.strip("'\"") for key, _, value in pairs if value}
-            break
-        except OSError:
-            continue
-    kernel = os.uname()
-    return {
-        "osName": release.get("NAME", kernel.sysname),
-        "osVersion": release.get("VERSION_ID", ""),
-        "osKernel": kernel.release,
-        "osArchitecture": kernel.machine,
-        "osHostname": kernel.nodename,
     }

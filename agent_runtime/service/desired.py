@@ -9,7 +9,6 @@ Standard library only; sleeps until the socket, a timer or a signal wakes it.
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import random
@@ -20,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from agent_runtime import errors
+from agent_runtime.platform import local
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service import ipc, worker
 from agent_runtime.service.desired_store import Store
@@ -341,13 +341,12 @@ def serve(duty: Duty, paths: Paths) -> int:
     for folder in (os.path.dirname(duty.log), duty.folder):
         os.makedirs(folder, mode=0o750 if folder != duty.folder else 0o700, exist_ok=True)
     log = Log(duty.log)
-    lock = os.open(duty.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with local.alone(duty.folder):
+            Resident(duty, paths, log).run()
     except BlockingIOError:
         sys.stderr.write(f"another {duty.service} is running\n")
         return 1
-    Resident(duty, paths, log).run()
     return 0
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -101,7 +101,7 @@ class Service:
         self.process.kill()
         self.process.wait(WAIT)
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -170,7 +170,7 @@ class Courier:
             self.stream.close()
         self.listener.close()
 
-    def __enter__(self) -> Courier:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

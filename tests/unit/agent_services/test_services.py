@@ -95,7 +95,7 @@ def test_a_disabled_service_waits_and_a_enabled_one_goes_on(machine: Machine) ->
     with Courier(machine) as courier, Service(machine, "policy"):
         courier.welcome()
         courier.push(sign(machine.key))
-        until(lambda: (machine.folder("policy") / "queue/policy.jws").exists(), "document queued")
+        until((machine.folder("policy") / "queue/policy.jws").exists, "document queued")
         machine.configure()
         courier.send({"v": 1, "push": "config"})
         until(lambda: machine.kept("policy", "policy"), "document kept once enabled")
@@ -109,7 +109,7 @@ def test_a_kill_between_push_and_verdict_loses_nothing(machine: Machine) -> None
         with Service(machine, "policy") as gcad:
             courier.welcome()
             courier.push(document)
-            until(lambda: (machine.folder("policy") / "queue/policy.jws").exists(), "document queued")
+            until((machine.folder("policy") / "queue/policy.jws").exists, "document queued")
             gcad.kill()
         machine.configure()
         with Service(machine, "policy"):

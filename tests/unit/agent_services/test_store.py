@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,7 +30,7 @@ def test_floors_never_fall_and_stay_few(steps: list[tuple[str, str, int]]) -> No
         assert len(floors) <= MACHINES_KEPT
 
 
-class Crash(Exception):
+class KilledError(Exception):
     """Stands for kill -9."""
 
 
@@ -38,10 +40,10 @@ def test_a_crash_at_any_write_of_accept_is_repaired_by_doing_it_again(
 ) -> None:
     left = [writes]
 
-    def counted(original):  # type: ignore[no-untyped-def]
-        def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
             if left[0] == 0:
-                raise Crash
+                raise KilledError
             left[0] -= 1
             return original(*args, **kwargs)
 
@@ -57,7 +59,7 @@ def test_a_crash_at_any_write_of_accept_is_repaired_by_doing_it_again(
         try:
             store.accept("A", "policy", 4, "four")
             finished = True
-        except Crash:
+        except KilledError:
             finished = False
     assert finished == (writes >= 3)
     again = Store(str(tmp_path), ["policy"])

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What root's programs need of the operating system: who runs them, files in folders of others, one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator
+
+
+def is_administrator() -> bool:
+    """Whether this process may change the agent's state."""
+    if sys.platform == "win32":
+        import ctypes
+
+        return bool(ctypes.windll.shell32.IsUserAnAdmin())
+    else:  # noqa: RET505 - mypy judges each system's branch by itself
+        return os.geteuid() == 0
+
+
+def caller() -> str:
+    """Who runs this, for logs: the user id behind sudo, or the process's; on Windows the account's name."""
+    if sys.platform == "win32":
+        return os.environ.get("USERNAME", "unknown")
+    else:  # noqa: RET505
+        told = os.environ.get("SUDO_UID", "")
+        return told if told.isdigit() else str(os.geteuid())
+
+
+def open_plain(path: str, flags: int, mode: int = 0o640) -> int:
+    """A descriptor of an ordinary file, for root in a folder that another user owns.
+
+    No link is followed, a pipe holds nobody up, and a file with a second name, which could be one of root's own, is
+    refused. Errors: OSError.
+    """
+    if sys.platform == "win32":
+        return os.open(path, flags | os.O_BINARY | os.O_NOINHERIT, mode)
+    else:  # noqa: RET505
+        handle = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+        known = os.fstat(handle)
+        if not stat.S_ISREG(known.st_mode) or known.st_nlink != 1:
+            os.close(handle)
+            raise OSError(0, "not an ordinary file")
+        return handle
+
+
+@contextlib.contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """Holds the lock of a folder. Errors: BlockingIOError, at once, while another process holds it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        handle = os.open(os.path.join(folder, ".lock"), os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            except OSError as problem:
+                raise BlockingIOError(problem.errno, "locked") from None
+            yield
+        finally:
+            os.close(handle)
+    else:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(handle)
+
+
+def operating_system() -> dict[str, str]:
+    """`osName`, `osVersion`, `osKernel`, `osArchitecture`, `osHostname`; empty where unknown."""
+    import platform
+
+    release: dict[str, str] = {}
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        if os.path.exists(path):
+            with open(path, encoding="utf-8", errors="replace") as file:
+                pairs = (line.strip().partition("=") for line in file)
+                release = {key: value.strip("'\"") for key, _, value in pairs if value}
+            break
+    return {
+        "osName": release.get("NAME", platform.system()),
+        "osVersion": release.get("VERSION_ID", ""),
+        "osKernel": platform.release(),
+        "osArchitecture": platform.machine(),
+        "osHostname": platform.node(),
+    }
