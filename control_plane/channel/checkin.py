@@ -19,6 +19,7 @@ from control_plane.arm.status import DISCONNECTED_AFTER
 from control_plane.bodies import CHANNEL_BODY, check_length, guid, integer, json_object, needed_text, too_large
 from control_plane.channel import callers, verdict
 from control_plane.channel.documents import KINDS
+from control_plane.channel.evidence import is_digest
 from control_plane.channel.live import Record
 from control_plane.channel.verdict import Lease
 from control_plane.clock import now, rfc3339
@@ -31,7 +32,6 @@ from control_plane.storage.pulse import Pulse
 MAX_HOLD = 300
 KEEP_ALIVE = 30.0
 RENEW_BEFORE = 45 * 86400
-_HEX = frozenset("0123456789abcdef")
 log = logging.getLogger("hawser.hub.checkin")
 
 
@@ -53,8 +53,7 @@ def read(body: dict[str, Any]) -> dict[str, Any]:
     needed_text(body, "agentVersion", 64)
     if not isinstance(body.get("nonce"), str) or len(body["nonce"]) > 64:
         raise bad_content("'nonce' must be a text of at most 64 characters.", "nonce")
-    digest = body.get("evidenceDigest")
-    if not isinstance(digest, str) or len(digest) != 64 or not _HEX.issuperset(digest):
+    if not is_digest(body.get("evidenceDigest")):
         raise bad_content("'evidenceDigest' must be 64 hexadecimal digits in lower case.", "evidenceDigest")
     known = body.get("generations")
     if not isinstance(known, dict) or not all(

@@ -88,6 +88,8 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         record = await callers.machine(hub, authorization, now())
         answer = await run_in_threadpool(desired, hub, record, path.removeprefix("desired/"))
         return json_response(200, answer, _NO_STORE)
+    if path == "checkin":
+        _only(request, "POST")
     if path not in ("enrol", "report", "tokens", "renew"):
         raise ApiError(404, "NotFound", "There is nothing at this path.")
     _only(request, "POST")

@@ -13,7 +13,7 @@ from control_plane import callers, pki
 from control_plane.arm import paths
 from control_plane.arm.roles import Action, Caller, allows, refusal
 from control_plane.bodies import guid, integer, needed_text, one_of, text
-from control_plane.channel import verdict
+from control_plane.channel import evidence, verdict
 from control_plane.channel.callers import check_protocol
 from control_plane.channel.checkin import new_nonce
 from control_plane.channel.live import Record
@@ -22,37 +22,6 @@ from control_plane.errors import ApiError, bad_content, forbidden, not_found
 from control_plane.hub import Hub
 from control_plane.storage import audit, machines
 from control_plane.storage.models import Answered, Credential, Heartbeat, Machine, SettingsCertificate, Ticket
-
-_HEX = frozenset("0123456789abcdef")
-_STATUSES = ("ok", "absent", "denied", "error")
-
-
-def evidence(body: dict[str, Any]) -> dict[str, Any]:
-    """The evidence vector, checked.
-
-    Errors: ApiError 400.
-    """
-    value = body.get("evidence")
-    if not isinstance(value, dict) or not isinstance(value.get("items"), list) or len(value["items"]) > 32:
-        raise bad_content("'evidence' must be an object with at most 32 'items'.", "evidence")
-    items = []
-    for item in value["items"]:
-        if not isinstance(item, dict):
-            raise bad_content("'evidence.items' must be objects.", "evidence")
-        digest = item.get("digest")
-        if digest is not None:
-            digest = _digest(item)
-        items.append(
-            {"name": needed_text(item, "name", 64), "status": one_of(item, "status", _STATUSES), "digest": digest}
-        )
-    return {"digest": _digest(value), "items": items}
-
-
-def _digest(holder: dict[str, Any]) -> str:
-    value = holder.get("digest")
-    if not isinstance(value, str) or len(value) != 64 or not _HEX.issuperset(value):
-        raise bad_content("An evidence digest must be 64 hexadecimal digits in lower case.", "evidence")
-    return value
 
 
 def remembered(session: Session, machine_id: int, request_id: str, operation: str) -> dict[str, Any] | None:
@@ -168,7 +137,7 @@ def _enrol(hub: Hub, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
     settings_csr = text(body, "settingsCsr", 16384, required=False)
     version = needed_text(body, "agentVersion", 64)
     os_type = one_of(body, "osType", ("linux", "windows"))
-    vector = evidence(body)
+    vector = evidence.read(body)
     at = now()
     with hub.database.write() as session:
         resource = paths.machine_id(needed_text(body, "resourceId", 1024))

@@ -25,7 +25,8 @@ from tests.integration.hub_process import HubProcess
 
 API = {"api-version": "2026-07-15"}
 KINDS = ("resource", "settings", "extensions", "policy", "runcommands", "agent", "trust")
-DIGEST = hashlib.sha256(b"evidence").hexdigest()
+ITEM = {"name": "machine_id", "status": "ok", "digest": "ab" * 32}
+DIGEST = hashlib.sha256(f"machine_id=ok:{ITEM['digest']}\n".encode()).hexdigest()
 
 
 def make_key(bits: int = 2048) -> rsa.RSAPrivateKey:
@@ -99,7 +100,7 @@ class Machine:
             "settingsCsr": None,
             "agentVersion": "1.0.0.1",
             "osType": "linux",
-            "evidence": {"digest": DIGEST, "items": [{"name": "machine_id", "status": "ok", "digest": DIGEST}]},
+            "evidence": {"digest": DIGEST, "items": [ITEM]},
             **changes,
         }
         answer = self.post("enrol", body, token)

@@ -119,6 +119,7 @@ def test_enrol_is_idempotent_by_request_id_and_checks_the_key(hub: HubProcess, o
     first = machine.enrol(owner, request_id).json()
     second = machine.enrol(owner, request_id).json()
     assert {**first, "serverTime": ""} == {**second, "serverTime": ""}
+    assert _code(machine.enrol(owner, evidence={"digest": "0" * 64, "items": []})) == (400, "InvalidRequestContent")
     assert _code(machine.enrol(owner, protocol=2)) == (400, "ProtocolUnsupported")
 
 
@@ -392,6 +393,7 @@ def test_the_page_and_odd_requests(hub: HubProcess) -> None:
     for method, path in (
         ("OPTIONS", "/subscriptions"),
         ("BREW", "/"),
+        ("GET", "/channel/v1/checkin"),
         ("GET", "/channel/v1/nothing"),
         ("GET", "/%0a/x"),
     ):

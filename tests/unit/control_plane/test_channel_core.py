@@ -10,13 +10,16 @@ from typing import Any
 import jwt
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control_plane import pki
 from control_plane.authority import assertions
-from control_plane.channel import checkin, documents, reports, verdict
+from control_plane.channel import checkin, documents, evidence, reports, verdict
 from control_plane.channel.verdict import Lease, Slot
 from control_plane.errors import ApiError, TokenError
+from control_plane.keyring import Keyring
 from control_plane.storage.pulse import Pulse
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
@@ -197,3 +200,30 @@ def test_the_hot_row_is_small() -> None:
         for value in (getattr(pulse, name) for name in Pulse.__dataclass_fields__)
     )
     assert size < 200
+
+
+def test_the_shared_evidence_has_the_shared_digests() -> None:
+    for case in json.loads((VECTORS / "evidence.json").read_text())["cases"]:
+        assert evidence.digest(case["items"]) == case["digest"], case["name"]
+        read = evidence.read({"evidence": {"digest": case["digest"], "items": case["items"]}})
+        assert read == {"digest": case["digest"], "items": case["items"]}
+        with pytest.raises(ApiError):
+            evidence.read({"evidence": {"digest": "0" * 64, "items": case["items"]}})
+
+
+def test_documents_are_signed_like_the_shared_ones() -> None:
+    vector = json.loads((VECTORS / "desired.json").read_text())
+    good = next(case["document"] for case in vector["cases"] if case["name"] == "good")
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes.fromhex(vector["private_seed_hex"]))
+    public = jwt.PyJWK({**vector["keys"][0], "alg": "EdDSA"}).key
+    options: Any = {"verify_exp": False, "verify_iat": False}
+    wanted = jwt.decode(good, public, algorithms=["EdDSA"], options=options)
+    made = documents.payload("policy", wanted["machine"], wanted["resourceId"], 7, {"assignments": []}, wanted["iat"])
+    assert made == wanted
+    _, certificate = pki.make_token_key("t")
+    keys = Keyring("", pki.make_ca("x"), rsa.generate_private_key(65537, 2048), certificate, key, b"")
+    signed = documents.sign(made, keys)
+    assert jwt.decode(signed, public, algorithms=["EdDSA"], options=options) == wanted
+    header = jwt.get_unverified_header(signed)
+    assert header == {**jwt.get_unverified_header(good), "kid": keys.desired_jwk["kid"]}
+    assert keys.desired_jwk["x"] == vector["keys"][0]["x"]

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The evidence vector of enrolment (docs/protocol.md section 6): reading it, and the digest over it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from control_plane.bodies import needed_text, one_of
+from control_plane.errors import bad_content
+
+STATUSES = ("ok", "absent", "denied", "error")
+MAX_ITEMS = 32
+_HEX = frozenset("0123456789abcdef")
+
+
+def is_digest(value: object) -> bool:
+    """True for 64 hexadecimal digits in lower case."""
+    return isinstance(value, str) and len(value) == 64 and _HEX.issuperset(value)
+
+
+def digest(items: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 over the items without `boot_id`, sorted by name, each as `name=status:digest` and a line feed."""
+    kept = sorted((item for item in items if item["name"] != "boot_id"), key=lambda item: str(item["name"]))
+    lines = (f"{item['name']}={item['status']}:{item['digest'] or ''}\n" for item in kept)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read(body: dict[str, Any]) -> dict[str, Any]:
+    """The member `evidence` of an enrolment.
+
+    Errors: ApiError 400 when it is not as the schema says, or its digest is not that of its items.
+    """
+    value = body.get("evidence")
+    if not isinstance(value, dict) or not isinstance(value.get("items"), list) or len(value["items"]) > MAX_ITEMS:
+        raise bad_content(f"'evidence' must be an object with at most {MAX_ITEMS} 'items'.", "evidence")
+    items = [_item(item) for item in value["items"]]
+    if value.get("digest") != digest(items):
+        raise bad_content("'evidence.digest' is not the digest of 'evidence.items'.", "evidence")
+    return {"digest": value["digest"], "items": items}
+
+
+def _item(item: object) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise bad_content("'evidence.items' must be objects.", "evidence")
+    found = item.get("digest")
+    if found is not None and not is_digest(found):
+        raise bad_content("A digest of evidence must be null or 64 hexadecimal digits in lower case.", "evidence")
+    return {"name": needed_text(item, "name", 64), "status": one_of(item, "status", STATUSES), "digest": found}
