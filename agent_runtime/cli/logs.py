@@ -79,12 +79,22 @@ def _add(archive: zipfile.ZipFile, path: str, full: bool) -> int:
     except OSError:
         return 0
     with open(handle, "rb") as source:
-        size = os.fstat(source.fileno()).st_size
+        known = os.fstat(source.fileno())
+        size = known.st_size
         if not full and size > RECENT_BYTES:
             source.seek(size - RECENT_BYTES)
-        with archive.open(path.lstrip("/"), "w") as target:
+        with archive.open(_entry(path, known.st_mtime), "w") as target:
             _copy(source, target, size)
     return 1
+
+
+def _entry(path: str, modified: float) -> zipfile.ZipInfo:
+    import zipfile
+
+    # The format knows no time before 1980.
+    entry = zipfile.ZipInfo(path.lstrip("/"), time.gmtime(max(modified, 315532800))[:6])
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    return entry
 
 
 def _copy(source: BinaryIO, target: object, most: int) -> None:
