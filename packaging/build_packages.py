@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -103,11 +104,11 @@ def copy(names: Iterable[str], target: Path) -> None:
         destination.chmod(0o755 if (ROOT / name).stat().st_mode & 0o111 else 0o644)
 
 
-def date_everything(top: Path, seconds: int) -> None:
-    """Give all files and directories below `top` the same date, and directories the usual mode."""
+def normalise(top: Path, seconds: int) -> None:
+    """Give everything below `top` one date and the usual modes, whatever the umask was."""
     for directory, _names, files in os.walk(top):
-        Path(directory).chmod(0o755)
         for path in (Path(directory), *(Path(directory, file) for file in files)):
+            path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
             os.utime(path, (seconds, seconds))
 
 
@@ -166,7 +167,7 @@ def build_agent(kinds: Sequence[str], files: Sequence[str], version: str, second
         stage = Path(work, "stage")
         stage.mkdir()
         stage_agent(files, version, stage)
-        date_everything(stage, seconds)
+        normalise(stage, seconds)
         environment = {"VERSION": version, "SOURCE_DATE_EPOCH": str(seconds)}
         for kind in kinds:
             argv = [tool("nfpm"), "package", "--packager", kind, "--config", str(ROOT / "packaging" / "nfpm.yaml")]
@@ -180,7 +181,7 @@ def build_wheel(files: Sequence[str], version: str, seconds: int, out: Path) -> 
         copy((name for name in files if name.startswith(wanted)), Path(work))
         module = Path(work, "agent_runtime", "version.py")
         module.write_text(with_version(module.read_text(encoding="utf-8"), version), encoding="utf-8")
-        date_everything(Path(work), seconds)
+        normalise(Path(work), seconds)
         argv = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), work]
         run(argv, cwd=Path(work), environment={"SOURCE_DATE_EPOCH": str(seconds)})
 
@@ -190,7 +191,7 @@ def build_collection(files: Sequence[str], seconds: int, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="hawser-build-") as work:
         source, product = Path(work, "source"), Path(work, "product")
         copy(files, source)
-        date_everything(source, seconds)
+        normalise(source, seconds)
         environment = {"ANSIBLE_HOME": str(Path(work, "ansible")), "ANSIBLE_NOCOLOR": "1"}
         argv = [tool("ansible-galaxy"), "collection", "build", "--output-path", str(product), str(source)]
         run(argv, cwd=Path(work), environment=environment)

@@ -11,9 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one demo. `top` is `.demo`; `cache` survives it and spares the next one work."""
+    """Paths of one demo. `top` is `.demo`; `cache` survives it and spares the next one work.
+
+    `name` is the lab's: the benchmarks set up the same thing under another one.
+    """
 
     top: Path = ROOT / ".demo"
+    name: str = "demo"
     cache: Path = ROOT / ".cache" / "lab"
     dist: Path = ROOT / "dist"
     programs: Path = ROOT / ".venv" / "bin"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import network
-from lab.demo.layout import Layout
+from lab.demo.layout import ROOT, Layout
 
 # Measured with three and with forty hosts: the hub and the playbook need the first figure, every host the second.
 _MEMORY_MIB = (1200, 80)
@@ -105,13 +105,13 @@ def memory_available(meminfo: str) -> int:
 def look(layout: Layout, port: int, environment: Mapping[str, str]) -> Facts:
     """Gather the facts; changes nothing."""
     path = environment.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-    bridge = Path("/sys/class/net", network.bridge_name("demo"))
+    bridge = Path("/sys/class/net", network.bridge_name(layout.name))
     return Facts(
         uid=os.geteuid(),
         missing_tools=tuple(tool for tool in _TOOLS if shutil.which(tool, path=path) is None),
         can_install=shutil.which("apt-get", path=path) is not None,
         memory_mib=memory_available(Path("/proc/meminfo").read_text(encoding="ascii")),
-        disk_mib=shutil.disk_usage(layout.top.parent).free // (1024 * 1024),
+        disk_mib=shutil.disk_usage(ROOT).free // (1024 * 1024),
         prepared=(layout.programs / "python").exists() and any(layout.cache.glob("base-*")),
         port_free=_port_free(port),
         bridge_exists=bridge.exists(),

@@ -116,9 +116,9 @@ def _fresh(layout: Layout, hosts: int, port: int, package: handout.Package, repo
     problems = check(layout, hosts, port)
     if problems:
         raise LabError(problems[0].sentence, problems[0].remedy)
-    layout.top.mkdir(mode=0o700, exist_ok=True)
+    layout.top.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = [f"web{number:02d}" for number in range(1, hosts + 1)]
-    lab = Lab(layout.top, name="demo", hosts=names, cache=layout.cache, report=report)
+    lab = Lab(layout.top, name=layout.name, hosts=names, cache=layout.cache, report=report)
     lab.ledger.begin()
     for tree in layout.trees():
         lab.ledger.record("tree", path=str(tree))
