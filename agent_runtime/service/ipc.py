@@ -100,7 +100,11 @@ class Server:
         self._handlers = handlers
         self._log = log
         self._streams: set[Stream] = set()
-        self.kept: set[Stream] = set()
+        self._kept: dict[Stream, Callable[[], None]] = {}
+
+    def keep(self, stream: Stream, gone: Callable[[], None]) -> None:
+        """A service said hello: its connection stays open between requests; `gone` is called when it ends."""
+        self._kept[stream] = gone
 
     async def serve(self) -> None:
         """Accept until cancelled."""
@@ -135,8 +139,11 @@ class Server:
         try:
             while True:
                 try:
-                    with Timeout(self._loop, REQUEST_SECONDS if stream not in self.kept else 1e9):
+                    if stream in self._kept:
                         request = await stream.receive()
+                    else:
+                        with Timeout(self._loop, REQUEST_SECONDS):
+                            request = await stream.receive()
                 except (ValueError, TimeoutExpired):
                     return
                 if request is None:
@@ -146,8 +153,10 @@ class Server:
             return
         finally:
             self._streams.discard(stream)
-            self.kept.discard(stream)
             stream.close()
+            gone = self._kept.pop(stream, None)
+            if gone is not None:
+                gone()
 
     async def _answer(self, stream: Stream, request: dict[str, Any]) -> None:
         number = request.get("id")

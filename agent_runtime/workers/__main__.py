@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -12,20 +13,23 @@ sys.path.insert(0, LIBRARY)
 sys.path.insert(1, os.path.join(LIBRARY, "vendor"))
 
 from agent_runtime import errors  # noqa: E402 - the path comes first: an isolated interpreter does not know it
-from agent_runtime.workers import documents, keys  # noqa: E402
 
+# A verb imports only what it needs: resolving a name must not load cryptography.
 VERBS = {
-    "make-key": keys.make_key,
-    "sign-assertion": keys.sign_assertion,
-    "describe-certificate": keys.describe_certificate,
-    "verify-document": documents.verify_for_worker,
+    "make-key": ("keys", "make_key"),
+    "sign-assertion": ("keys", "sign_assertion"),
+    "describe-certificate": ("keys", "describe_certificate"),
+    "verify-document": ("documents", "verify_for_worker"),
+    "resolve": ("names", "resolve"),
 }
 
 
 def main() -> int:
     """Exit code 0 with an answer, also when the answer is an error."""
     try:
-        answer = VERBS[sys.argv[1]](json.load(sys.stdin))
+        module, function = VERBS[sys.argv[1]]
+        verb = getattr(importlib.import_module(f"agent_runtime.workers.{module}"), function)
+        answer = verb(json.load(sys.stdin))
     except errors.AgentError as error:
         answer = {"error": error.as_dict()}
     except OSError as error:

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heartbeat and wake-up: one long request after another (docs/protocol.md section 6), and what the answers bring."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Optional
+
+from agent_runtime import errors
+from agent_runtime.himds.identity import KINDS, Known
+from agent_runtime.hub import backoff
+from agent_runtime.hub.client import Hub, HubRefusal, refusal_of
+from agent_runtime.hub.transport import Answer, Broken, Connection
+from agent_runtime.identity import evidence
+from agent_runtime.identity.store import certificate_path, key_path, stamp
+from agent_runtime.platform.base import Machine
+from agent_runtime.service import worker
+from agent_runtime.service.loop import Loop, Task, Timeout, TimeoutExpired, sleep
+from agent_runtime.state import atomic
+from agent_runtime.version import VERSION
+
+HEAD_SECONDS = 60.0
+GRACE_SECONDS = 60.0
+LOOK_SECONDS = 3600.0
+RENEW_SECONDS = 45 * 86400.0
+GONE_SECONDS = 3600.0
+
+
+class Woken(Exception):
+    """A heartbeat is wanted now."""
+
+
+def held_state(refusal: HubRefusal) -> Optional[str]:
+    """The event for an answer that takes the identity out of use (docs/protocol.md section 9); None for any other. Pure."""
+    if refusal.code == "quarantined":
+        return "quarantine"
+    if refusal.code in ("superseded", "identity_conflict"):
+        return "park"
+    return None
+
+
+class Keeper:
+    """Checks in while the machine has an identity. `deliver` hands a document on, `flush` sends waiting reports."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        known: Known,
+        computer: Machine,
+        deliver: Callable[[str], None],
+        look: Callable[[], None],
+        flush: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._known = known
+        self._computer = computer
+        self._deliver = deliver
+        self._look = look
+        self._flush = flush
+        self._task: Optional[Task] = None
+        self._waiting = False
+        self._again = False
+        self._looked = 0.0
+        self._digest = ""
+
+    def start(self, hub: Hub) -> None:
+        """Begin with a connected identity."""
+        self.stop()
+        self._task = self._loop.spawn(self._keep(hub), "check-in")
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def wake(self) -> None:
+        """A heartbeat now: ends the hold or the pause."""
+        if self._task is not None and self._waiting:
+            self._waiting = False
+            self._task.interrupt(Woken())
+        else:
+            self._again = True
+
+    async def once(self, hub: Hub, identity: dict[str, Any]) -> None:
+        """The first check-in of a connect, without a hold, with the credential of `identity`. Errors: HubRefusal, AZCM0026."""
+        slot = int(identity["slot"])
+        paths = self._known.paths
+        credential = {
+            "clientId": identity["clientId"],
+            "tenantId": identity["tenantId"],
+            "key": key_path(paths, slot),
+            "certificate": certificate_path(paths, slot),
+        }
+        self._look_at_the_machine(identity["tenantId"])
+        try:
+            answer = await self._exchange(hub, credential, slot, 0)
+        except Broken as problem:
+            raise errors.NetworkFailed(f"the hub cannot be reached: {problem}") from None
+        except TimeoutExpired:
+            raise errors.NetworkFailed("the hub did not answer the first check-in in time") from None
+        await self._take_over(hub, credential, answer)
+
+    async def _keep(self, hub: Hub) -> None:
+        failures = cut_short = 0
+        hold = backoff.HOLD_LAST
+        while True:
+            pause: Optional[float] = None
+            if self._expired():
+                return
+            try:
+                if time.monotonic() - self._looked > LOOK_SECONDS or not self._digest:
+                    self._look_at_the_machine(self._known.identity["tenantId"])
+                self._flush()
+                await self._renew_if_due(hub)
+                # A heartbeat that somebody waits for is not held.
+                asked, self._again = (0 if self._again else hold), False
+                credential = self._known.credential()
+                answer = await self._exchange(hub, credential, int(self._known.identity["slot"]), asked)
+                self._well()
+                await self._take_over(hub, credential, answer)
+                hold, cut_short = backoff.next_hold(hold, cut_short, full=True)
+                hold = min(hold, int(answer.get("holdSeconds", hold)))
+                failures = 0
+                if answer.get("renew"):
+                    await self._renew(hub)
+            except Woken:
+                self._again = True
+                continue
+            except HubRefusal as refusal:
+                failures += 1
+                pause = self._refused(hub, refusal, failures)
+            except (Broken, TimeoutExpired, errors.AgentError, OSError, ValueError, KeyError) as problem:
+                failures += 1
+                hold, cut_short = backoff.next_hold(hold, cut_short, full=False)
+                if failures > 1:
+                    hub.try_next_address()
+                text = getattr(problem, "message", None) or str(problem) or type(problem).__name__
+                self._trouble(getattr(problem, "code", "AZCM0026"), f"no check-in: {text}")
+                pause = backoff.delay(failures, random.random())
+            if pause is not None:
+                with contextlib.suppress(Woken):
+                    self._waiting = True
+                    await sleep(pause)
+                self._waiting = False
+
+    async def _exchange(self, hub: Hub, credential: dict[str, Any], slot: int, hold: int) -> dict[str, Any]:
+        """One check-in. The heartbeat counts when the head of the answer is there."""
+        lease = self._known.lease
+        body = {
+            "slot": slot,
+            "epoch": int(lease.get("epoch", 0)),
+            "nonce": str(lease.get("nonce", "")),
+            "evidenceDigest": self._digest,
+            "agentVersion": VERSION,
+            "holdSeconds": hold,
+            "bootId": self._computer.boot_id(),
+            "generations": self._known.generations(),
+        }
+        connection: Optional[Connection] = None
+        try:
+            with Timeout(self._loop, HEAD_SECONDS):
+                connection, response, give_back = await hub.begin_checkin(credential, body)
+            if response.status != 200:
+                with Timeout(self._loop, HEAD_SECONDS):
+                    refusal = refusal_of(Answer(response.status, response.headers, await connection.body()))
+                give_back()
+                if hub.token_refused(refusal):
+                    raise errors.CredentialInvalid(f"the hub refused the channel token: {refusal.message}")
+                raise refusal
+            self._known.beat()
+            self._waiting = True
+            with Timeout(self._loop, hold + GRACE_SECONDS):
+                content = await connection.body()
+            self._waiting = False
+            give_back()
+        except BaseException:
+            self._waiting = False
+            if connection is not None:
+                connection.close()
+            raise
+        self._known.beat()
+        answer = json.loads(content)
+        if not isinstance(answer, dict) or not isinstance(answer.get("generations"), dict):
+            raise ValueError("the answer to the check-in is not what the protocol says")
+        return answer
+
+    async def _take_over(self, hub: Hub, credential: dict[str, Any], answer: dict[str, Any]) -> None:
+        """Fetch what changed, then remember the lease: a crash between the two fetches again."""
+        mine = self._known.generations()
+        for kind, generation in answer["generations"].items():
+            if kind not in KINDS or int(generation) == 0 or mine.get(kind) == int(generation):
+                continue
+            fetched = await hub.desired(credential, kind)
+            self._known.keep_document(kind, str(fetched["document"]))
+            mine[kind] = int(fetched["generation"])
+            self._deliver(kind)
+        self._known.keep_lease(epoch=answer["epoch"], slot=answer["slot"], nonce=answer["nonce"], generations=mine)
+
+    def _look_at_the_machine(self, tenant_id: str) -> None:
+        self._looked = time.monotonic()
+        self._digest = evidence.digest(evidence.vector(tenant_id, self._computer.signals()))
+        self._look()
+
+    # Trouble
+
+    def _well(self) -> None:
+        if self._known.store.record.error is not None:
+            self._known.store.apply("resume" if self._known.state != "connected" else "trouble", error=None)
+            self._known.log.info("the hub answers again")
+
+    def _trouble(self, code: str, message: str) -> None:
+        before = self._known.store.record.error
+        if before is None or (before.get("code"), before.get("message")) != (code, message):
+            self._known.log.warning(f"{code}: {message}")
+            error = {"code": code, "message": message, "at": stamp(time.time())}
+            with contextlib.suppress(OSError):
+                self._known.store.apply("trouble", error=error)
+
+    def _refused(self, hub: Hub, refusal: HubRefusal, failures: int) -> float:
+        """Note a refusal; the pause before the next check-in."""
+        event = held_state(refusal)
+        if event is not None:
+            error = {"code": "AZCM0062", "message": refusal.message, "at": stamp(time.time())}
+            self._known.log.error(f"the hub took this identity out of use: {refusal.message} ({refusal.code})")
+            self._known.store.apply(event, error=error)
+            return GONE_SECONDS
+        if refusal.status == 404 or refusal.code == "unauthorized_client":
+            self._trouble("AZCM0042", f"the hub does not know this machine any more: {refusal.message}")
+            return backoff.delay(failures, random.random(), backoff.LAST)
+        self._trouble("AZCM0041" if refusal.status in (400, 401, 403) else "AZCM0026", f"the hub refused: {refusal.message}")
+        return backoff.delay(failures, random.random(), refusal.retry_after)
+
+    def _expired(self) -> bool:
+        ends = self._known.identity.get("certificateExpires")
+        if ends is None or time.time() < float(ends):
+            return False
+        message = "the identity's certificate has expired; disconnect and connect this machine"
+        self._known.log.error(f"AZCM0081: {message}")
+        self._known.store.apply("expire", error={"code": "AZCM0081", "message": message, "at": stamp(time.time())})
+        return True
+
+    # Renewal
+
+    async def _renew_if_due(self, hub: Hub) -> None:
+        ends = self._known.identity.get("certificateExpires")
+        if ends is not None and float(ends) - hub.now() <= RENEW_SECONDS:
+            await self._renew(hub)
+
+    async def _renew(self, hub: Hub) -> None:
+        """A new key and certificate in the next slot; the first check-in with it retires this one."""
+        known, paths = self._known, self._known.paths
+        slot = int(known.identity["slot"])
+        key, certificate = key_path(paths, slot + 1), certificate_path(paths, slot + 1)
+        made = await worker.run(self._loop, "make-key", {"path": key, "name": known.identity["clientId"]})
+        answer = await hub.call(known.credential(), "renew", {"slot": slot, "csr": made["csr"]})
+        if int(answer["slot"]) != slot + 1:
+            raise ValueError(f"the hub renewed slot {answer['slot']}, not {slot + 1}")
+        atomic.write_bytes(certificate, answer["certificate"].encode("ascii"))
+        about = await worker.run(self._loop, "describe-certificate", {"certificate": certificate})
+        known.store.apply(
+            "renewed", slot=slot + 1, certificateThumbprint=about["thumbprint"], certificateExpires=about["notAfter"]
+        )
+        hub.forget_channel_token()
+        for old in (key_path(paths, slot), certificate_path(paths, slot)):
+            if os.path.exists(old):
+                atomic.unlink(old)
+        known.log.info(f"the identity's certificate was renewed; credential slot {slot + 1}")

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Getting and giving up an identity, step by step, each step on the disk before it is begun (docs/protocol.md section 5)."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
+
+from agent_runtime import errors
+from agent_runtime.himds.identity import Known, resource_id
+from agent_runtime.hub.client import SKEW_WARNING, Hub, HubRefusal, as_agent_error
+from agent_runtime.identity import evidence, machine
+from agent_runtime.identity.store import certificate_path, key_path
+from agent_runtime.platform.base import Machine
+from agent_runtime.service import worker
+from agent_runtime.service.ipc import Progress
+from agent_runtime.service.loop import Cancelled, Loop, Timeout, TimeoutExpired
+from agent_runtime.state import atomic
+from agent_runtime.version import VERSION
+
+CONNECT_SECONDS = 600.0
+_NEEDED = ("cloud", "tenantId", "subscriptionId", "resourceGroup", "location", "resourceName", "vmId", "accessToken")
+
+
+def checked(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Arguments of `connect` without the token, and the token. Errors: AZCM0016, AZCM0023. Pure."""
+    for name in _NEEDED:
+        value = arguments.get(name)
+        if not isinstance(value, str) or not value or len(value) > 16384:
+            raise errors.ParameterMissing(f"connect needs {name}")
+    tags = arguments.get("tags") or {}
+    if not isinstance(tags, dict) or not all(isinstance(item, str) for pair in tags.items() for item in pair):
+        raise errors.ParameterInvalid("tags must be an object of texts")
+    try:
+        uuid.UUID(arguments["vmId"])
+    except ValueError:
+        raise errors.ParameterInvalid("vmId must be a GUID") from None
+    kept = {name: arguments[name] for name in _NEEDED if name != "accessToken"}
+    return {**kept, "tags": tags, "correlationId": arguments.get("correlationId") or str(uuid.uuid4())}, arguments["accessToken"]
+
+
+class Connecting:
+    """One `connect`. `first_checkin` makes the first heartbeat with a credential and takes over what it brings."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        known: Known,
+        computer: Machine,
+        settings_csr: Optional[str],
+        open_hub: Callable[[Mapping[str, Any]], Hub],
+        progress: Progress,
+    ) -> None:
+        self._loop = loop
+        self._known = known
+        self._computer = computer
+        self._settings_csr = settings_csr
+        self._open_hub = open_hub
+        self._progress = progress
+        self._made = False
+
+    async def run(
+        self, arguments: Mapping[str, Any], first_checkin: Callable[[Hub, dict[str, Any]], Any]
+    ) -> tuple[Hub, dict[str, Any]]:
+        """The hub's client and the result of the verb. Errors: of the tree; then what this call made is gone again."""
+        args, token = checked(arguments)
+        profile = self._known.profile(args["cloud"])
+        hub = self._open_hub(profile)
+        try:
+            self._known.store.apply("begin", args=args, requestId=str(uuid.uuid4()))
+        except BaseException:
+            hub.close()
+            raise
+        try:
+            with Timeout(self._loop, CONNECT_SECONDS):
+                identity = await self._steps(hub, args, token, first_checkin)
+            self._known.store.apply("connected", identity=identity)
+        except BaseException as problem:
+            await self._undo(hub, args, token, problem)
+            hub.close()
+            raise self._explained(problem) from None
+        self._progress(100, "Connected")
+        warnings = []
+        if abs(hub.offset) > SKEW_WARNING:
+            warnings.append(
+                f"the clock of this machine differs from the hub's by {abs(hub.offset):.0f} s; correct it, tokens depend on it"
+            )
+        return hub, {"resourceId": identity["resourceId"], "vmId": identity["vmId"], "warnings": warnings}
+
+    async def _steps(
+        self, hub: Hub, args: dict[str, Any], token: str, first_checkin: Callable[[Hub, dict[str, Any]], Any]
+    ) -> dict[str, Any]:
+        paths, store = self._known.paths, self._known.store
+        self._progress(5, "Making the machine's key")
+        key, certificate = key_path(paths, 1), certificate_path(paths, 1)
+        made = await worker.run(self._loop, "make-key", {"path": key, "name": args["vmId"]})
+        store.apply("step", step="put")
+        self._progress(20, "Creating the machine at the hub")
+        where = resource_id(args)
+        body = {
+            "location": args["location"],
+            "tags": args["tags"],
+            "identity": {"type": "SystemAssigned"},
+            "properties": {"vmId": args["vmId"], "clientPublicKey": made["clientPublicKey"], "osType": "linux"},
+        }
+        resource = await hub.put_machine(where, token, body)
+        self._made = True
+        store.apply("step", step="enrol")
+        self._progress(40, "Enrolling")
+        answer = await self._enrol(hub, args, token, where, made["csr"])
+        atomic.write_bytes(certificate, answer["certificate"].encode("ascii"))
+        about = await worker.run(self._loop, "describe-certificate", {"certificate": certificate})
+        if answer.get("settingsCertificate"):
+            atomic.write_bytes(os.path.join(paths.own, "settings.crt"), answer["settingsCertificate"].encode("ascii"))
+        identity = {
+            **{name: args[name] for name in ("subscriptionId", "resourceGroup", "resourceName", "location", "cloud", "vmId")},
+            "resourceId": resource.get("id") or where,
+            "tenantId": answer["tenantId"],
+            "vmUuid": self._known.inventory.get("vmUuid", ""),
+            "clientId": answer["clientId"],
+            "principalId": answer["principalId"],
+            "certificateThumbprint": about["thumbprint"],
+            "certificateExpires": about["notAfter"],
+            "correlationId": args["correlationId"],
+            "slot": int(answer["slot"]),
+        }
+        store.apply("step", step="checkin")
+        self._progress(70, "Sending the first heartbeat")
+        self._known.lease = {"epoch": answer["epoch"], "slot": identity["slot"], "nonce": answer["nonce"], "generations": {}}
+        await first_checkin(hub, identity)
+        return identity
+
+    async def _enrol(self, hub: Hub, args: dict[str, Any], token: str, where: str, csr: str) -> dict[str, Any]:
+        items = evidence.vector(args["tenantId"], self._computer.signals())
+        pending = self._known.store.record.pending or {}
+        return await hub.enrol(
+            token,
+            {
+                "requestId": pending["requestId"],
+                "resourceId": where,
+                "vmId": args["vmId"],
+                "csr": csr,
+                "settingsCsr": self._settings_csr,
+                "agentVersion": VERSION,
+                "osType": "linux",
+                "evidence": {"digest": evidence.digest(items), "items": items},
+            },
+        )
+
+    async def _undo(self, hub: Hub, args: dict[str, Any], token: str, problem: BaseException) -> None:
+        """Take back what this call made. A service that is being stopped does not: the connect goes on after its start."""
+        if isinstance(problem, Cancelled):
+            return
+        if self._made:
+            try:
+                with Timeout(self._loop, 30):
+                    await hub.delete_machine(resource_id(args), token)
+            except (HubRefusal, errors.AgentError, TimeoutExpired) as left:
+                self._known.log.warning(f"the machine {resource_id(args)} could not be deleted at the hub again: {left}")
+        explained = self._explained(problem)
+        self._known.forget()
+        code, message = getattr(explained, "code", "AZCM0002"), getattr(explained, "message", str(explained))
+        self._known.log.error(f"connect failed: {code}: {message}")
+        self._known.store.apply("failed", error=None)
+
+    @staticmethod
+    def _explained(problem: BaseException) -> BaseException:
+        if isinstance(problem, HubRefusal):
+            return as_agent_error(problem, errors.MachineNotCreated)
+        if isinstance(problem, TimeoutExpired):
+            return errors.ConnectFailed(f"connecting took longer than {CONNECT_SECONDS:g} s")
+        if isinstance(problem, OSError):
+            what = problem.filename or "a file"
+            return errors.ConnectFailed(f"{what} cannot be written: {problem.strerror}", "Make room on the disk, then connect again")
+        if isinstance(problem, (KeyError, TypeError, ValueError)):
+            return errors.ConnectFailed(f"the hub's answer is not what the protocol says ({problem!r})", "Check the hub's version")
+        return problem
+
+
+async def disconnect(
+    loop: Loop, known: Known, hub: Optional[Hub], token: Optional[str], local_only: bool
+) -> dict[str, Any]:
+    """Delete the machine at the hub, then forget the identity. Errors: AZCM0043, AZCM0016; then nothing has changed."""
+    record = known.store.record
+    where = (record.identity or {}).get("resourceId", "")
+    if record.state == "connecting":
+        raise errors.ConfigurationConflict("another command is connecting this machine", "Wait until it has ended")
+    deleted = False
+    if record.state in machine.BOUND and not local_only:
+        if not token:
+            raise errors.ParameterMissing(
+                "disconnect needs a credential that may delete the machine at the hub",
+                "Give one, or use --force-local-only to leave the machine at the hub",
+            )
+        if hub is None:
+            raise errors.CloudNotObtained(f"the profile of the cloud {known.identity.get('cloud')} is gone")
+        try:
+            deleted = await hub.delete_machine(where, token)
+        except HubRefusal as refusal:
+            raise as_agent_error(refusal, errors.MachineNotDeleted) from None
+    known.forget()
+    known.store.apply("release")
+    atomic.unlink(os.path.join(known.paths.own, "settings.crt"))
+    return {"resourceId": where, "deleted": deleted}

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The identity on the disk: `identity.json` decides, `agentconfig.json` and `certs/` follow it (docs/protocol.md section 12).
+
+Order of writes, so that a crash between any two leaves one state: on the way to an identity its key and certificate are on the disk
+before `identity.json` names them; on the way out of it `identity.json` forgets them before they are removed. `settle` at every
+start brings the followers in line with the file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from agent_runtime.identity import machine
+from agent_runtime.identity.machine import Event, Record
+from agent_runtime.platform.paths import Paths
+from agent_runtime.service.log import Log
+from agent_runtime.state import atomic
+
+PUBLIC = (
+    "subscriptionId",
+    "resourceGroup",
+    "resourceName",
+    "resourceId",
+    "tenantId",
+    "location",
+    "cloud",
+    "vmId",
+    "vmUuid",
+    "clientId",
+    "principalId",
+    "certificateThumbprint",
+    "correlationId",
+)
+
+
+def stamp(at: float) -> str:
+    """Unix seconds as RFC 3339 in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+def key_path(paths: Paths, slot: int) -> str:
+    return os.path.join(paths.certs, f"identity-{slot}.key")
+
+
+def certificate_path(paths: Paths, slot: int) -> str:
+    return os.path.join(paths.certs, f"identity-{slot}.crt")
+
+
+class IdentityStore:
+    """`record` is what is on the disk. Errors of all writes: OSError, and then nothing has changed."""
+
+    def __init__(self, paths: Paths, log: Log) -> None:
+        self._paths = paths
+        self._log = log
+        self.record = self._load()
+        self.settle()
+
+    def apply(self, kind: str, **data: Any) -> Record:
+        """Change the state by an event; on return the disk agrees. Errors: those of `transition`, OSError."""
+        before = self.record
+        after = machine.transition(before, Event(kind, stamp(time.time()), data))
+        if after != before:
+            atomic.write_json(self._paths.identity, after.as_dict())
+            self.record = after
+            if after.state != before.state:
+                self._log.info(f"identity: {before.state} -> {after.state} ({kind})")
+        self._follow()
+        return after
+
+    def settle(self) -> None:
+        """After a start: a connect that was cut off ends, followers are brought in line, half-written files go."""
+        for folder in (self._paths.own, self._paths.certs):
+            for name in os.listdir(folder):
+                if name.startswith(".") and name.endswith(".tmp"):
+                    atomic.unlink(os.path.join(folder, name))
+        if self.record.state == "connecting":
+            self.apply("cut_off")
+        else:
+            self._follow()
+
+    def _follow(self) -> None:
+        identity = self.record.identity
+        if identity is not None:
+            public = {name: identity.get(name) for name in PUBLIC}
+            try:
+                if atomic.read_json(self._paths.agentconfig) == public:
+                    return
+            except (OSError, ValueError):
+                pass
+            atomic.write_json(self._paths.agentconfig, public, mode=0o640)
+            return
+        atomic.unlink(self._paths.agentconfig)
+        atomic.unlink(self._paths.lease)
+        if self.record.state == "disconnected" and self.record.pending is None:
+            for folder in (self._paths.certs, self._paths.desired, self._paths.outbox):
+                if os.path.isdir(folder):
+                    for name in os.listdir(folder):
+                        _erase(os.path.join(folder, name))
+
+    def _load(self) -> Record:
+        try:
+            return machine.from_dict(atomic.read_json(self._paths.identity))
+        except FileNotFoundError:
+            return Record(since=stamp(time.time()))
+        except (OSError, ValueError) as error:
+            moved = f"{self._paths.identity}.damaged-{int(time.time())}"
+            os.replace(self._paths.identity, moved)
+            self._log.error(f"AZCM0002: identity.json cannot be read ({error}); it was moved to {moved}")
+        record = self._rebuilt()
+        atomic.write_json(self._paths.identity, record.as_dict())
+        return record
+
+    def _rebuilt(self) -> Record:
+        """From agentconfig.json and certs/ if both are whole, else disconnected."""
+        now = stamp(time.time())
+        try:
+            public = atomic.read_json(self._paths.agentconfig)
+            slots = [int(name[9:-4]) for name in os.listdir(self._paths.certs) if name.endswith(".crt")]
+            slot = max(slots)
+            os.stat(key_path(self._paths, slot))
+            if not all(isinstance(public.get(name), str) for name in ("resourceId", "clientId", "tenantId", "vmId", "cloud")):
+                raise ValueError("agentconfig.json is not whole")
+        except (OSError, ValueError) as error:
+            self._log.error(f"AZCM0002: the identity cannot be rebuilt ({error}); the machine is disconnected")
+            return Record(since=now)
+        self._log.warning(f"AZCM0002: the identity was rebuilt from agentconfig.json with credential slot {slot}")
+        return Record("connected", now, {**public, "slot": slot})
+
+
+def _erase(path: str) -> None:
+    """Overwrite and remove: what held a key must not be found in a free block (best effort on copy-on-write disks)."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        atomic.unlink(path)
+        return
+    try:
+        os.write(descriptor, b"\0" * min(os.fstat(descriptor).st_size, 65536))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    atomic.unlink(path)
