@@ -3,7 +3,7 @@
 
     python -m benchmarks.run [--long] [--hosts 40] [--idle-seconds 600]
 
-What is measured, and the bars: design figures, repeated in `BARS`. Only what was measured in this run is written.
+Only what was measured in this run is written; the bars stand beside the figures.
 """
 
 from __future__ import annotations

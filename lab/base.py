@@ -85,6 +85,8 @@ ln -s ../lab-dmi.service "$root/etc/systemd/system/sysinit.target.wants/lab-dmi.
 ln -s /lib/systemd/system/systemd-networkd.service "$root/etc/systemd/system/multi-user.target.wants/"
 rm -f "$root"/etc/ssh/ssh_host_*_key "$root"/etc/ssh/ssh_host_*_key.pub
 : > "$root/etc/machine-id"
+# Every session looks for it, and complains.
+: > "$root/etc/default/locale"
 rm -f "$root/etc/hostname" "$root/etc/resolv.conf"
 """
 
