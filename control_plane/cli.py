@@ -203,12 +203,12 @@ def cloud_profile(data: Path, name: str) -> None:
 
 @main.command("onboarding-script")
 @click.option("--name", default="hawser", show_default=True, help="Name of the cloud profile.")
-@click.option("-g", "--resource-group", required=True)
-@click.option("-l", "--location", required=True)
+@click.option("-g", "--resource-group", default="machines", show_default=True)
+@click.option("-l", "--location", help="Default: the only one there is.")
 @click.option("--tags", help="key=value,key=value")
 @click.pass_obj
 @_told
-def onboarding_script(data: Path, name: str, resource_group: str, location: str, tags: str | None) -> None:
+def onboarding_script(data: Path, name: str, resource_group: str, location: str | None, tags: str | None) -> None:
     """Print a POSIX script that connects a machine; its SHA-256 goes to standard error."""
     script, digest = operate.onboarding_script(data, name, resource_group, location, tags)
     sys.stdout.write(script)

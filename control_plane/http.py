@@ -75,7 +75,7 @@ async def read_call(request: Request, limit: int, url: str, known_hosts: frozens
     host = headers.get("host", "").lower()
     return Call(
         method=request.method,
-        path=request.url.path if request.scope["path"] is None else request.scope["path"],
+        path=request.scope["path"],
         query={name.lower(): value for name, value in request.query_params.items()},
         headers=headers,
         body=await read_body(request, limit),

@@ -203,7 +203,7 @@ def _in_here_document(text: str) -> str:
     return json.dumps(text).replace("$", "\\$").replace("`", "\\`")
 
 
-def onboarding_script(data: Path, name: str, group: str, location: str, tags: str | None) -> tuple[str, str]:
+def onboarding_script(data: Path, name: str, group: str, location: str | None, tags: str | None) -> tuple[str, str]:
     """The script and its SHA-256.
 
     Errors: OperatorError for a group, location or tags that the hub would refuse.
@@ -211,8 +211,12 @@ def onboarding_script(data: Path, name: str, group: str, location: str, tags: st
     profile = cloud_profile(data, name)
     if not is_group_name(group):
         raise OperatorError(f"'{group}' cannot be a resource group's name.", "Use letters, digits and . _ - ( ) .")
-    if location not in profile["locations"]:
-        raise OperatorError(f"There is no location '{location}'.", f"Use one of {', '.join(profile['locations'])}.")
+    known = profile["locations"]
+    if location is None and len(known) == 1:
+        location = known[0]
+    if location is None or location not in known:
+        told = f"There is no location '{location}'." if location else "There are several locations."
+        raise OperatorError(told, f"Name one with -l: {', '.join(known)}.")
     if tags is not None and (not all("=" in item for item in tags.split(",")) or not tags.isprintable()):
         raise OperatorError(f"'{tags}' are no tags.", "Write key=value,key=value.")
     with _database(data) as (database, config), database.read() as session:

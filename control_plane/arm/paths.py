@@ -89,8 +89,8 @@ def machine_id(text: str) -> MachineId | None:
 
 
 def is_machine_name(name: str) -> bool:
-    """1 to 54 letters, digits, `-`, `_`, `.`."""
-    return _MACHINE_NAME.fullmatch(name) is not None
+    """1 to 54 letters, digits, `-`, `_`, `.`; not dots alone, which clients take for a way up the path."""
+    return _MACHINE_NAME.fullmatch(name) is not None and name.strip(".") != ""
 
 
 def is_group_name(name: str) -> bool:

@@ -39,7 +39,14 @@ def test_machine_ids() -> None:
     found = paths.machine_id(MACHINE)
     assert found == paths.MachineId("s", "g", "m")
     assert str(found) == MACHINE
-    for wrong in (f"{MACHINE}/x", f"{MACHINE}/extensions/y", "/subscriptions/s", "", MACHINE.replace("/m", "/a b")):
+    for wrong in (
+        f"{MACHINE}/x",
+        f"{MACHINE}/extensions/y",
+        "/subscriptions/s",
+        "",
+        MACHINE.replace("/m", "/a b"),
+        f"{MACHINE[:-1]}..",
+    ):
         assert paths.machine_id(wrong) is None
 
 

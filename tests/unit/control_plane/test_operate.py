@@ -167,6 +167,7 @@ def test_onboarding_script(hub: Path, tmp_path: Path) -> None:
     assert (connect["access-token"], connect["tags"]) == ("the.token", "a=$(touch /never),b=`id`")
     assert json.loads((tmp_path / "got-cloud.json").read_text())["arm"] == URL
     assert run(hub, "onboarding-script", "-g", "fleet", "-l", "mars").exit_code == 1
+    assert '"location": "ber1"' in run(hub, "onboarding-script").stdout
 
 
 def test_audiences(hub: Path) -> None:
