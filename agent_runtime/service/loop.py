@@ -105,7 +105,10 @@ class Task:
                 self._generation += 1
                 self.step(problem)
 
-        self._undo = wait(self._loop, resume)
+        try:
+            self._undo = wait(self._loop, resume)
+        except Exception as problem:  # a wait that cannot begin is the task's error, not the loop's
+            self._loop.soon(lambda problem=problem: resume(problem))  # type: ignore[misc]
 
     def _finish(self, result: Any, error: Optional[BaseException]) -> None:
         self.done, self.result = True, result
