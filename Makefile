@@ -20,12 +20,12 @@ setup:
 
 # Looks before it leaps: what would stop the demo is found before anything is installed or changed.
 demo:
-	@python3 -m lab.demo check --hosts $(HOSTS) --port $(PORT)
+	@/usr/bin/python3 -m lab.demo check --hosts $(HOSTS) --port $(PORT)
 	@.ci/setup
 	@$(PYTHON) -m lab.demo start --hosts $(HOSTS) --port $(PORT)
 
 demo-stop:
-	@python3 -m lab.demo stop
+	@/usr/bin/python3 -m lab.demo stop
 
 test: setup
 	@.ci/lint

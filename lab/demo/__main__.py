@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from lab.demo.layout import Layout
@@ -21,6 +22,8 @@ def main() -> int:
     layout = Layout()
     try:
         if options.verb == "stop":
+            if os.geteuid() != 0:
+                raise LabError("Only root may remove what the demo made.", "Run it as root: sudo make demo-stop.")
             stop(layout, Steps())
         elif options.verb == "start":
             start(layout, options.hosts, options.port)

@@ -29,7 +29,6 @@ _TOOLS = ("ip", "mmdebstrap", "mount", "nsenter", "openssl", "ssh-keygen", "syst
 class Facts:
     """What the machine is like. Sizes in MiB."""
 
-    uid: int
     missing_tools: tuple[str, ...]
     can_install: bool
     memory_mib: int
@@ -49,18 +48,20 @@ class Problem:
     remedy: str
 
 
-def judge(facts: Facts, hosts: int, port: int) -> list[Problem]:
-    """Everything that stands in the way of a demo of so many hosts."""
+def judge_request(uid: int, hosts: int, port: int) -> list[Problem]:
+    """What is wrong with the request itself, before the machine is looked at."""
+    if uid != 0:
+        sentence = "The demo boots hosts and makes a network; only root may do that."
+        return [Problem(sentence, "Run it as root: sudo make demo.")]
     if hosts not in _HOSTS:
         return [Problem(f"{hosts} hosts were asked for.", f"Ask for {_HOSTS[0]} to {_HOSTS[-1]}: make demo HOSTS=3.")]
     if port not in range(1024, 65536):
         return [Problem(f"Port {port} was asked for.", "Use one from 1024 to 65535: make demo PORT=8443.")]
-    if facts.uid != 0:
-        return [
-            Problem(
-                "The demo boots hosts and makes a network; only root may do that.", "Run it as root: sudo make demo."
-            )
-        ]
+    return []
+
+
+def judge(facts: Facts, hosts: int, port: int) -> list[Problem]:
+    """Everything about the machine that stands in the way of a demo of so many hosts."""
     problems = []
     if facts.missing_tools and not facts.can_install:
         names = ", ".join(facts.missing_tools)
@@ -107,7 +108,6 @@ def look(layout: Layout, port: int, environment: Mapping[str, str]) -> Facts:
     path = environment.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     bridge = Path("/sys/class/net", network.bridge_name(layout.name))
     return Facts(
-        uid=os.geteuid(),
         missing_tools=tuple(tool for tool in _TOOLS if shutil.which(tool, path=path) is None),
         can_install=shutil.which("apt-get", path=path) is not None,
         memory_mib=memory_available(Path("/proc/meminfo").read_text(encoding="ascii")),

@@ -37,6 +37,9 @@ class Steps:
 
 def check(layout: Layout, hosts: int, port: int) -> list[preflight.Problem]:
     """What stands in the way; nothing does where the demo runs already."""
+    problems = preflight.judge_request(os.geteuid(), hosts, port)
+    if problems:
+        return problems
     if layout.running.exists():
         return []
     facts = preflight.look(layout, port, os.environ)

@@ -18,7 +18,6 @@ from lab.demo import handout, preflight
 from lab.demo.layout import Layout
 
 GOOD = preflight.Facts(
-    uid=0,
     missing_tools=(),
     can_install=True,
     memory_mib=8000,
@@ -45,6 +44,7 @@ PACKAGE = handout.Package(Path("/srv/a.deb"), "0" * 64, "1.0.0.1")
 
 
 def test_nothing_stands_in_the_way_of_a_good_machine() -> None:
+    assert preflight.judge_request(0, 40, 8443) == []
     assert preflight.judge(GOOD, 3, 8443) == []
     assert preflight.judge(dataclasses.replace(GOOD, memory_mib=12000), 40, 8443) == []
 
@@ -52,7 +52,6 @@ def test_nothing_stands_in_the_way_of_a_good_machine() -> None:
 @pytest.mark.parametrize(
     ("change", "hosts", "port", "sentence", "remedy"),
     [
-        ({"uid": 1000}, 3, 8443, "only root", "sudo make demo"),
         ({"missing_tools": ("systemd-nspawn",), "can_install": False}, 3, 8443, "systemd-nspawn", "apt-get install"),
         ({"memory_mib": 900}, 3, 8443, "900 MiB of memory", "fewer hosts"),
         ({"disk_mib": 900}, 3, 8443, "900 MiB of disk", "Free some"),
@@ -60,9 +59,6 @@ def test_nothing_stands_in_the_way_of_a_good_machine() -> None:
         ({"bridge_exists": True}, 3, 8443, "hawser-demo exists", "ip link delete"),
         ({"overlay": False}, 3, 8443, "overlayfs", "modprobe"),
         ({"writable_cgroups": False}, 3, 8443, "Control groups", "privileged"),
-        ({}, 0, 8443, "0 hosts", "HOSTS=3"),
-        ({}, 201, 8443, "201 hosts", "HOSTS=3"),
-        ({}, 3, 80, "Port 80", "PORT=8443"),
     ],
 )
 def test_each_obstacle_is_one_sentence_and_a_remedy(
@@ -72,6 +68,22 @@ def test_each_obstacle_is_one_sentence_and_a_remedy(
     assert len(problems) == 1
     assert sentence in problems[0].sentence
     assert remedy in problems[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("uid", "hosts", "port", "sentence", "remedy"),
+    [
+        (1000, 3, 8443, "only root", "sudo make demo"),
+        (0, 0, 8443, "0 hosts", "HOSTS=3"),
+        (0, 201, 8443, "201 hosts", "HOSTS=3"),
+        (0, 3, 80, "Port 80", "PORT=8443"),
+        (0, 3, 70000, "Port 70000", "PORT=8443"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_refused(uid: int, hosts: int, port: int, sentence: str, remedy: str) -> None:
+    (problem,) = preflight.judge_request(uid, hosts, port)
+    assert sentence in problem.sentence
+    assert remedy in problem.remedy
 
 
 def test_missing_programs_are_no_obstacle_where_setup_installs_them() -> None:
