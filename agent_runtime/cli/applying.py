@@ -71,7 +71,8 @@ def look(session: Session, wish: planning.Wish) -> planning.Actual:
 def connection_of(status: dict[str, Any]) -> dict[str, Any]:
     """`Actual.connection` out of the answer of the `status` verb. Pure."""
     state = "disconnected" if status.get("identityState") in _NOT_CONNECTED else "connected"
-    return {"state": state, **{ours: status.get(theirs) for theirs, ours in _STATUS.items()}}
+    # himds shows blanks where nothing is known (agent-surface.md section 5.4); here that is null.
+    return {"state": state, **{ours: status.get(theirs) or None for theirs, ours in _STATUS.items()}}
 
 
 def check_new_profile(wish: planning.Wish, made: planning.Plan) -> None:

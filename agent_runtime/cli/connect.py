@@ -62,6 +62,7 @@ def run(session: Session) -> int:
         check.require_reachable(profile, session.config())
     token = credential.token(session, way, profile, place["tenant_id"])
     result = binding.connect(session, place, token, session.out.progress)
+    session.out.progress(100, "Connected")
     for warning in result.get("warnings") or []:
         session.out.warn(str(warning))
     data = {"status": "success", **result, "warnings": session.out.warnings}

@@ -67,7 +67,14 @@ class Machine:
         command = [sys.executable, "-m", "agent_runtime.cli", "--root", str(self.root), *words]
         environment = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
         done = subprocess.run(
-            command, input=content, capture_output=True, cwd=CHECKOUT, env=environment, user=user, timeout=120
+            command,
+            check=False,
+            input=content,
+            capture_output=True,
+            cwd=CHECKOUT,
+            env=environment,
+            user=user,
+            timeout=120,
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
