@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""azcmagent, himds, gcad, extd and the hub as real processes on one machine: the way of a connection and its failures."""
+"""azcmagent, himds, gcad, extd and a hub as real processes on one machine: a connection's way, and its failures."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_one_command_at_a_time_and_cancelling(agent: Agent) -> None:
     assert first.stdout is not None
     first.stdin.write(token + "\n")
     first.stdin.close()
-    lines = []
+    lines: list[str] = []
     while not any("key" in line for line in lines):
         lines.append(first.stdout.readline())
     agent.processes["himds"].send_signal(signal.SIGSTOP)
