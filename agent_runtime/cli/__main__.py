@@ -79,6 +79,8 @@ def _main(argv: list[str]) -> int:
         )
     except BrokenPipeError:
         raise
+    except OSError as found:
+        problem = sessions.disk_error(found)
     except Exception as found:
         if session is not None:
             session.log.exception(found)

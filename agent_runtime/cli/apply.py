@@ -40,6 +40,8 @@ def answer(session: Session, *, act: bool) -> int:
         "credential_required": [],
         "error": None,
     }
+    from agent_runtime.cli.session import disk_error
+
     problem: errors.AgentError | None = None
     try:
         _fill(session, body, act)
@@ -47,8 +49,8 @@ def answer(session: Session, *, act: bool) -> int:
         problem = found
     except KeyboardInterrupt:
         problem = errors.Cancelled("cancelled", "Run the command again; it goes on where it was")
-    except MemoryError:
-        raise
+    except OSError as found:
+        problem = disk_error(found)
     except Exception as found:
         session.log.exception(found)
         problem = errors.InternalError(f"an error inside azcmagent: {type(found).__name__}", "See azcmagent.log")

@@ -81,6 +81,12 @@ class Session:
         return []
 
 
+def disk_error(problem: OSError) -> errors.AgentError:
+    """What people are told of a file that cannot be read or written: the disk is full, or a right is missing."""
+    what = problem.filename if isinstance(problem.filename, str) else "a file of the agent"
+    return errors.ConfigNotUpdated(f"{what}: {(problem.strerror or 'input or output error').lower()}")
+
+
 def begin(name: str, rest: list[str], root: str) -> Session | None:
     """The session of the command `name`; None when its help was asked for and printed.
 

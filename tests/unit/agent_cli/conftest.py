@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ def certificate() -> str:
     return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
+def _no_space() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
 class Machine:
     """A machine's files below `root`, and azcmagent on it."""
 
@@ -62,7 +67,8 @@ class Machine:
         for folder in ("clouds", "socks", "state", "log"):
             (self.state / folder).mkdir(parents=True)
 
-    def run(self, *words: str, stdin: str | bytes = b"", user: int | None = None) -> Done:
+    def run(self, *words: str, stdin: str | bytes = b"", user: int | None = None, full: bool = False) -> Done:
+        """`full`: no file can grow, as on a disk without space."""
         content = stdin.encode() if isinstance(stdin, str) else stdin
         command = [sys.executable, "-m", "agent_runtime.cli", "--root", str(self.root), *words]
         environment = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
@@ -74,6 +80,7 @@ class Machine:
             cwd=CHECKOUT,
             env=environment,
             user=user,
+            preexec_fn=_no_space if full else None,
             timeout=120,
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())

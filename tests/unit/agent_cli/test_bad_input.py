@@ -172,6 +172,23 @@ def test_a_half_written_local_configuration_is_said_and_not_overwritten(machine:
     assert machine.files() == before
 
 
+def test_a_full_disk_is_said_and_leaves_nothing_half_made(machine: Machine) -> None:
+    before = machine.files()
+    profile = json.dumps(machine.profile())
+    wish = json.dumps({"schema": 1, "cloud": machine.profile()})
+    for words, stdin in (
+        (["--json", "cloud", "add", "-"], profile),
+        (["--json", "config", "set", "extensions.enabled", "false"], ""),
+        (["apply", "-"], wish),
+    ):
+        done = machine.run(*words, stdin=stdin, full=True)
+        assert done.code == 69, done.out + done.err
+        error = done.json["error"]
+        assert error["code"] == "AZCM0069"
+        assert "space" in error["remedy"]
+        assert machine.files() == before
+
+
 def test_the_log_is_not_written_through_links(machine: Machine) -> None:
     treasure = machine.root / "treasure"
     treasure.write_text("")

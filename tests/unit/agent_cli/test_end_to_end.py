@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.platform import local
 from tests.integration import hub_process
 from tests.integration.hub_process import HubProcess
 from tests.unit.agent_cli.conftest import CHECKOUT, GUID, Machine
@@ -203,6 +204,13 @@ def test_refusals_leave_nothing_half_made(agent: Agent, words: list[str], code: 
     assert done.code == code, done.out + done.err
     assert said in done.json["error"]["message"]
     assert done.json["error"]["remedy"]
+    assert agent.is_clean()
+
+
+def test_connect_while_another_command_connects(agent: Agent) -> None:
+    with local.alone(str(agent.state / "clouds")):
+        done = agent.connect()
+    assert (done.code, done.json["error"]["code"]) == (27, "AZCM0027")
     assert agent.is_clean()
 
 
