@@ -139,7 +139,7 @@ class Himds:
 
     def _report_if_changed(self, kind: str, data: dict[str, Any]) -> None:
         text = json.dumps(data, sort_keys=True)
-        if self._reported.get(kind) == text:
+        if self._known.state not in ("connecting", "connected") or self._reported.get(kind) == text:
             return
         try:
             self._outbox.put(kind, data)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""himds and azcmagent as real processes on a machine below a temporary folder, for tests against a real hub on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.integration.hub_process import REPOSITORY, HubProcess, free_port
+
+ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
+TOKEN = "/metadata/identity/oauth2/token"
+
+
+@dataclass
+class Agent:
+    """A machine below `root`; its local endpoint is at `port`."""
+
+    root: Path
+    port: int = field(default_factory=free_port)
+    himds: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        for folder in ("clouds", "state", "certs", "tokens", "log", "socks"):
+            (self.state / folder).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def state(self) -> Path:
+        return self.root / "var/opt/azcmagent"
+
+    @property
+    def log(self) -> str:
+        return (self.state / "log/himds.log").read_text(encoding="utf-8")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> Agent:
+        """Start himds and wait until it answers on both of its endpoints."""
+        self.himds = subprocess.Popen(
+            [sys.executable, "-m", "agent_runtime.himds", "--root", str(self.root), "--port", str(self.port)],
+            cwd=REPOSITORY,
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+        )
+        ends = time.monotonic() + 20
+        while time.monotonic() < ends:
+            assert self.himds.poll() is None, self.log
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(str(self.state / "socks/himds.sock"))
+                    return self
+                except OSError:
+                    time.sleep(0.02)
+        raise AssertionError(f"himds did not start: {self.log}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.himds is not None
+        self.himds.send_signal(number)
+        code = self.himds.wait(15)
+        self.himds = None
+        return code
+
+    def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """azcmagent."""
+        return subprocess.run(
+            [sys.executable, "-m", "agent_runtime.cli", "--root", str(self.root), *words],
+            cwd=REPOSITORY,
+            env=ENVIRONMENT,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def add_cloud(self, hub: HubProcess, **changes: Any) -> dict[str, Any]:
+        """Put the hub's profile in place."""
+        profile: dict[str, Any] = {**json.loads(hub.run("cloud-profile", "--name", "demo").stdout), **changes}
+        path = self.root / "profile.json"
+        path.write_text(json.dumps(profile))
+        done = self.run("cloud", "add", str(path))
+        assert done.returncode == 0, done.stdout
+        return profile
+
+    def connect(self, hub: HubProcess, token: str, name: str, **options: str) -> subprocess.CompletedProcess[str]:
+        """Connect with an access token out of a file."""
+        wanted = {
+            "access-token": token,
+            "subscription-id": hub.subscription_id,
+            "resource-group": "fleet",
+            "location": "local",
+            "resource-name": name,
+            **options,
+        }
+        path = self.root / "connect.json"
+        path.write_text(json.dumps(wanted))
+        path.chmod(0o600)
+        return self.run("connect", "--config", str(path))
+
+    def show(self) -> dict[str, Any]:
+        done = self.run("show", "--json")
+        assert done.returncode == 0, done.stdout
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        """A request to the local endpoint with `Metadata: true` unless told otherwise."""
+        sent = {"Metadata": "true", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        return requests.get(self.url + path, headers={k: v for k, v in sent.items() if v}, timeout=30)
+
+    def token(self, resource: str, more: str = "", **headers: str) -> requests.Response:
+        """The challenge answered, as an SDK does it."""
+        path = f"{TOKEN}?api-version=2020-06-01&resource={resource}{more}"
+        challenge = self.get(path, **headers)
+        if challenge.status_code != 401:
+            return challenge
+        secret = Path(challenge.headers["Www-Authenticate"].removeprefix("Basic realm=")).read_text(encoding="ascii")
+        return self.get(path, Authorization=f"Basic {secret}", **headers)
+
+    def files(self) -> set[str]:
+        """Files of himds and of the binding, without logs."""
+        return {
+            str(path.relative_to(self.state))
+            for path in self.state.rglob("*")
+            if path.is_file() and "log" not in path.parts and path.suffix != ".log"
+        }
