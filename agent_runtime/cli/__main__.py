@@ -63,6 +63,7 @@ def _main(argv: list[str]) -> int:
     plain = Output(json=any(w in ("--json", "-j", "-json") for w in argv), log_stderr="--log-stderr" in argv)
     session: sessions.Session | None = None
     problem: errors.AgentError
+    name = ""
     try:
         root, argv = roots.take(argv)
         name, rest = split(argv)
@@ -85,7 +86,12 @@ def _main(argv: list[str]) -> int:
         if session is not None:
             session.log.exception(found)
         problem = errors.InternalError(f"an error inside azcmagent: {type(found).__name__}", "See azcmagent.log")
-    (session.out if session is not None else plain).error(problem)
+    if name in ("apply", "plan"):
+        from agent_runtime.cli import apply
+
+        apply.tell({**apply.blank(), "error": problem.as_dict()})
+    else:
+        (session.out if session is not None else plain).error(problem)
     if session is not None:
         session.log.failed(problem)
     return problem.exit_code

@@ -26,9 +26,9 @@ def run(session: Session) -> int:
     return answer(session, act=True)
 
 
-def answer(session: Session, *, act: bool) -> int:
-    """Reads the wish, makes the plan, carries it out if `act`, and prints the answer."""
-    body: dict[str, Any] = {
+def blank() -> dict[str, Any]:
+    """The answer of which nothing is known yet (docs/schemas/apply-answer.schema.json)."""
+    return {
         "schema": 1,
         "agent_version": VERSION,
         "changed": False,
@@ -40,6 +40,20 @@ def answer(session: Session, *, act: bool) -> int:
         "credential_required": [],
         "error": None,
     }
+
+
+def tell(body: dict[str, Any]) -> None:
+    """Print the answer; the callers of `apply` and `plan` are promised one JSON object whatever happens."""
+    # One line: Windows PowerShell and terminals of ssh break what is longer than a line anywhere they like.
+    import json
+
+    sys.stdout.write(json.dumps(body, ensure_ascii=True, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+def answer(session: Session, *, act: bool) -> int:
+    """Reads the wish, makes the plan, carries it out if `act`, and prints the answer."""
+    body = blank()
     from agent_runtime.cli.session import disk_error
 
     problem: errors.AgentError | None = None
@@ -57,11 +71,7 @@ def answer(session: Session, *, act: bool) -> int:
     if problem is not None:
         body["error"] = problem.as_dict()
         session.log.failed(problem)
-    # One line: Windows PowerShell and terminals of ssh break what is longer than a line anywhere they like.
-    import json
-
-    sys.stdout.write(json.dumps(body, ensure_ascii=True, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
+    tell(body)
     return problem.exit_code if problem is not None else 0
 
 
