@@ -88,16 +88,19 @@ class Carrier:
             self._connection.set_option("pipelining", before)
 
     def _by_file(self, arguments: list[str], text: str) -> dict[str, Any]:
-        directory = self._action._make_tmp_path()  # 0700; removed by the action's cleanup, whatever happens
-        path = self._connection._shell.join_path(directory, "input.json")
-        descriptor, local = tempfile.mkstemp(prefix="hawser-", dir=C.DEFAULT_LOCAL_TMP)
+        directory = self._action._make_tmp_path()  # 0700
         try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(text)
-            self._action._transfer_file(local, path)
+            path = self._connection._shell.join_path(directory, "input.json")
+            descriptor, local = tempfile.mkstemp(prefix="hawser-", dir=C.DEFAULT_LOCAL_TMP)
+            try:
+                with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                    file.write(text)
+                self._action._transfer_file(local, path)
+            finally:
+                os.unlink(local)
+            command = file_command_line(path, arguments, self.program)
+            outcome: dict[str, Any] = self._action._low_level_execute_command(command)
         finally:
-            os.unlink(local)
-        outcome: dict[str, Any] = self._action._low_level_execute_command(
-            file_command_line(path, arguments, self.program)
-        )
+            # Here and not at the task's end: that knows the last directory only, and a wish may be sent twice.
+            self._action._remove_tmp_path(directory, force=True)
         return outcome
