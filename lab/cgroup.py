@@ -53,6 +53,9 @@ def make(ledger: Ledger, machine: str) -> list[Path]:
     # The version 2 group last: it is removed first, and ends every process of the host.
     groups = [root / f"hawser-{machine}" for root in (found.named, found.unified) if root is not None]
     for group in groups:
+        if group.exists():
+            # What is in the ledger gets killed: another lab's host must not be.
+            raise LabError(f"The control group {group} exists already.", "Stop the lab that made it.")
         ledger.record("cgroup", path=str(group))
-        group.mkdir(exist_ok=True)
+        group.mkdir()
     return groups

@@ -153,6 +153,7 @@ class Lab:
         address = self._address(number)
         root = self._lay_out(spec, home)
         _personalise(home, root, spec, f"{address}/{self.network.prefixlen}", self.private_key)
+        network.refuse_existing(network.host_interface(machine))
         self.ledger.record("interface", name=network.host_interface(machine))
         self._start(spec.name, machine, home, root)
         return Host(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from lab.errors import LabError
 from lab.ledger import Ledger, run
@@ -50,9 +51,19 @@ def routes() -> list[str]:
     return [str(entry["dst"]) for entry in answer]
 
 
+def refuse_existing(interface: str) -> None:
+    """Only what is not there yet may go into a ledger: what is in it gets removed."""
+    if Path("/sys/class/net", interface).exists():
+        raise LabError(
+            f"The interface {interface} exists already, and not from here.",
+            f"Stop the lab that made it; if there is none: ip link delete {interface}.",
+        )
+
+
 def make_bridge(ledger: Ledger, name: str, network: Network) -> ipaddress.IPv4Address:
     """Make the bridge and give it the network's first address, which is returned."""
     address = next(network.hosts())
+    refuse_existing(name)
     ledger.record("interface", name=name)
     run(["ip", "link", "add", "name", name, "type", "bridge", "forward_delay", "0"])
     run(["ip", "address", "add", f"{address}/{network.prefixlen}", "dev", name])

@@ -142,3 +142,11 @@ def test_a_process_that_took_over_a_recorded_number_is_spared(tmp_path: Path) ->
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_a_lab_of_the_same_name_is_refused_and_the_first_one_unharmed(lab: Lab, tmp_path: Path) -> None:
+    twin = Lab(tmp_path, name=lab.name, hosts=["one"], cache=CACHE)
+    with pytest.raises(LabError, match="exists already"):
+        twin.start()
+    assert _reaches(*lab.hosts.values())
+    assert not twin.ledger.path.exists()
