@@ -43,7 +43,7 @@ def arm_token(
     until = time.monotonic() + retry_seconds
     pause = _PAUSE_FIRST
     while True:
-        wait = random.uniform(pause / 2, pause)  # noqa: S311
+        wait = random.uniform(pause / 2, pause)
         try:
             contact = net.connect(url, context, proxy, TIMEOUT)
             answer = net.exchange(

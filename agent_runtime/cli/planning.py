@@ -185,7 +185,7 @@ def _config_reasons(wish: Wish, actual: Actual) -> list[Reason]:
     for key, value in (wish.config or {}).items():
         expected = _default(key) if value is None else value
         now = actual.config.get(key, _default(key))
-        if not properties.same(properties.find(key), expected, now):
+        if not properties.same(expected, now):
             found.append(Reason(f"config.{key}", _shown(key, expected), _shown(key, now)))
     # What monitor mode locks is refused here, before any step.
     properties.changed(actual.config, wish.config or {})

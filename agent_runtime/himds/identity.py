@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What himds knows of the machine it speaks for: identity, lease, desired documents, and the views that others get of them."""
+"""What himds knows of the machine it speaks for: identity, lease, desired documents, and the views that others get
+of them."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 from agent_runtime import errors
 from agent_runtime.identity.store import IdentityStore, certificate_path, key_path, stamp
@@ -31,7 +32,8 @@ def resource_id(args: Mapping[str, Any]) -> str:
 
 
 def agent_status(state: str, last_heartbeat: float, now: float) -> str:
-    """The documented word for a state (agent-surface.md section 8). `last_heartbeat` in Unix seconds, 0 for none. Pure."""
+    """The documented word for a state (agent-surface.md section 8). `last_heartbeat` in Unix seconds, 0 for none.
+    Pure."""
     if state == "expired":
         return "Expired"
     return "Connected" if state == "connected" and now - last_heartbeat <= OFFLINE_SECONDS else "Disconnected"
@@ -58,7 +60,7 @@ class Known:
         self.lease: dict[str, Any] = {}
         self.documents: dict[str, str] = {}
         self.resource: dict[str, Any] = {}
-        self.config: dict[str, Any] = config.defaults()  # type: ignore[assignment]
+        self.config: dict[str, Any] = config.defaults()
         self.inventory: dict[str, Any] = {}
         self.last_heartbeat = 0.0
         self.read_config()
@@ -100,7 +102,7 @@ class Known:
     def read_config(self) -> None:
         """Read `localconfig.json` again; what cannot be read leaves the former values in force."""
         try:
-            self.config = config.effective(config.load(self.paths))  # type: ignore[assignment]
+            self.config = config.effective(config.load(self.paths))
         except errors.AgentError as error:
             self.log.error(f"{error.code}: {error.message}; the former values stay in force. {error.remedy}.")
 
@@ -165,16 +167,23 @@ class Known:
         found = self.resource.get("tags")
         return found if isinstance(found, dict) else {}
 
-    def compute(self) -> Optional[dict[str, Any]]:
+    def compute(self) -> dict[str, Any] | None:
         """`compute` of the instance metadata (identity-and-arm-api.md A.7); None when the machine has no identity."""
         identity = self.identity
         if not identity:
             return None
         tags = self.tags()
-        empty = ("customData", "licenseType", "offer", "placementGroupId", "platformFaultDomain", "platformUpdateDomain")
+        empty = (
+            "customData",
+            "licenseType",
+            "offer",
+            "placementGroupId",
+            "platformFaultDomain",
+            "platformUpdateDomain",
+        )
         return {
             "azEnvironment": identity["cloud"],
-            **{name: "" for name in (*empty, "publisher", "vmScaleSetName", "vmSize", "zone")},
+            **dict.fromkeys((*empty, "publisher", "vmScaleSetName", "vmSize", "zone"), ""),
             "isHostCompatibilityLayerVm": "",
             "location": self.resource.get("location") or identity["location"],
             "name": self.resource.get("name") or identity["resourceName"],
@@ -246,7 +255,11 @@ class Known:
         status = self.status()
         names = ("status", "lastHeartbeat", "agentVersion", "resourceName", "resourceGroup", "resourceId")
         more = ("subscriptionId", "tenantId", "location", "vmId")
-        renamed = {"errorCode": "agentErrorCode", "errorDetails": "agentErrorDetails", "errorTimestamp": "agentErrorTimestamp"}
+        renamed = {
+            "errorCode": "agentErrorCode",
+            "errorDetails": "agentErrorDetails",
+            "errorTimestamp": "agentErrorTimestamp",
+        }
         return {
             **{name: status[name] for name in (*names, *more)},
             **{ours: status[theirs] for ours, theirs in renamed.items()},

@@ -8,7 +8,7 @@ import json
 import os
 import random
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 from agent_runtime import errors
 from agent_runtime.himds import connecting
@@ -26,7 +26,7 @@ from agent_runtime.service import ipc
 from agent_runtime.service.log import Log
 from agent_runtime.service.loop import Event, Loop, sleep
 from agent_runtime.state import atomic, config
-from agent_runtime.state.outbox import Outbox
+from agent_runtime.state.outbox import REPORTS, Outbox
 from agent_runtime.version import VERSION
 
 SERVICE_KINDS = {"gcad": ("policy",), "extd": ("extensions", "runcommands", "agent")}
@@ -46,10 +46,10 @@ class Himds:
         self._outbox = Outbox(paths.outbox)
         self._waiting_reports = Event()
         self._reported: dict[str, str] = {}
-        self._hub: Optional[Hub] = None
+        self._hub: Hub | None = None
         self._busy = False
         self._services: dict[str, ipc.Stream] = {}
-        self._settings_csr: Optional[str] = None
+        self._settings_csr: str | None = None
         self._keeper = Keeper(
             loop, self._known, computer, self._deliver, self._look_at_the_machine, self._waiting_reports.set
         )
@@ -91,8 +91,7 @@ class Himds:
             except errors.AgentError as error:
                 self._log.error(f"{error.code}: {error.message}. {error.remedy}.")
                 return
-            if self._known.state != "expired":
-                self._keeper.start(self._hub)
+            self._keeper.start(self._hub)
 
     def _open_hub(self, profile: Mapping[str, Any]) -> Hub:
         return Hub(self._loop, profile, lambda: self._known.config)
@@ -115,7 +114,13 @@ class Himds:
 
     def _desired(self, kind: str) -> dict[str, Any]:
         generation = self._known.lease.get("generations", {}).get(kind, 0)
-        return {"v": 1, "push": "desired", "kind": kind, "generation": generation, "document": self._known.documents[kind]}
+        return {
+            "v": 1,
+            "push": "desired",
+            "kind": kind,
+            "generation": generation,
+            "document": self._known.documents[kind],
+        }
 
     def _push(self, stream: ipc.Stream, message: dict[str, Any]) -> None:
         async def send() -> None:
@@ -157,12 +162,23 @@ class Himds:
             self._waiting_reports.clear()
             if self._known.state != "connected" or self._hub is None:
                 continue
+            limit = REPORTS
             try:
                 while True:
-                    batch = self._outbox.batch()
+                    batch = self._outbox.batch(limit)
                     if not batch:
                         break
-                    answer = await self._hub.call(self._known.credential(), "report", {"reports": batch})
+                    try:
+                        answer = await self._hub.call(self._known.credential(), "report", {"reports": batch})
+                    except HubRefusal as refusal:
+                        if refusal.status not in (400, 413):
+                            raise
+                        limit = 1
+                        if len(batch) == 1:
+                            # The hub will never take it, and those behind it must not wait for ever.
+                            self._log.error(f"the hub refused a report of kind {batch[0]['kind']}: {refusal.message}")
+                            self._outbox.acknowledge([str(batch[0]["id"])])
+                        continue
                     self._outbox.acknowledge([str(number) for number in answer.get("accepted", [])])
                     if not answer.get("accepted"):
                         raise errors.InternalError("the hub acknowledged none of the reports")
@@ -216,7 +232,7 @@ class Himds:
             token, local_only = args.get("accessToken"), args.get("forceLocalOnly") is True
             self._keeper.stop()
             try:
-                result = await connecting.disconnect(self._loop, self._known, self._hub, token, local_only)
+                result = await connecting.disconnect(self._known, self._hub, token, local_only)
             except BaseException:
                 if self._known.state in machine.BOUND and self._hub is not None:
                     self._keeper.start(self._hub)
@@ -287,7 +303,7 @@ class Himds:
     async def _settings_certificate(self) -> None:
         """extd's certificate, if it said hello only after the machine was connected."""
         path = os.path.join(self._known.paths.own, "settings.crt")
-        if self._known.state != "connected" or self._hub is None or os.path.exists(path):
+        if self._known.state != "connected" or self._hub is None or os.path.lexists(path):
             return
         body = {"slot": int(self._known.identity["slot"]), "settingsCsr": self._settings_csr}
         try:
@@ -304,6 +320,8 @@ class Himds:
         try:
             number = self._outbox.put(kind, data)
         except OSError as error:
-            raise errors.InternalError(f"the report cannot be stored: {error.strerror}", "Make room on the disk") from None
+            raise errors.InternalError(
+                f"the report cannot be stored: {error.strerror}", "Make room on the disk"
+            ) from None
         self._waiting_reports.set()
         return {"id": number}

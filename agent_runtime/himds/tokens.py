@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Optional
+from typing import Any
 
 from agent_runtime import errors
 from agent_runtime.hub.client import HubRefusal
@@ -17,7 +17,8 @@ RESOURCES = 256
 
 
 class NoToken(Exception):
-    """Why there is no token, in the form of an error answer. 4xx: the caller must not try again at once; 5xx and 503: it may."""
+    """Why there is no token, in the form of an error answer. 4xx: the caller must not try again at once; 5xx and
+    503: it may."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
         super().__init__(text)
@@ -55,7 +56,8 @@ class _Kept:
 
 
 class Tokens:
-    """`ask` gets a token of the hub's channel; `state` gives identity state and public identity, `offset` the clock's error."""
+    """`ask` gets a token of the hub's channel; `state` gives identity state and public identity, `offset` the
+    clock's error."""
 
     def __init__(
         self,
@@ -73,18 +75,20 @@ class Tokens:
         """The identity has changed: no token of the old one is given out."""
         self._kept.clear()
 
-    def cached(self, resource: str) -> Optional[bytes]:
+    def cached(self, resource: str) -> bytes | None:
         """The answer out of the cache."""
         kept = self._kept.get(resource)
         return kept.answer() if kept is not None and time.time() < kept.fresh_until else None
 
-    def unavailable(self) -> Optional[NoToken]:
+    def unavailable(self) -> NoToken | None:
         """Why this machine gives no tokens now."""
-        state, identity = self._state()
+        state, _ = self._state()
         if state == "connected":
             return None
         if state in ("parked", "quarantined"):
-            return NoToken(503, "identity_unavailable", f"The identity of this machine is {state}; see 'azcmagent show'.")
+            return NoToken(
+                503, "identity_unavailable", f"The identity of this machine is {state}; see 'azcmagent show'."
+            )
         if state == "expired":
             return NoToken(400, "identity_expired", "The identity has expired: disconnect and connect this machine.")
         return NoToken(400, "not_connected", "This machine is not connected; connect it with 'azcmagent connect'.")

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long to wait after a failure, and how long to let the hub hold a check-in (docs/protocol.md sections 6 and 13). Pure."""
+"""How long to wait after a failure, and how long to let the hub hold a check-in (docs/protocol.md sections 6 and
+13). Pure."""
 
 from __future__ import annotations
-
-from typing import Optional
 
 FIRST = 1.0
 LAST = 300.0
@@ -12,12 +11,13 @@ HOLD_LAST = 300
 HOLD_FIRST = 50
 
 
-def delay(failures: int, chance: float, retry_after: Optional[float] = None) -> float:
-    """Seconds to wait after `failures` failures in a row (from 1): full jitter, doubled up to 300 s. `chance` is in [0, 1).
+def delay(failures: int, chance: float, retry_after: float | None = None) -> float:
+    """Seconds to wait after `failures` failures in a row (from 1): full jitter, doubled up to 300 s. `chance` is in
+    [0, 1).
 
     Retry-After is a floor, spread by a tenth so that a fleet does not return at once.
     """
-    ceiling = min(LAST, FIRST * 2 ** min(failures - 1, 16))
+    ceiling: float = min(LAST, FIRST * 2.0 ** min(failures - 1, 16))
     wait = chance * ceiling
     if retry_after is not None:
         floor = min(max(retry_after, 0.0), RETRY_AFTER_LIMIT)

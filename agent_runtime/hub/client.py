@@ -13,7 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from agent_runtime import errors
@@ -33,7 +33,7 @@ _DATE = re.compile(r"\w{3}, (\d{2}) (\w{3}) (\d{4}) (\d{2}):(\d{2}):(\d{2}) GMT"
 class HubRefusal(Exception):
     """The hub answered with an error: status, its code and sentence, and the seconds of Retry-After if it gave any."""
 
-    def __init__(self, status: int, code: str, message: str, retry_after: Optional[float] = None) -> None:
+    def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(f"{code}: {message}")
         self.status = status
         self.code = code
@@ -61,12 +61,18 @@ def refusal_of(answer: Answer) -> HubRefusal:
 
 
 def as_agent_error(refusal: HubRefusal, otherwise: type[errors.AgentError]) -> errors.AgentError:
-    """The documented error for an answer of the hub (docs/protocol.md section 9); `otherwise` is the operation's own. Pure."""
+    """The documented error for an answer of the hub (docs/protocol.md section 9); `otherwise` is the operation's
+    own. Pure."""
     if refusal.code == "LocationNotAvailableForResourceType":
         return errors.LocationUnknown(refusal.message)
     if refusal.status == 409:
         return errors.NameTaken(refusal.message)
-    if refusal.code in ("TicketSpent", "InvalidAuthenticationToken", "ExpiredAuthenticationToken", "AuthenticationFailed"):
+    if refusal.code in (
+        "TicketSpent",
+        "InvalidAuthenticationToken",
+        "ExpiredAuthenticationToken",
+        "AuthenticationFailed",
+    ):
         return errors.TokenInvalid(refusal.message)
     if refusal.passing:
         return errors.NetworkFailed(f"the hub is not available now ({refusal.message})", "Run the command again later")
@@ -75,16 +81,18 @@ def as_agent_error(refusal: HubRefusal, otherwise: type[errors.AgentError]) -> e
     return otherwise(f"{refusal.message} ({refusal.code})")
 
 
-def unix_of(date: str) -> Optional[int]:
+def unix_of(date: str) -> int | None:
     """Unix seconds of an HTTP date in its preferred form; None for anything else. Pure."""
     found = _DATE.fullmatch(date)
     if not found or found.group(2) not in _MONTHS:
         return None
     day, month, year, hour, minute, second = found.groups()
-    return calendar.timegm((int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second), 0, 0, 0))
+    return calendar.timegm(
+        (int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second), 0, 0, 0)
+    )
 
 
-def proxy_for(part: str, config: Mapping[str, Any], environment: Mapping[str, str]) -> Optional[str]:
+def proxy_for(part: str, config: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
     """The proxy for a part of the hub (`AAD` authority, `ARM`, `Arc` channel): agent-surface.md section 10. Pure."""
     proxy = config.get("proxy.url") or environment.get("HTTPS_PROXY") or environment.get("https_proxy")
     if not proxy or any(name.lower() == part.lower() for name in config.get("proxy.bypass") or ()):
@@ -102,7 +110,7 @@ class Hub:
         self._config = config
         self._loop = loop
         self._transport = Transport(loop, str(profile["ca_pem"]))
-        self._channel_token: Optional[str] = None
+        self._channel_token: str | None = None
         self._channel_token_ends = 0.0
         self._address = 0
 
@@ -138,8 +146,8 @@ class Hub:
         method: str,
         resource_id: str,
         token: str,
-        body: Optional[dict[str, Any]] = None,
-        more: Optional[dict[str, str]] = None,
+        body: dict[str, Any] | None = None,
+        more: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         url = f"{self.profile['arm']}{quote(resource_id)}?api-version={API_VERSION}"
         answer = await self._exchange("ARM", method, url, token, body, more)
@@ -168,7 +176,7 @@ class Hub:
         return await self._as_machine(identity, "GET", f"/v1/desired/{kind}", None)
 
     async def _as_machine(
-        self, identity: Mapping[str, Any], method: str, path: str, body: Optional[dict[str, Any]]
+        self, identity: Mapping[str, Any], method: str, path: str, body: dict[str, Any] | None
     ) -> dict[str, Any]:
         for attempt in (1, 2):
             token = await self.channel_token(identity)
@@ -211,13 +219,17 @@ class Hub:
         """After a renewal: the next token proves the new credential."""
         self._channel_token = None
 
+    async def ask_clock(self, tenant_id: str) -> None:
+        """Learn the hub's time without a credential. Errors: NetworkFailed."""
+        url = f"{self.profile['authority']}/{tenant_id}/v2.0/.well-known/openid-configuration"
+        answer = await self._transport.request("GET", url, self._fields(None, False), b"", self._proxy("AAD"))
+        self._note_clock(answer.headers)
+
     async def _ask_token(self, identity: Mapping[str, Any]) -> dict[str, Any]:
         url = f"{self.profile['authority']}/{identity['tenantId']}/oauth2/v2.0/token"
         if not self.seen_clock:
             # A clock that is wrong makes an assertion that is never valid: ask the hub's time first.
-            discovery = f"{self.profile['authority']}/{identity['tenantId']}/v2.0/.well-known/openid-configuration"
-            answer = await self._transport.request("GET", discovery, self._fields(None, False), b"", self._proxy("AAD"))
-            self._note_clock(answer.headers)
+            await self.ask_clock(identity["tenantId"])
         signed = await worker.run(
             self._loop,
             "sign-assertion",
@@ -253,8 +265,8 @@ class Hub:
         method: str,
         url: str,
         token: str,
-        body: Optional[dict[str, Any]],
-        more: Optional[dict[str, str]] = None,
+        body: dict[str, Any] | None,
+        more: dict[str, str] | None = None,
     ) -> Answer:
         content = b"" if body is None else json.dumps(body).encode("ascii")
         fields = {**self._fields(token, body is not None), **(more or {})}
@@ -264,11 +276,11 @@ class Hub:
             raise refusal_of(answer)
         return answer
 
-    def _proxy(self, part: str) -> Optional[str]:
+    def _proxy(self, part: str) -> str | None:
         return proxy_for(part, self._config(), os.environ)
 
     @staticmethod
-    def _fields(token: Optional[str], with_body: bool) -> dict[str, str]:
+    def _fields(token: str | None, with_body: bool) -> dict[str, str]:
         fields = {"Accept": "application/json", "User-Agent": f"hawser-agent/{VERSION}"}
         if token is not None:
             fields["Authorization"] = f"Bearer {token}"

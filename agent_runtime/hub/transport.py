@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTPS to the hub for residents: one trusted CA, kept connections, proxy by CONNECT. Nothing of the hub's meaning is here."""
+"""HTTPS to the hub for residents: one trusted CA, kept connections, proxy by CONNECT. Nothing of the hub's meaning
+is here."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import Any, Optional, Union
+from typing import Any, Union
 from urllib.parse import unquote, urlsplit
 
 from agent_runtime import errors
@@ -129,7 +130,8 @@ class Connection:
 
 
 class Transport:
-    """Connections to the origins of one cloud profile. `proxy` (http://[user:password@]host:port) or None for each call."""
+    """Connections to the origins of one cloud profile. `proxy` (http://[user:password@]host:port) or None for each
+    call."""
 
     def __init__(self, loop: Loop, ca_pem: str) -> None:
         self._loop = loop
@@ -139,7 +141,7 @@ class Transport:
             self._context.load_verify_locations(cadata=ca_pem)
         except (ssl.SSLError, ValueError):
             raise errors.CloudNotObtained("the cloud profile's ca_pem holds no certificate") from None
-        self._idle: dict[tuple[str, Optional[str]], Connection] = {}
+        self._idle: dict[tuple[str, str | None], Connection] = {}
 
     async def request(
         self,
@@ -147,7 +149,7 @@ class Transport:
         url: str,
         fields: Mapping[str, str],
         body: bytes = b"",
-        proxy: Optional[str] = None,
+        proxy: str | None = None,
         seconds: float = REQUEST_SECONDS,
     ) -> Answer:
         """A whole exchange. Errors: NetworkFailed. A kept connection that has died meanwhile is replaced once."""
@@ -167,7 +169,7 @@ class Transport:
             raise errors.NetworkFailed(f"{_origin(url)} cannot be reached: {error}") from None
 
     async def begin(
-        self, method: str, url: str, fields: Mapping[str, str], body: bytes = b"", proxy: Optional[str] = None
+        self, method: str, url: str, fields: Mapping[str, str], body: bytes = b"", proxy: str | None = None
     ) -> tuple[Connection, http.Response]:
         """An exchange up to the head of the answer; the body is the caller's. Errors: Broken, NetworkFailed."""
         parts = urlsplit(url)
@@ -190,7 +192,7 @@ class Transport:
             connection.close()
             raise
 
-    def give_back(self, url: str, proxy: Optional[str], connection: Connection) -> None:
+    def give_back(self, url: str, proxy: str | None, connection: Connection) -> None:
         """Keep a connection whose body was read to the end; one for each origin."""
         if not connection.open:
             return
@@ -206,10 +208,10 @@ class Transport:
             connection.close()
         self._idle.clear()
 
-    async def _connect(self, url: str, proxy: Optional[str]) -> Connection:
+    async def _connect(self, url: str, proxy: str | None) -> Connection:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 443
-        plain: Optional[Plain] = None
+        plain: Plain | None = None
         try:
             with Timeout(self._loop, CONNECT_SECONDS):
                 if proxy:
@@ -233,7 +235,7 @@ class Transport:
         return Connection(stream, f"{bracketed(host)}:{port}")
 
     async def _dial(self, host: str, port: int) -> socket.socket:
-        problem: Optional[OSError] = None
+        problem: OSError | None = None
         for family, address in await self._addresses(host, port):
             plain = socket.socket(family, socket.SOCK_STREAM)
             try:
@@ -267,7 +269,7 @@ class Transport:
         return [(family, address) for family, address in found["addresses"]]
 
 
-def _close(plain: Optional[Plain]) -> None:
+def _close(plain: Plain | None) -> None:
     if plain is not None:
         plain.close()
 
@@ -292,7 +294,7 @@ async def _handshake(stream: ssl.SSLSocket) -> None:
             await writable(stream)
 
 
-async def _tunnel(plain: socket.socket, host: str, port: int, user: Optional[str], password: Optional[str]) -> None:
+async def _tunnel(plain: socket.socket, host: str, port: int, user: str | None, password: str | None) -> None:
     fields = {}
     if user is not None:
         pair = f"{unquote(user)}:{unquote(password or '')}".encode()

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The evidence vector: what tells this machine from a copy of it (docs/protocol.md section 6; clone-specialization.md section 2). Pure."""
+"""The evidence vector: what tells this machine from a copy of it (docs/protocol.md section 6;
+clone-specialization.md section 2). Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from typing import Optional
 
 from agent_runtime.platform.base import Signal
 
 
-def vector(tenant_id: str, signals: Iterable[Signal]) -> list[dict[str, Optional[str]]]:
+def vector(tenant_id: str, signals: Iterable[Signal]) -> list[dict[str, str | None]]:
     """The items of the vector: values as HMAC-SHA-256 keyed with the tenant id."""
     key = tenant_id.lower().encode("ascii")
     return [
@@ -26,7 +26,7 @@ def vector(tenant_id: str, signals: Iterable[Signal]) -> list[dict[str, Optional
     ]
 
 
-def digest(items: Iterable[Mapping[str, Optional[str]]]) -> str:
+def digest(items: Iterable[Mapping[str, str | None]]) -> str:
     """SHA-256 over the items without the boot id, sorted by name."""
     kept = sorted((item for item in items if item["name"] != "boot_id"), key=lambda item: str(item["name"]))
     text = "".join(f"{item['name']}={item['status']}:{item['digest'] or ''}\n" for item in kept)

@@ -7,9 +7,9 @@ disconnected → connecting → connected → parked | expired → disconnected;
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from agent_runtime import errors
 
@@ -23,15 +23,17 @@ STEPS = ("key", "put", "enrol", "checkin")
 class Record:
     """What `identity.json` holds (docs/protocol.md section 12).
 
-    `identity`: members of agentconfig.json and `slot`; only in BOUND states. `pending`: `{"step", "requestId", "args", "slot"}` of a
-    connect that is under way or was cut off; `args` never hold a token. `error`: `{"code", "message", "at"}` of the last failure.
+    `identity`: members of agentconfig.json and `slot`; only in BOUND states. `pending`: `{"step", "requestId",
+    "args", "slot"}` of a
+    connect that is under way or was cut off; `args` never hold a token. `error`: `{"code", "message", "at"}` of the
+    last failure.
     """
 
     state: str = "disconnected"
     since: str = ""
-    identity: Optional[Mapping[str, Any]] = None
-    pending: Optional[Mapping[str, Any]] = None
-    error: Optional[Mapping[str, Any]] = None
+    identity: Mapping[str, Any] | None = None
+    pending: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {"v": 1, **dataclasses.asdict(self)}
@@ -75,7 +77,7 @@ def transition(record: Record, event: Event) -> Record:
     | trouble | error or None | any | same |
     | release | - | any but sealed | disconnected |
     """
-    handler = _EVENTS[event.kind]
+    handler: Callable[[Record, Event], Record] = _EVENTS[event.kind]
     after = handler(record, event)
     return after if after.state == record.state else dataclasses.replace(after, since=event.at)
 
@@ -140,7 +142,7 @@ def _renewed(record: Record, event: Event) -> Record:
     return Record("connected", record.since, identity, None, None)
 
 
-def _held(state: str) -> Any:
+def _held(state: str) -> Callable[[Record, Event], Record]:
     def change(record: Record, event: Event) -> Record:
         _in(record, *BOUND)
         return dataclasses.replace(record, state=state, error=event.data["error"])
@@ -165,7 +167,7 @@ def _release(record: Record, event: Event) -> Record:
     return Record("disconnected", record.since)
 
 
-_EVENTS = {
+_EVENTS: dict[str, Callable[[Record, Event], Record]] = {
     "begin": _begin,
     "step": _step,
     "connected": _connected,

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The identity on the disk: `identity.json` decides, `agentconfig.json` and `certs/` follow it (docs/protocol.md section 12).
+"""The identity on the disk: `identity.json` decides, `agentconfig.json` and `certs/` follow it (docs/protocol.md
+section 12).
 
-Order of writes, so that a crash between any two leaves one state: on the way to an identity its key and certificate are on the disk
-before `identity.json` names them; on the way out of it `identity.json` forgets them before they are removed. `settle` at every
-start brings the followers in line with the file.
+Order of writes, so that a crash between any two leaves one state: on the way to an identity its key and certificate
+are on the disk
+before `identity.json` names them; on the way out of it `identity.json` forgets them before they are removed.
+`settle` at every start brings the followers in line with the file.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ class IdentityStore:
             for folder in (self._paths.certs, self._paths.desired, self._paths.outbox):
                 if os.path.isdir(folder):
                     for name in os.listdir(folder):
-                        _erase(os.path.join(folder, name))
+                        erase(os.path.join(folder, name))
 
     def _load(self) -> Record:
         try:
@@ -120,7 +122,9 @@ class IdentityStore:
             slots = [int(name[9:-4]) for name in os.listdir(self._paths.certs) if name.endswith(".crt")]
             slot = max(slots)
             os.stat(key_path(self._paths, slot))
-            if not all(isinstance(public.get(name), str) for name in ("resourceId", "clientId", "tenantId", "vmId", "cloud")):
+            if not all(
+                isinstance(public.get(name), str) for name in ("resourceId", "clientId", "tenantId", "vmId", "cloud")
+            ):
                 raise ValueError("agentconfig.json is not whole")
         except (OSError, ValueError) as error:
             self._log.error(f"AZCM0002: the identity cannot be rebuilt ({error}); the machine is disconnected")
@@ -129,7 +133,7 @@ class IdentityStore:
         return Record("connected", now, {**public, "slot": slot})
 
 
-def _erase(path: str) -> None:
+def erase(path: str) -> None:
     """Overwrite and remove: what held a key must not be found in a free block (best effort on copy-on-write disks)."""
     try:
         descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Signal(NamedTuple):
@@ -11,7 +11,7 @@ class Signal(NamedTuple):
 
     name: str
     status: str
-    value: Optional[str]
+    value: str | None
 
 
 class Machine(Protocol):
@@ -20,7 +20,7 @@ class Machine(Protocol):
     def signals(self) -> list[Signal]:
         """The signals of the evidence vector."""
 
-    def boot_id(self) -> Optional[str]:
+    def boot_id(self) -> str | None:
         """Identifier of this boot."""
 
     def inventory(self, version: str) -> dict[str, Any]:

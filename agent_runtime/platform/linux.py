@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Linux knows of its machine: operating system, hardware, network, and the signals of the evidence vector.
 
-Read from /proc, /sys and /etc without helpers; `root` is put in front of every path (tests). Members are those that ARM shows
-(identity-and-arm-api.md C.5) and the overview's section 'Instance metadata'.
+Read from /proc, /sys and /etc without helpers; `root` is put in front of every path (tests). Members are those that
+ARM shows (identity-and-arm-api.md C.5) and the overview's section 'Instance metadata'.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import os
 import re
 import socket
 import struct
-from typing import Any, Optional
+import sys
+from typing import Any
 
 from agent_runtime.platform.base import Signal
+
+assert sys.platform != "win32"  # noqa: S101 - read by the type checker
 
 DMI = "/sys/class/dmi/id"
 # Copies of what only root may read there, made by root before himds starts (himdsd.service).
@@ -54,7 +57,8 @@ class Linux:
         return Signal(name, "ok", value) if value else Signal(name, "absent", None)
 
     def signals(self) -> list[Signal]:
-        """The signals that this part of the agent reads; vmgenid, cloud instance id and disk id come with golden images."""
+        """The signals that this part of the agent reads; vmgenid, cloud instance id and disk id come with golden
+        images."""
         macs = sorted(row["macAddress"] for row in self._interfaces() if row["macAddress"])
         return [
             self._signal("machine_id", "/etc/machine-id"),
@@ -65,7 +69,7 @@ class Linux:
             Signal("macs", "ok", ",".join(macs)) if macs else Signal("macs", "absent", None),
         ]
 
-    def boot_id(self) -> Optional[str]:
+    def boot_id(self) -> str | None:
         return self._text("/proc/sys/kernel/random/boot_id") or None
 
     def inventory(self, version: str) -> dict[str, Any]:
@@ -102,7 +106,10 @@ class Linux:
             },
             "networkProfile": {"networkInterfaces": self._interfaces()},
             "storageProfile": {"disks": self._disks()},
-            "firmwareProfile": {"serialNumber": serial, "type": "EFI" if os.path.isdir("/sys/firmware/efi") else "BIOS"},
+            "firmwareProfile": {
+                "serialNumber": serial,
+                "type": "EFI" if os.path.isdir("/sys/firmware/efi") else "BIOS",
+            },
             "detectedProperties": {
                 "architecture": kernel.machine,
                 "cloudprovider": "N/A",
@@ -126,7 +133,8 @@ class Linux:
         return any(os.path.exists(self._root + path) for path in paths)
 
     def _fqdn(self, computer: str) -> str:
-        """From /etc/hosts, as `hostname --fqdn` finds it first; a name server is not asked: it may not answer for long."""
+        """From /etc/hosts, as `hostname --fqdn` finds it first; a name server is not asked: it may not answer for
+        long."""
         for line in self._text("/etc/hosts").splitlines():
             names = line.partition("#")[0].split()[1:]
             for name in names:
@@ -205,7 +213,8 @@ def _prefix(family: int, address: str, length: int) -> str:
 
 
 def _addresses() -> dict[str, list[tuple[int, str, int]]]:
-    """Interface name to (family, address, prefix length), asked of the kernel by rtnetlink (rtnetlink(7), RTM_GETADDR)."""
+    """Interface name to (family, address, prefix length), asked of the kernel by rtnetlink (rtnetlink(7),
+    RTM_GETADDR)."""
     found: dict[str, list[tuple[int, str, int]]] = {}
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:

@@ -20,6 +20,14 @@ def is_administrator() -> bool:
         return os.geteuid() == 0
 
 
+def own_user() -> int:
+    """The user whose rights this process has; -1 where users are no numbers."""
+    if sys.platform == "win32":
+        return -1
+    else:  # noqa: RET505
+        return os.geteuid()
+
+
 def caller() -> str:
     """Who runs this, for logs: the user id behind sudo, or the process's; on Windows the account's name."""
     if sys.platform == "win32":
@@ -68,6 +76,60 @@ def alone(folder: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def in_turn(folder: str) -> Iterator[None]:
+    """Holds the lock of a folder, waiting for whoever has it. Errors: OSError."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        handle = os.open(os.path.join(folder, ".lock"), os.O_RDWR | os.O_CREAT)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
+            yield
+        finally:
+            os.close(handle)
+    else:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def group_of(name: str) -> int:
+    """Number of a group; -1 (leave as it is) where there is none, as in a checkout, or where groups are no numbers."""
+    if sys.platform == "win32":
+        return -1
+    else:  # noqa: RET505
+        import grp
+
+        try:
+            return int(grp.getgrnam(name).gr_gid)
+        except KeyError:
+            return -1
+
+
+def give(handle: int, mode: int, group: int) -> None:
+    """Set exactly these rights on an open file, whatever the umask was. On Windows a file has those of its folder."""
+    if sys.platform != "win32":
+        os.fchmod(handle, mode)
+        if group >= 0:
+            os.fchown(handle, -1, group)
+
+
+def sync_folder(folder: str) -> None:
+    """Make renames and removals in a folder survive a power cut. NTFS journals them."""
+    if sys.platform != "win32":
+        handle = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
         finally:
             os.close(handle)
 

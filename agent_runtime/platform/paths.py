@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where everything of the agent lies: one table for each operating system.
 
-Sources: agent-overview 'Linux agent installation details' and 'Windows agent installation details'; docs/protocol.md section 12.
+Sources: agent-overview 'Linux agent installation details' and 'Windows agent installation details'; docs/protocol.md
+section 12.
 """
 
 from __future__ import annotations
@@ -125,5 +126,6 @@ def windows(program_files: str, program_data: str) -> Paths:
 def here(root: str = "") -> Paths:
     """The table of this operating system."""
     if sys.platform == "win32":
-        return windows(os.environ["ProgramFiles"], os.environ["ProgramData"])
-    return linux(root)
+        return windows(os.environ["PROGRAMFILES"], os.environ["PROGRAMDATA"])
+    else:  # noqa: RET505 - mypy judges each system's branch by itself
+        return linux(root)

@@ -126,7 +126,7 @@ class Resident:
                     self._stream.close()
                 self._stream = None
                 self._sent.clear()
-            await sleep(pause * random.uniform(1.0, 1.2))  # noqa: S311
+            await sleep(pause * random.uniform(1.0, 1.2))
             pause = min(pause * 2, RECONNECT_MOST)
 
     async def _greet(self, stream: ipc.Stream, csr: str | None) -> None:

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP/1.1 of the residents, both ways: requests of the local endpoint are parsed, answers of the hub are read.
 
-Strict where a lenient reading is an attack (two lengths, two hosts, folded lines, bad chunks), limited everywhere, and no more:
-one request a connection at the server, no trailers kept, no upgrade. Pure: bytes in, values out. RFC 9112.
+Strict where a lenient reading is an attack (two lengths, two hosts, folded lines, bad chunks), limited everywhere,
+and no more: one request a connection at the server, no trailers kept, no upgrade. Pure: bytes in, values out. RFC 9112.
 """
 
 from __future__ import annotations
-
-from typing import Optional
 
 HEAD_LIMIT = 16 * 1024
 FIELDS_LIMIT = 64
@@ -79,7 +77,7 @@ def _fields(lines: list[bytes]) -> dict[str, str]:
     return headers
 
 
-def _split_head(data: bytes) -> Optional[tuple[list[bytes], int]]:
+def _split_head(data: bytes) -> tuple[list[bytes], int] | None:
     end = data.find(b"\r\n\r\n")
     if end < 0:
         if len(data) > HEAD_LIMIT:
@@ -90,7 +88,7 @@ def _split_head(data: bytes) -> Optional[tuple[list[bytes], int]]:
     return data[:end].split(b"\r\n"), end + 4
 
 
-def parse_request(data: bytes) -> Optional[Request]:
+def parse_request(data: bytes) -> Request | None:
     """The request that `data` begins with, None while its head is not complete. Errors: HttpError.
 
     A body is not read: no request of the local endpoint has one, and one connection carries one request.
@@ -115,15 +113,21 @@ def parse_request(data: bytes) -> Optional[Request]:
     return Request(method.decode("ascii"), target.decode("ascii"), headers)
 
 
-def parse_response(data: bytes) -> Optional[tuple[Response, int]]:
-    """The answer that `data` begins with and the length of its head; None while the head is not complete. Errors: HttpError."""
+def parse_response(data: bytes) -> tuple[Response, int] | None:
+    """The answer that `data` begins with and the length of its head; None while the head is not complete. Errors:
+    HttpError."""
     head = _split_head(data)
     if head is None:
         return None
     lines, length = head
     version, _, rest = lines[0].partition(b" ")
     code = rest[:3]
-    if version not in (b"HTTP/1.1", b"HTTP/1.0") or not code.isdigit() or len(code) != 3 or rest[3:4] not in (b"", b" "):
+    if (
+        version not in (b"HTTP/1.1", b"HTTP/1.0")
+        or not code.isdigit()
+        or len(code) != 3
+        or rest[3:4] not in (b"", b" ")
+    ):
         raise HttpError(400, "the status line is malformed")
     return Response(int(code), _fields(lines[1:])), length
 
@@ -213,7 +217,7 @@ class BodyReader:
                     raise HttpError(400, "the answer is longer than announced")
         return b"".join(out)
 
-    def _line(self) -> Optional[bytes]:
+    def _line(self) -> bytes | None:
         end = self._buffer.find(b"\r\n")
         if end < 0:
             if len(self._buffer) > 4096:
@@ -228,7 +232,8 @@ class BodyReader:
 def response_bytes(status: int, body: bytes, fields: str = "", content_type: str = "application/json") -> bytes:
     """A whole answer after which the connection is closed. `fields`: further header lines, each ended by CRLF."""
     return (
-        f"HTTP/1.1 {status} {REASONS.get(status, 'Answer')}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        f"HTTP/1.1 {status} {REASONS.get(status, 'Answer')}\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n"
         f"{fields}Cache-Control: no-store\r\nConnection: close\r\n\r\n"
     ).encode("latin-1") + body
 

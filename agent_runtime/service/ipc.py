@@ -8,18 +8,22 @@ import json
 import os
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Optional
+from typing import Any
 
 from agent_runtime import errors
+from agent_runtime.platform import local
 from agent_runtime.service.log import Log
-from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, writable
+from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, sleep, writable
 
 FRAME_LIMIT = 1024 * 1024
 CONNECTIONS = 64
 CONNECTIONS_PER_USER = 8
 REQUEST_SECONDS = 10.0
+ACCEPT_PAUSE = 5.0
 PUBLIC = frozenset({"status"})
+HIMDS_LOG = "himds.log"
 
 Progress = Callable[[int, str], None]
 
@@ -34,8 +38,9 @@ class Stream:
         self.closed = False
         self._buffer = b""
         self._out: list[bytes] = []
+        self._draining = False
 
-    async def receive(self) -> Optional[dict[str, Any]]:
+    async def receive(self) -> dict[str, Any] | None:
         """The next frame; None when the peer has closed. Errors: ValueError for what is no frame."""
         while True:
             if len(self._buffer) >= 4:
@@ -62,13 +67,21 @@ class Stream:
                 return None
             self._buffer += block
 
-    async def send(self, message: dict[str, Any]) -> None:
-        """Send a frame; concurrent senders take turns. Errors: OSError when the peer is gone."""
+    def queue(self, message: dict[str, Any]) -> None:
+        """Put a frame behind those that wait; `drain` or the next `send` takes it along."""
         body = json.dumps(message).encode("ascii")
-        frame = struct.pack(">I", len(body)) + body
-        self._out.append(frame)
-        if len(self._out) > 1:
-            return  # who sends now takes it along
+        self._out.append(struct.pack(">I", len(body)) + body)
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Send a frame; frames of concurrent senders keep their order. Errors: OSError when the peer is gone."""
+        self.queue(message)
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Send what waits, unless somebody does already. Errors: OSError when the peer is gone."""
+        if self._draining:
+            return
+        self._draining = True
         try:
             while self._out:
                 view = memoryview(self._out[0])
@@ -81,6 +94,8 @@ class Stream:
         except BaseException:
             self._out.clear()
             raise
+        finally:
+            self._draining = False
 
     def close(self) -> None:
         if not self.closed:
@@ -108,27 +123,34 @@ class Server:
 
     async def serve(self) -> None:
         """Accept until cancelled."""
+        if sys.platform == "win32":
+            raise errors.NotSupported("this release has no services on Windows")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(self._path)
-            os.chmod(self._path, 0o666)  # who may do what is decided by peer credentials
+            os.chmod(self._path, 0o666)  # noqa: S103 - who may do what is decided by peer credentials
             listener.listen(64)
             listener.setblocking(False)
             while True:
                 await readable(listener)
-                with contextlib.suppress(BlockingIOError, ConnectionError):
+                try:
                     self._admit(listener.accept()[0])
+                except (BlockingIOError, ConnectionError):
+                    continue
+                except OSError as problem:  # no descriptors left: those that are open end in time
+                    self._log.error(f"the local socket cannot accept: {problem.strerror}")
+                    await sleep(ACCEPT_PAUSE)
         finally:
             listener.close()
             for stream in list(self._streams):
                 stream.close()
 
     def _admit(self, connection: socket.socket) -> None:
-        _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        uid = peer(connection)
         others = sum(1 for stream in self._streams if stream.uid == uid)
-        if uid not in (0, os.geteuid()) and (others >= CONNECTIONS_PER_USER or len(self._streams) >= CONNECTIONS):
+        if uid not in (0, local.own_user()) and (others >= CONNECTIONS_PER_USER or len(self._streams) >= CONNECTIONS):
             connection.close()
             return
         stream = Stream(connection, uid)
@@ -163,25 +185,37 @@ class Server:
 
         def progress(percent: int, step: str) -> None:
             report = {"v": 1, "id": number, "progress": {"percent": percent, "step": step}}
-            self._loop.spawn(_quietly(stream.send(report)), "progress")
+            stream.queue(report)  # at once, so that it never comes after the answer
+            self._loop.spawn(_quietly(stream.drain()), "progress")
 
         try:
             handler = self._permitted(stream, request)
             arguments = request.get("args")
-            result = await handler(stream, arguments if isinstance(arguments, dict) else {}, progress)
-            await stream.send({"v": 1, "id": number, "ok": True, "result": result})
+            answer = {
+                "ok": True,
+                "result": await handler(stream, arguments if isinstance(arguments, dict) else {}, progress),
+            }
         except errors.AgentError as error:
-            await stream.send({"v": 1, "id": number, "ok": False, "error": error.as_dict()})
+            answer = {"ok": False, "error": error.as_dict()}
+        except Exception as problem:  # noqa: BLE001 - whoever asked gets an answer, whatever happened
+            self._log.error(f"AZCM0002: {request.get('verb')}: {type(problem).__name__}: {problem}")
+            why = problem.strerror if isinstance(problem, OSError) and problem.strerror else type(problem).__name__
+            failed = errors.InternalError(f"himds failed: {why}", f"Look into {HIMDS_LOG}, then run the command again")
+            answer = {"ok": False, "error": failed.as_dict()}
+        await stream.send({"v": 1, "id": number, **answer})
 
     def _permitted(self, stream: Stream, request: dict[str, Any]) -> Handler:
         if request.get("v") != 1:
-            raise errors.ParameterInvalid("this himds speaks version 1 of the local socket", "Use the CLI of its package")
+            raise errors.ParameterInvalid(
+                "this himds speaks version 1 of the local socket", "Use the CLI of its package"
+            )
         verb = request.get("verb")
         handler = self._handlers.get(verb) if isinstance(verb, str) else None
         if handler is None:
             raise errors.ParameterInvalid(f"himds knows no verb {str(verb)[:40]!r}", "Use the CLI of its package")
-        # A himds that a test runs as another user obeys that user; an installed one runs as himds, whom nobody logs in as.
-        if verb not in PUBLIC and stream.uid not in (0, os.geteuid()):
+        # A himds that a test runs as another user obeys that user; an installed one runs as himds, whom nobody logs
+        # in as.
+        if verb not in PUBLIC and stream.uid not in (0, local.own_user()):
             self._log.warning(f"uid {stream.uid} asked for {verb} and was refused")
             raise errors.NotPrivileged(f"only root may ask himds for {verb}", "Run the command as root")
         return handler
@@ -192,8 +226,17 @@ async def _quietly(sending: Awaitable[None]) -> None:
         await sending
 
 
+def peer(connection: socket.socket) -> int:
+    """The user at the other end, told by the kernel."""
+    if sys.platform == "win32":
+        raise errors.NotSupported("this release has no services on Windows")
+    return int(struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+
+
 async def connect(path: str) -> Stream:
     """A stream to the server at `path`. Errors: OSError."""
+    if sys.platform == "win32":
+        raise errors.NotSupported("this release has no services on Windows")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(path)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log files of the agent: logfmt lines `time level msg`, rotated by size, old ones compressed (agent-surface.md section 4).
+"""Log files of the agent: logfmt lines `time level msg`, rotated by size, old ones compressed (agent-surface.md
+section 4).
 
-Line breaks are escaped, so that nothing a peer sends can forge a line. Nobody passes secrets in; `Log` does not look for them.
+Line breaks are escaped, so that nothing a peer sends can forge a line. Nobody passes secrets in; `Log` does not look
+for them.
 """
 
 from __future__ import annotations
@@ -9,12 +11,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Optional
 
 SIZE_LIMIT = 5 * 1024 * 1024
 KEEP = 5
 MESSAGE_LIMIT = 8 * 1024
-_ESCAPES = {ord("\\"): "\\\\", ord('"'): '\\"', **{number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}}
+_ESCAPES = {
+    ord("\\"): "\\\\",
+    ord('"'): '\\"',
+    **{number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))},
+}
 _ESCAPES.update({10: "\\n", 13: "\\r", 9: "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"})
 
 
@@ -30,7 +35,7 @@ class Log:
     def __init__(self, path: str, mode: int = 0o640) -> None:
         self._path = path
         self._mode = mode
-        self._descriptor: Optional[int] = None
+        self._descriptor: int | None = None
         self._complained = False
 
     def info(self, message: str) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small loop on `selectors` that drives coroutines. No threads, no polling: it sleeps until a socket, a timer or a signal.
+"""A small loop on `selectors` that drives coroutines. No threads, no polling: it sleeps until a socket, a timer or a
+signal.
 
-`async def` functions await the primitives below (`readable`, `writable`, `sleep`, `Event.wait`); `Loop.spawn` runs them side
-by side, `Timeout` bounds them, `Task.cancel` ends them at their next wait. One loop a process.
+`async def` functions await the primitives below (`readable`, `writable`, `sleep`, `Event.wait`); `Loop.spawn` runs
+them side by side, `Timeout` bounds them, `Task.cancel` ends them at their next wait. One loop a process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import itertools
 import os
 import selectors
 import signal
+import sys
 import time
 import types
 from collections import deque
@@ -37,7 +39,7 @@ class Timer:
 
     def __init__(self, when: float, call: Callable[[], None]) -> None:
         self.when = when
-        self.call: Optional[Callable[[], None]] = call
+        self.call: Callable[[], None] | None = call
 
     def cancel(self) -> None:
         self.call = None
@@ -50,13 +52,13 @@ class Task:
         self.name = name
         self.done = False
         self.result: Any = None
-        self.error: Optional[BaseException] = None
+        self.error: BaseException | None = None
         self.finished = Event()
         self._loop = loop
         self._coroutine = coroutine
-        self._undo: Optional[Callable[[], None]] = None
+        self._undo: Callable[[], None] | None = None
         self._generation = 0
-        self._pending: Optional[BaseException] = None
+        self._pending: BaseException | None = None
 
     def cancel(self) -> None:
         """End the task at its next wait, or at once where it waits now."""
@@ -74,7 +76,7 @@ class Task:
         self._generation += 1
         self._loop.soon(lambda: self.step(error))
 
-    def step(self, error: Optional[BaseException] = None) -> None:
+    def step(self, error: BaseException | None = None) -> None:
         """Run until the next wait."""
         if self.done:
             return
@@ -100,17 +102,17 @@ class Task:
         self._generation += 1
         mine = self._generation
 
-        def resume(problem: Optional[BaseException] = None) -> None:
+        def resume(problem: BaseException | None = None) -> None:
             if mine == self._generation and not self.done:
                 self._generation += 1
                 self.step(problem)
 
         try:
             self._undo = wait(self._loop, resume)
-        except Exception as problem:  # a wait that cannot begin is the task's error, not the loop's
+        except Exception as problem:  # noqa: BLE001 - a wait that cannot begin is the task's error, not the loop's
             self._loop.soon(lambda problem=problem: resume(problem))  # type: ignore[misc]
 
-    def _finish(self, result: Any, error: Optional[BaseException]) -> None:
+    def _finish(self, result: Any, error: BaseException | None) -> None:
         self.done, self.result = True, result
         self._undo = None
         if error is not None and not isinstance(error, Cancelled):
@@ -140,9 +142,9 @@ class Loop:
 
     def __init__(self, report: Callable[[str, BaseException], None]) -> None:
         self.report = report
-        self.current: Optional[Task] = None
+        self.current: Task | None = None
         self.tasks: set[Task] = set()
-        self.failure: Optional[BaseException] = None
+        self.failure: BaseException | None = None
         self._selector = selectors.DefaultSelector()
         self._waiting: dict[int, dict[int, Callable[[], None]]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
@@ -213,7 +215,8 @@ class Loop:
         """Turn until `stop`; then cancel what still runs and turn until it has ended (5 s at most)."""
         reader, writer = os.pipe()
         for end in (reader, writer):
-            os.set_blocking(end, False)
+            if sys.platform != "win32":
+                os.set_blocking(end, False)
         before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         undo = self.watch(reader, selectors.EVENT_READ, lambda: self._deliver(reader))
         try:
@@ -237,12 +240,12 @@ class Loop:
             if number in self._signals:
                 self._signals[number]()
 
-    def _turn(self, until: Optional[float]) -> None:
+    def _turn(self, until: float | None) -> None:
         timers = self._timers
         while timers and timers[0][2].call is None:
             heapq.heappop(timers)
         if self._ready:
-            timeout: Optional[float] = 0
+            timeout: float | None = 0
         else:
             when = timers[0][0] if timers else until
             if until is not None and when is not None:
@@ -337,14 +340,13 @@ class Timeout:
         self._loop = loop
         self._seconds = seconds
         self._expired = TimeoutExpired(f"{seconds:g} s have passed")
-        self._timer: Optional[Timer] = None
+        self._timer: Timer | None = None
 
-    def __enter__(self) -> Timeout:
+    def __enter__(self) -> None:
         task = self._loop.current
         if task is None:
             raise RuntimeError("a Timeout belongs into a task")
         self._timer = self._loop.later(self._seconds, lambda: task.interrupt(self._expired))
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:

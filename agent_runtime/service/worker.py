@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Short-lived workers: what needs more than the standard library runs in a process of its own and ends.
 
-JSON on its standard input, one JSON object on its standard output. It inherits no other descriptor, gets no environment of
-ours, and is killed at its deadline.
+JSON on its standard input, one JSON object on its standard output. It inherits no other descriptor, gets no
+environment of ours, and is killed at its deadline.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ OUTPUT_LIMIT = 4 * 1024 * 1024
 
 
 async def run(loop: Loop, verb: str, arguments: dict[str, Any], seconds: float = 60.0) -> dict[str, Any]:
-    """The answer of the worker's `verb`. Errors: the AgentError it answers; InternalError when it fails or takes too long."""
+    """The answer of the worker's `verb`. Errors: the AgentError it answers; InternalError when it fails or takes too
+    long."""
+    if sys.platform == "win32":
+        raise errors.NotSupported("this release has no services on Windows")
     to_worker, ours = os.pipe()
     theirs, from_worker = os.pipe()
     try:
-        pid = os.posix_spawn(
+        pid = os.posix_spawn(  # noqa: ASYNC221 - it returns when the worker has begun
             sys.executable or "/usr/bin/python3",
             ["python3", "-I", PROGRAM, verb],
             {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
@@ -51,14 +54,15 @@ async def run(loop: Loop, verb: str, arguments: dict[str, Any], seconds: float =
         # Either it has closed its output and is ending, or it must.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        os.waitpid(pid, 0)  # noqa: ASYNC222 - it has been killed
     return _answer(verb, output)
 
 
 async def _talk(ours: int, theirs: int, content: bytes) -> bytes:
     try:
-        os.set_blocking(ours, False)
-        os.set_blocking(theirs, False)
+        if sys.platform != "win32":
+            os.set_blocking(ours, False)
+            os.set_blocking(theirs, False)
         view = memoryview(content)
         try:
             while view:

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or absent: written beside their place, synced, renamed; read without following links.
-
-"""
+"""Files that are whole or absent: written beside their place, synced, renamed; read without following links."""
 
 from __future__ import annotations
 
@@ -9,6 +7,8 @@ import json
 import os
 import stat
 from typing import Any
+
+from agent_runtime.platform import local
 
 READ_LIMIT = 4 * 1024 * 1024
 
@@ -24,10 +24,7 @@ def write_bytes(path: str, content: bytes, mode: int = 0o600, durable: bool = Tr
             view = memoryview(content)
             while view:
                 view = view[os.write(descriptor, view) :]
-            if os.name == "posix":
-                os.fchmod(descriptor, mode)  # the umask may have narrowed it
-                if group >= 0:
-                    os.fchown(descriptor, -1, group)
+            local.give(descriptor, mode, group)
             if durable:
                 os.fsync(descriptor)
         finally:
@@ -37,7 +34,7 @@ def write_bytes(path: str, content: bytes, mode: int = 0o600, durable: bool = Tr
         unlink(temporary)
         raise
     if durable:
-        sync_folder(folder)
+        local.sync_folder(folder)
 
 
 def write_json(path: str, value: Any, mode: int = 0o600, durable: bool = True, group: int = -1) -> None:
@@ -47,7 +44,8 @@ def write_json(path: str, value: Any, mode: int = 0o600, durable: bool = True, g
 
 
 def read_bytes(path: str, limit: int = READ_LIMIT) -> bytes:
-    """Content of a regular file that is no link. Errors: OSError; ValueError when it is longer than `limit` or no file."""
+    """Content of a regular file that is no link. Errors: OSError; ValueError when it is longer than `limit` or no
+    file."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -76,14 +74,3 @@ def unlink(path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def sync_folder(folder: str) -> None:
-    """Make renames and removals in a folder survive a power cut."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

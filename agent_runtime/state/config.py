@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Config properties: one table, pure functions over it, and `localconfig.json`.
 
-Source: agent-surface.md sections 6 and 15. The file holds only what differs from the defaults (docs/protocol.md section 12).
-Values in memory and in the file: bool, int, str, or a list of str; None never.
+Source: agent-surface.md sections 6 and 15. The file holds only what differs from the defaults (docs/protocol.md
+section 12). Values in memory and in the file: bool, int, str, or a list of str; None never.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Union
 
 from agent_runtime import errors
+from agent_runtime.platform import local
 from agent_runtime.platform.paths import Paths
 from agent_runtime.state import atomic
 
@@ -25,7 +25,8 @@ TEXT_LIMIT = 2048
 
 @dataclass(frozen=True)
 class Property:
-    """One row. `kind`: bool, percent, choice, url, words (list out of `allowed`), types (list of Publisher/Type), ports."""
+    """One row. `kind`: bool, percent, choice, url, words (list out of `allowed`), types (list of Publisher/Type),
+    ports."""
 
     name: str
     kind: str
@@ -95,9 +96,7 @@ PROPERTIES = _table(
         "Microsoft.CPlat.Core/RunCommandHandlerLinux",
     ),
     Property("extensions.enabled", "bool", True, "Whether the extension service manages extensions", "false"),
-    Property(
-        "extensions.agent.cpulimit", "percent", 5, "Processor limit of the extension service in percent", "80"
-    ),
+    Property("extensions.agent.cpulimit", "percent", 5, "Processor limit of the extension service in percent", "80"),
     Property("guestconfiguration.enabled", "bool", True, "Whether the policy service evaluates policies", "false"),
     Property(
         "guestconfiguration.agent.cpulimit", "percent", 5, "Processor limit of the policy service in percent", "10"
@@ -111,7 +110,8 @@ PROPERTIES = _table(
         ("full", "monitor"),
     ),
 )
-# What 'config.mode monitor' puts in force, over the machine's own values (agent-surface.md section 15; the list is ours).
+# What 'config.mode monitor' puts in force, over the machine's own values (agent-surface.md section 15; the list is
+# ours).
 MONITOR: dict[str, Value] = {
     "extensions.allowlist": [
         "Microsoft.Azure.Monitor/AzureMonitorLinuxAgent",
@@ -228,8 +228,8 @@ def _entry(row: Property, text: str) -> str:
     raise _refused(row, text, f"an entry is one of {', '.join(row.allowed)}")
 
 
-def same(row: Property, one: Value, other: Value) -> bool:
-    """Whether two values mean the same: lists without order and case, text without case where it is a choice."""
+def same(one: Value, other: Value) -> bool:
+    """Whether two values mean the same: lists without order and case."""
     if isinstance(one, list) and isinstance(other, list):
         return sorted(item.lower() for item in one) == sorted(item.lower() for item in other)
     return one == other
@@ -237,7 +237,9 @@ def same(row: Property, one: Value, other: Value) -> bool:
 
 def defaults() -> dict[str, Value]:
     """Every property with its default."""
-    return {name: (list(row.default) if isinstance(row.default, list) else row.default) for name, row in PROPERTIES.items()}
+    return {
+        name: (list(row.default) if isinstance(row.default, list) else row.default) for name, row in PROPERTIES.items()
+    }
 
 
 def effective(local: Mapping[str, Value]) -> dict[str, Value]:
@@ -248,13 +250,13 @@ def effective(local: Mapping[str, Value]) -> dict[str, Value]:
     return merged
 
 
-def changed(local: Mapping[str, Value], changes: Mapping[str, Optional[Value]]) -> dict[str, Value]:
+def changed(local: Mapping[str, Value], changes: Mapping[str, Value | None]) -> dict[str, Value]:
     """The new own values; None clears, a default is not kept. Errors: AZCM0023, AZCM0027 for lists in monitor mode."""
     result = dict(local)
     mode = changes.get("config.mode", local.get("config.mode", "full")) or "full"
     for name, value in changes.items():
         row = find(name)
-        if value is None or same(row, value, row.default):
+        if value is None or same(value, row.default):
             result.pop(row.name, None)
         else:
             result[row.name] = value
@@ -297,37 +299,21 @@ def load(paths: Paths) -> dict[str, Value]:
         raise errors.ConfigNotObtained(f"{paths.localconfig} holds a wrong value: {error.message}") from None
 
 
-def update(paths: Paths, changes: Mapping[str, Optional[Value]]) -> bool:
+def update(paths: Paths, changes: Mapping[str, Value | None]) -> bool:
     """Write changes under a lock; whether anything changed. Errors: AZCM0023, AZCM0027, AZCM0069, AZCM0070."""
-    import fcntl
-
     try:
-        folder = os.open(paths.state, os.O_RDONLY | os.O_DIRECTORY)
+        with local.in_turn(paths.state):
+            return _update(paths, changes)
     except OSError as error:
-        raise errors.ConfigNotUpdated(f"{paths.state} cannot be opened: {_why(error)}") from None
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        before = load(paths)
-        after = changed(before, changes)
-        if after == before:
-            return False
-        try:
-            atomic.write_json(paths.localconfig, after, mode=0o640, group=_himds_group())
-        except OSError as error:
-            raise errors.ConfigNotUpdated(f"{paths.localconfig} cannot be written: {_why(error)}") from None
-        return True
-    finally:
-        os.close(folder)
+        raise errors.ConfigNotUpdated(f"{paths.localconfig} cannot be written: {_why(error)}") from None
 
 
-def _himds_group() -> int:
-    """The group that may read the file; -1 (unchanged) where there is none, as in a checkout."""
-    import grp
-
-    try:
-        return grp.getgrnam("himds").gr_gid
-    except KeyError:
-        return -1
+def _update(paths: Paths, changes: Mapping[str, Value | None]) -> bool:
+    before = load(paths)
+    after = changed(before, changes)
+    if after != before:
+        atomic.write_json(paths.localconfig, after, mode=0o640, group=local.group_of("himds"))
+    return after != before
 
 
 def _why(error: BaseException) -> str:

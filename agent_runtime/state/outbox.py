@@ -38,11 +38,11 @@ class Outbox:
             atomic.unlink(os.path.join(self._folder, name))
         return number
 
-    def batch(self) -> list[dict[str, Any]]:
-        """The reports to send next, within the protocol's limits. What cannot be read is removed."""
+    def batch(self, limit: int = REPORTS) -> list[dict[str, Any]]:
+        """The `limit` reports to send next at most, within the protocol's limits. What cannot be read is removed."""
         found: list[dict[str, Any]] = []
         size = 0
-        for name in self._names()[:REPORTS]:
+        for name in self._names()[:limit]:
             path = os.path.join(self._folder, name)
             try:
                 report = atomic.read_json(path)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker: `python3 -I …/agent_runtime/workers/__main__.py VERB`, JSON in, one JSON object out. See service/worker.py."""
+"""A worker: `python3 -I …/agent_runtime/workers/__main__.py VERB`, JSON in, one JSON object out. See
+service/worker.py."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys, signing requests and assertions of the machine (docs/protocol.md section 3). Runs in a worker: cryptography 36 or newer."""
+"""Keys, signing requests and assertions of the machine (docs/protocol.md section 3). Runs in a worker: cryptography
+36 or newer."""
 
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import hashlib
 from typing import Any
 
@@ -34,7 +35,8 @@ def _load(path: str) -> rsa.RSAPrivateKey:
 
 
 def make_key(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`{"path", "name"}` → `{"csr", "clientPublicKey"}`. A key that is there already is used again: an interrupted connect goes on.
+    """`{"path", "name"}` → `{"csr", "clientPublicKey"}`. A key that is there already is used again: an interrupted
+    connect goes on.
 
     `name` becomes the request's common name; the hub decides what the certificate says.
     """
@@ -52,9 +54,7 @@ def make_key(arguments: dict[str, Any]) -> dict[str, Any]:
             raise errors.KeyNotGenerated(f"the key cannot be kept at {path}: {error.strerror}") from None
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, arguments["name"][:64])])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    public = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return {
         "csr": request.public_bytes(serialization.Encoding.PEM).decode("ascii"),
         "clientPublicKey": base64.b64encode(public).decode("ascii"),
@@ -88,11 +88,12 @@ def sign_assertion(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_certificate(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`{"certificate"}` (path) → `{"thumbprint", "notBefore", "notAfter"}`; thumbprint is SHA-1 in hex as tools show it, times Unix."""
+    """`{"certificate"}` (path) → `{"thumbprint", "notBefore", "notAfter"}`; thumbprint is SHA-1 in hex as tools show
+    it, times Unix."""
     certificate = _certificate(arguments["certificate"])
 
-    def unix(moment: datetime.datetime) -> int:
-        return int(moment.replace(tzinfo=datetime.timezone.utc).timestamp())
+    def unix(moment: dt.datetime) -> int:
+        return int(moment.replace(tzinfo=dt.timezone.utc).timestamp())
 
     sha1 = hashlib.sha1(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()  # noqa: S324 - a name, no proof
     return {

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Host names to addresses. The system's resolver blocks for seconds when a server is silent: a worker may, a resident may not."""
+"""Host names to addresses. The system's resolver blocks for seconds when a server is silent: a worker may, a
+resident may not."""
 
 from __future__ import annotations
 

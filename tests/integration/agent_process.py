@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""himds and azcmagent as real processes on a machine below a temporary folder, for tests against a real hub on loopback."""
+"""himds and azcmagent as real processes on a machine below a temporary folder, for tests against a real hub on
+loopback."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""himds against a real hub: connect, heartbeat, tokens, tags, disconnect; and everything that may go wrong on the way."""
+"""himds against a real hub: connect, heartbeat, tokens, tags, disconnect; and everything that may go wrong on the
+way."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -65,13 +67,13 @@ def arm(hub: HubProcess, token: str, method: str, name: str, **body: Any) -> req
     return hub.session().request(method, machine_url(hub, name), params=API, headers=headers, timeout=30, **body)
 
 
-def eventually(check: Callable[[], Any], seconds: float = 10) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 10, pause: float = 0.05) -> Any:
     ends = time.monotonic() + seconds
     while True:
         found = check()
         if found or time.monotonic() > ends:
             return found
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def test_a_connected_machine_is_whole_on_both_sides(
@@ -131,7 +133,12 @@ def test_challenges_are_single_use_and_each_caller_s_own(connected: Agent) -> No
         (f"{TOKEN}?resource=x", {}, 400, "Supported are 2019-11-01 2020-06-01"),
         (f"{TOKEN}?api-version=2018-02-01&resource=x", {}, 400, "Supported are"),
         (f"{TOKEN}?api-version=2020-06-01", {}, 400, "resource is missing"),
-        (f"{TOKEN}?api-version=2020-06-01&resource=x&client_id=00000000-0000-0000-0000-000000000000", {}, 400, "No identity"),
+        (
+            f"{TOKEN}?api-version=2020-06-01&resource=x&client_id=00000000-0000-0000-0000-000000000000",
+            {},
+            400,
+            "No identity",
+        ),
         (f"{TOKEN}?api-version=2020-06-01&resource=x", {"X_Forwarded_For": "1.2.3.4"}, 403, "forwarded"),
         (f"{TOKEN}?api-version=2020-06-01&resource=x", {"Host": "evil.example:1"}, 403, "this machine"),
         (f"{TOKEN}?api-version=2020-06-01&resource=x", {"Origin": "https://evil.example"}, 403, "this machine"),
@@ -192,7 +199,11 @@ def test_instance_metadata_has_the_members_that_consumers_read(connected_once: A
     compute = answer.json()["compute"]
     shown = connected_once.show()
     assert compute["resourceId"] == shown["resourceId"]
-    assert (compute["osType"], compute["location"], compute["subscriptionId"]) == ("linux", "local", shown["subscriptionId"])
+    assert (compute["osType"], compute["location"], compute["subscriptionId"]) == (
+        "linux",
+        "local",
+        shown["subscriptionId"],
+    )
     assert '"resourceId":"/subscriptions/' in answer.text
     assert connected_once.get("/metadata/instance/compute?api-version=2019-11-01").json() == compute
 
@@ -223,10 +234,16 @@ def test_disconnect_leaves_nothing_on_either_side(
     assert connected.run("disconnect", "--access-token", token).returncode == 0
 
 
-def test_disconnect_locally_needs_no_hub(connected: Agent, hub: HubProcess, token: str, request: pytest.FixtureRequest) -> None:
+def test_disconnect_locally_needs_no_hub(
+    connected: Agent, hub: HubProcess, token: str, request: pytest.FixtureRequest
+) -> None:
     assert connected.run("disconnect", "--force-local-only").returncode == 0
     assert connected.files() == {"clouds/demo.json", "state/identity.json"}
     assert arm(hub, token, "GET", machine_name(request)).status_code == 200
+
+
+def holds(path: Path, text: str) -> bool:
+    return path.exists() and text in path.read_text()
 
 
 def failed(done: Any, code: int) -> str:
@@ -293,11 +310,12 @@ def test_a_connect_that_is_killed_goes_on_with_the_same_machine(
 
     agent.add_cloud(hub)
     name = machine_name(request)
+    identity = agent.state / "state/identity.json"
     for step in ("put", "enrol", "checkin"):
-        identity = agent.state / "state/identity.json"
         thread = threading.Thread(target=agent.connect, args=(hub, token, name))
         thread.start()
-        assert eventually(lambda step=step: identity.exists() and f'"step": "{step}"' in identity.read_text(), 20)
+        mark = f'"step": "{step}"'
+        assert eventually(partial(holds, identity, mark), 20, 0.0005)
         agent.stop(signal.SIGKILL)
         thread.join(30)
         agent.start()
@@ -350,7 +368,9 @@ def test_a_hub_that_restarts_and_one_that_stays_away(tmp_path: Path) -> None:
         time.sleep(1.1)
         eventually(lambda: agent.show()["lastHeartbeat"] > heartbeat, 30)
         assert agent.token(quote("https://vault.azure.net")).status_code == 200
-        status = hub.session().get(machine_url(hub, "steady"), params=API, headers={"Authorization": f"Bearer {token}"}, timeout=9)
+        status = hub.session().get(
+            machine_url(hub, "steady"), params=API, headers={"Authorization": f"Bearer {token}"}, timeout=9
+        )
         assert status.json()["properties"]["status"] == "Connected"
     finally:
         agent.stop()
@@ -388,6 +408,30 @@ def test_an_expired_certificate_ends_the_identity(connected: Agent) -> None:
     assert shown["identityState"] == "expired"
     refused = connected.token(quote(ARM))
     assert (refused.status_code, refused.json()["error"]) == (400, "identity_expired")
+
+
+def test_an_identity_that_expired_by_a_wrong_clock_only_goes_on(connected: Agent) -> None:
+    connected.stop()
+    path = connected.state / "state/identity.json"
+    record = json.loads(path.read_text())
+    record["state"] = "expired"
+    path.write_text(json.dumps(record))
+    connected.start()
+    assert eventually(lambda: connected.show()["identityState"] == "connected")
+    assert connected.token(quote(ARM)).status_code == 200
+
+
+def test_a_report_that_the_hub_never_takes_does_not_hold_up_the_others(connected: Agent) -> None:
+    outbox = connected.state / "state/outbox"
+    assert eventually(lambda: not list(outbox.glob("*.json")))
+    connected.stop()
+    for number, kind in ((1, "nonsense"), (2, "inventory")):
+        name = f"00000000-0000-4000-8000-00000000000{number}"
+        report = {"id": name, "kind": kind, "createdAt": "2026-11-23T10:00:00Z", "data": {}}
+        (outbox / f"{number:015d}-{name}.json").write_text(json.dumps(report))
+    connected.start()
+    assert eventually(lambda: not list(outbox.glob("*.json"))), connected.log
+    assert "refused a report of kind nonsense" in connected.log
 
 
 def test_a_half_written_identity_is_rebuilt(connected: Agent) -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from agent_runtime.service import http
 
-TOKENS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_!#$%&'*+.^`|~", min_size=1, max_size=12)
+TOKENS = st.text(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_!#$%&'*+.^`|~", min_size=1, max_size=12
+)
 VALUES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=20)
 TARGETS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
 
@@ -24,7 +26,9 @@ def with_h11(data: bytes) -> h11.Request | None:
     return event if isinstance(event, h11.Request) else None
 
 
-@given(TOKENS, TARGETS, st.dictionaries(TOKENS.filter(lambda name: name.lower() not in http._SINGLE), VALUES, max_size=5))
+@given(
+    TOKENS, TARGETS, st.dictionaries(TOKENS.filter(lambda name: name.lower() not in http._SINGLE), VALUES, max_size=5)
+)
 def test_a_request_means_what_h11_takes_it_for(method: str, target: str, fields: dict[str, str]) -> None:
     lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in fields.items())]
     data = "\r\n".join([*lines, "", ""]).encode("ascii")

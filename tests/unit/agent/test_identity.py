@@ -92,9 +92,13 @@ def test_a_connect_that_was_cut_off_goes_on_with_its_request() -> None:
     assert cut.state == "disconnected"
     assert machine.resumes(cut, ARGS)
     again = machine.transition(cut, Event("begin", "now", {"args": ARGS, "requestId": "r2"}))
-    assert again.pending is not None and again.pending["requestId"] == "r1"
-    other = machine.transition(cut, Event("begin", "now", {"args": {**ARGS, "resourceName": "web02"}, "requestId": "r2"}))
-    assert other.pending is not None and other.pending["requestId"] == "r2"
+    assert again.pending is not None
+    assert again.pending["requestId"] == "r1"
+    other = machine.transition(
+        cut, Event("begin", "now", {"args": {**ARGS, "resourceName": "web02"}, "requestId": "r2"})
+    )
+    assert other.pending is not None
+    assert other.pending["requestId"] == "r2"
 
 
 # Crashes
@@ -138,7 +142,8 @@ def whole_life(paths: Paths, store: IdentityStore) -> None:
 
 
 def crashing(at: int, before: bool) -> Iterator[Callable[..., Any]]:
-    """Replacements for rename and unlink; the `at`-th call of either is the last thing that happens, or does not happen."""
+    """Replacements for rename and unlink; the `at`-th call of either is the last thing that happens, or does not
+    happen."""
     count = 0
 
     def counted(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -185,9 +190,12 @@ def faults(paths: Paths) -> list[str]:
     bound = record.state == "connected"
     if bound:
         slot = int((record.identity or {})["slot"])
-        for path in (key_path(paths, slot), certificate_path(paths, slot)):
-            if not os.path.exists(path):
-                found.append(f"the identity names slot {slot}, {os.path.basename(path)} is missing")
+        named = (key_path(paths, slot), certificate_path(paths, slot))
+        found += [
+            f"the identity names slot {slot}, {os.path.basename(path)} is missing"
+            for path in named
+            if not os.path.exists(path)
+        ]
     if bound != os.path.exists(paths.agentconfig):
         found.append("agentconfig.json and identity.json disagree")
     if not bound and record.pending is None and os.listdir(paths.certs):
@@ -232,7 +240,9 @@ def test_a_store_that_forgets_the_key_first_is_caught(tmp_path: pathlib.Path, mo
     assert any("is missing" in fault for fault in caught)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"v": 1, "state": "connected"}', b'{"v": 1, "state": "odd"}', b"\0" * 300])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"v": 1, "state": "connected"}', b'{"v": 1, "state": "odd"}', b"\0" * 300]
+)
 def test_a_damaged_file_is_kept_aside_and_the_identity_rebuilt(paths: Paths, damage: bytes) -> None:
     store = opened(paths)
     store.apply("begin", **EVENTS["begin"])

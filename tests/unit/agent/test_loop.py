@@ -73,9 +73,8 @@ def test_inner_and_outer_timeouts_are_told_apart() -> None:
 
     async def main(loop: Loop) -> None:
         try:
-            with Timeout(loop, 0.01):
-                with Timeout(loop, 10):
-                    await sleep(10)
+            with Timeout(loop, 0.01), Timeout(loop, 10):
+                await sleep(10)
         except TimeoutExpired as expired:
             seen.append(str(expired))
 
