@@ -30,7 +30,7 @@ from lab.fleet import Lab
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-PORT = 9443
+PORT = 9447
 # After a start the services settle: compiling, first heartbeat, inventory.
 SETTLE_SECONDS = 120
 

@@ -144,7 +144,7 @@ def list_machines(data: Path) -> list[dict[str, Any]]:
             )
             items += [fleet_item(row, at) for row in rows]
     for item in items:
-        item["os"] = " ".join(str(item[key]) for key in ("osName", "osVersion") if item[key]) or item["osType"]
+        item["os"] = item["osSku"] or item["osName"] or item["osType"]
     return sorted(items, key=lambda item: item["name"].lower())
 
 

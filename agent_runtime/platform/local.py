@@ -20,14 +20,6 @@ def is_administrator() -> bool:
         return os.geteuid() == 0
 
 
-def own_user() -> int:
-    """The user whose rights this process has; -1 where users are no numbers."""
-    if sys.platform == "win32":
-        return -1
-    else:  # noqa: RET505
-        return os.geteuid()
-
-
 def caller() -> str:
     """Who runs this, for logs: the user id behind sudo, or the process's; on Windows the account's name."""
     if sys.platform == "win32":

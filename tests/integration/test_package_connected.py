@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,63 +12,41 @@ import pytest
 
 from lab import Host
 from tests.conftest import LabHosts
+from tests.integration.connected_host import connect, install, show
 
 pytestmark = pytest.mark.hosts
 
 
-def _show(host: Host) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(host.run(["azcmagent", "show", "--json"]).output)
-    return found
-
-
-def _install(host: Host, deb: Path) -> None:
-    host.copy(deb, "/root/azcmagent.deb")
-    host.run(["apt-get", "install", "--yes", "--allow-downgrades", "/root/azcmagent.deb"])
-
-
 def _heartbeat_after(host: Host, moment: str) -> dict[str, Any]:
     for _ in range(100):
-        shown = _show(host)
+        shown = show(host)
         if shown["status"] == "Connected" and shown["lastHeartbeat"] > moment:
             return shown
         time.sleep(0.2)
-    pytest.fail(f"no heartbeat after {moment}: {_show(host)}")
+    pytest.fail(f"no heartbeat after {moment}: {show(host)}")
 
 
 @pytest.fixture(scope="module")
 def connected(lab_hosts: LabHosts, agent_deb: Path) -> Host:
     host, hub = lab_hosts.hosts[0], lab_hosts.hub
-    principal = hub.principal("package", "Onboarding")
-    _install(host, agent_deb)
-    host.write("/root/profile.json", hub.run("cloud-profile", "--name", "lab").stdout)
-    host.run(["azcmagent", "cloud", "add", "/root/profile.json"])
-    settings = {
-        "service-principal-id": principal["clientId"],
-        "service-principal-secret": principal["clientSecret"],
-        "tenant-id": hub.tenant_id,
-        "subscription-id": hub.subscription_id,
-        "resource-group": "packages",
-        "location": "local",
-        "cloud": "lab",
-    }
-    host.write("/root/connect.json", json.dumps(settings), mode=0o600)
-    host.run(["azcmagent", "connect", "--config", "/root/connect.json"])
+    install(host, agent_deb)
+    connect(host, hub, hub.principal("package", "Onboarding"), "packages")
     return host
 
 
 def test_an_upgrade_keeps_the_connection(connected: Host, build_agent: Callable[[str | None], Path]) -> None:
-    before = _show(connected)
+    before = show(connected)
     time.sleep(1.1)  # heartbeats are shown to the second
-    _install(connected, build_agent("1.0.0.998"))
+    install(connected, build_agent("1.0.0.998"))
     after = _heartbeat_after(connected, before["lastHeartbeat"])
     assert after["agentVersion"] == "1.0.0.998"
     assert {key: after[key] for key in ("vmId", "resourceId")} == {key: before[key] for key in ("vmId", "resourceId")}
 
 
 def test_a_reinstallation_after_removal_finds_the_connection_again(connected: Host, agent_deb: Path) -> None:
-    before = _show(connected)
+    before = show(connected)
     connected.run(["apt-get", "purge", "--yes", "azcmagent"])
     time.sleep(1.1)
-    _install(connected, agent_deb)
+    install(connected, agent_deb)
     after = _heartbeat_after(connected, before["lastHeartbeat"])
     assert after["vmId"] == before["vmId"]
