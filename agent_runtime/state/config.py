@@ -208,7 +208,10 @@ def _list(row: Property, value: object) -> list[str]:
         text = str(item).strip()
         if text:
             kept.append(_entry(row, text))
-    return list({entry.lower(): entry for entry in reversed(kept)}.values())[::-1]
+    unique: dict[str, str] = {}
+    for entry in kept:
+        unique.setdefault(entry.lower(), entry)
+    return list(unique.values())
 
 
 def _entry(row: Property, text: str) -> str:
