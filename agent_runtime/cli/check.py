@@ -102,11 +102,12 @@ def endpoints(profile: Mapping[str, Any]) -> list[Endpoint]:
 def examine(profile: Mapping[str, Any], config: Mapping[str, Any]) -> list[Finding]:
     """Every endpoint of the profile, probed one after the other."""
     from agent_runtime.cli import net
+    from agent_runtime.hub import proxy as proxies
 
     context = net.trust(profile)
     found = []
     for endpoint in endpoints(profile):
-        proxy, word = net.proxy_for(endpoint.part, config, os.environ)
+        proxy, word = proxies.proxy_for(endpoint.part, config, os.environ)
         try:
             contact = net.connect(endpoint.probe, context, proxy, TIMEOUT)
             private = None if proxy else ipaddress.ip_address(contact.address.partition("%")[0]).is_private

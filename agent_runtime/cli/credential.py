@@ -77,7 +77,8 @@ def chosen(args: Any, needed: bool = True) -> Way | None:
 
 def token(session: Session, way: Way | None, profile: Mapping[str, Any], tenant: str) -> str:
     """An access token for the hub's ARM side. Errors: AZCM0012, AZCM0026, AZCM0041."""
-    from agent_runtime.cli import authority, naming, net
+    from agent_runtime.cli import authority, naming
+    from agent_runtime.hub import proxy as proxies
 
     if way is None:
         raise errors.ParameterMissing("no credential is given", _REMEDY)
@@ -85,7 +86,7 @@ def token(session: Session, way: Way | None, profile: Mapping[str, Any], tenant:
         naming.check_tenant(tenant, profile)
         return way.access_token
     session.out.verbose(f"Asking {profile['authority']} for a token")
-    proxy, _ = net.proxy_for("AAD", session.config(), os.environ)
+    proxy, _ = proxies.proxy_for("AAD", session.config(), os.environ)
     return authority.arm_token(
         profile, tenant, str(way.client_id), str(way.secret), proxy, say=lambda text: session.out.progress(0, text)
     )

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from agent_runtime.hub.proxy import reason
+
 BODY_LIMIT = 1024 * 1024
 
 
@@ -67,7 +69,7 @@ def connect(url: str, context: ssl.SSLContext, proxy: str | None, timeout: float
         stage = "proxy" if proxy else "tcp"
         plain = socket.create_connection((at_host, at_port), timeout)
     except (OSError, UnicodeError) as problem:
-        raise UnreachableError(stage, reason(problem)) from None
+        raise UnreachableError(stage, _words(problem)) from None
     try:
         plain.settimeout(timeout)
         if proxy:
@@ -76,7 +78,7 @@ def connect(url: str, context: ssl.SSLContext, proxy: str | None, timeout: float
         stream = context.wrap_socket(plain, server_hostname=host)
     except (OSError, ValueError) as problem:
         plain.close()
-        raise UnreachableError(stage, reason(problem)) from None
+        raise UnreachableError(stage, _words(problem)) from None
     return Contact(stream, str(addresses[0][4][0]), stream.version() or "unknown")
 
 
@@ -97,38 +99,14 @@ def exchange(
             raise UnreachableError("http", "the answer is too long")
         return Answer(response.status, content, response.getheader("Date"), response.getheader("Retry-After"))
     except (OSError, http.client.HTTPException) as problem:
-        raise UnreachableError("http", reason(problem)) from None
+        raise UnreachableError("http", _words(problem)) from None
     finally:
         connection.close()
 
 
-def proxy_for(part: str, config: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[str | None, str]:
-    """The proxy for a part of the hub (`AAD` authority, `ARM`, `Arc` channel) and the word of the PROXY column.
-
-    Source: agent-surface.md section 10: `proxy.url`, then HTTPS_PROXY; `proxy.bypass` names parts. Pure.
-    """
-    proxy = config.get("proxy.url") or environment.get("HTTPS_PROXY") or environment.get("https_proxy")
-    if not proxy:
-        return None, "not set"
-    if any(str(name).lower() == part.lower() for name in config.get("proxy.bypass") or ()):
-        return None, "bypassed"
-    return str(proxy), "set"
-
-
-def reason(problem: BaseException) -> str:
-    """An exception of sockets and TLS as a few words for people."""
-    if isinstance(problem, ssl.SSLCertVerificationError):
-        return f"the certificate is not trusted ({problem.verify_message})"
-    if isinstance(problem, ssl.SSLError):
-        return f"TLS failed ({(problem.reason or 'handshake').lower().replace('_', ' ')})"
-    if isinstance(problem, socket.gaierror):
-        return f"the name cannot be resolved ({problem.strerror})"
-    if isinstance(problem, (socket.timeout, TimeoutError)):
-        return "no answer in time"
-    if isinstance(problem, ConnectionRefusedError):
-        return "the connection was refused"
-    if isinstance(problem, OSError) and problem.strerror:
-        return problem.strerror.lower()
+def _words(problem: Exception) -> str:
+    if isinstance(problem, OSError):
+        return reason(problem)
     return "the other side does not speak HTTP" if isinstance(problem, http.client.HTTPException) else str(problem)
 
 

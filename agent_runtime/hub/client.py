@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from agent_runtime import errors
+from agent_runtime.hub.proxy import proxy_for
 from agent_runtime.hub.transport import Answer, Connection, Transport, decoded
 from agent_runtime.service import http, worker
 from agent_runtime.service.loop import Loop
@@ -90,14 +91,6 @@ def unix_of(date: str) -> int | None:
     return calendar.timegm(
         (int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second), 0, 0, 0)
     )
-
-
-def proxy_for(part: str, config: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
-    """The proxy for a part of the hub (`AAD` authority, `ARM`, `Arc` channel): agent-surface.md section 10. Pure."""
-    proxy = config.get("proxy.url") or environment.get("HTTPS_PROXY") or environment.get("https_proxy")
-    if not proxy or any(name.lower() == part.lower() for name in config.get("proxy.bypass") or ()):
-        return None
-    return str(proxy)
 
 
 class Hub:
@@ -277,7 +270,7 @@ class Hub:
         return answer
 
     def _proxy(self, part: str) -> str | None:
-        return proxy_for(part, self._config(), os.environ)
+        return proxy_for(part, self._config(), os.environ)[0]
 
     @staticmethod
     def _fields(token: str | None, with_body: bool) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any, Union
 from urllib.parse import unquote, urlsplit
 
 from agent_runtime import errors
+from agent_runtime.hub.proxy import reason
 from agent_runtime.service import http, worker
 from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, writable
 
@@ -317,15 +318,6 @@ async def _tunnel(plain: socket.socket, host: str, port: int, user: str | None, 
             if not 200 <= found[0].status < 300:
                 raise Broken(f"the proxy refused with status {found[0].status}")
             return
-
-
-def reason(error: OSError) -> str:
-    """An error of sockets and TLS as a few words for people."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({(error.reason or 'handshake').lower().replace('_', ' ')})"
-    return (error.strerror or str(error) or "the connection broke").lower()
 
 
 def decoded(answer: Answer) -> dict[str, Any]:

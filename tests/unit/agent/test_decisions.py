@@ -17,7 +17,8 @@ from agent_runtime.himds.challenges import OUTSTANDING, Challenges
 from agent_runtime.himds.checkin import held_state
 from agent_runtime.himds.identity import agent_status
 from agent_runtime.hub import backoff
-from agent_runtime.hub.client import HubRefusal, as_agent_error, proxy_for, refusal_of, unix_of
+from agent_runtime.hub.client import HubRefusal, as_agent_error, refusal_of, unix_of
+from agent_runtime.hub.proxy import proxy_for
 from agent_runtime.hub.transport import Answer
 from agent_runtime.identity import evidence
 from agent_runtime.platform.base import Signal
@@ -110,7 +111,7 @@ def test_only_a_verdict_takes_the_identity_out_of_use(code: str, event: str | No
 def test_the_proxy_of_a_part(
     part: str, config: dict[str, object], environment: dict[str, str], expected: str | None
 ) -> None:
-    assert proxy_for(part, config, environment) == expected
+    assert proxy_for(part, config, environment)[0] == expected
 
 
 def test_dates_of_answers() -> None:
