@@ -290,16 +290,20 @@ def with_removed(row: Property, current: Value, value: object) -> list[str]:
 
 def load(paths: Paths) -> dict[str, Value]:
     """Own values out of `localconfig.json`; none when there is no file. Errors: AZCM0070."""
+    known = {name: value for name, value in _read(paths).items() if name.lower() in PROPERTIES}
     try:
-        raw = atomic.read_json(paths.localconfig)
+        return {find(name).name: parse(name, value) for name, value in known.items()}
+    except errors.ParameterInvalid as error:
+        raise errors.ConfigNotObtained(f"{paths.localconfig} holds a wrong value: {error.message}") from None
+
+
+def _read(paths: Paths) -> dict[str, Any]:
+    try:
+        return atomic.read_json(paths.localconfig)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise errors.ConfigNotObtained(f"{paths.localconfig} cannot be read: {_why(error)}") from None
-    try:
-        return {find(name).name: parse(name, value) for name, value in raw.items() if name.lower() in PROPERTIES}
-    except errors.ParameterInvalid as error:
-        raise errors.ConfigNotObtained(f"{paths.localconfig} holds a wrong value: {error.message}") from None
 
 
 def update(paths: Paths, changes: Mapping[str, Value | None]) -> bool:
@@ -315,7 +319,9 @@ def _update(paths: Paths, changes: Mapping[str, Value | None]) -> bool:
     before = load(paths)
     after = changed(before, changes)
     if after != before:
-        atomic.write_json(paths.localconfig, after, mode=0o640, group=local.group_of("himds"))
+        # What a newer version has set, and this one does not know, must be there when the newer one is back.
+        foreign = {name: value for name, value in _read(paths).items() if name.lower() not in PROPERTIES}
+        atomic.write_json(paths.localconfig, {**foreign, **after}, mode=0o640, group=local.group_of("himds"))
     return after != before
 
 

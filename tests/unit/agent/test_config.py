@@ -132,6 +132,8 @@ def test_a_damaged_file_is_named_and_left_alone(paths: Paths, content: str) -> N
 def test_a_property_of_a_newer_version_is_passed_over(paths: Paths) -> None:
     pathlib.Path(paths.localconfig).write_text(json.dumps({"future.thing": 1, "extensions.enabled": False}))
     assert config.load(paths) == {"extensions.enabled": False}
+    assert config.update(paths, {"config.mode": "monitor"})
+    assert json.loads(pathlib.Path(paths.localconfig).read_text())["future.thing"] == 1
 
 
 def test_arm_sees_the_effective_values_and_no_password() -> None:
