@@ -28,6 +28,7 @@ GRACE_SECONDS = 60.0
 LOOK_SECONDS = 3600.0
 RENEW_SECONDS = 45 * 86400.0
 GONE_SECONDS = 3600.0
+QUICK_SECONDS = 5.0
 
 
 class Woken(Exception):
@@ -121,9 +122,13 @@ class Keeper:
                 # A heartbeat that somebody waits for is not held.
                 asked, self._again = (0 if self._again else hold), False
                 credential = self._known.credential()
+                begun = time.monotonic()
                 answer = await self._exchange(hub, credential, int(self._known.identity["slot"]), asked)
                 self._well()
-                await self._take_over(hub, credential, answer)
+                news = await self._take_over(hub, credential, answer)
+                if asked and not news and time.monotonic() - begun < QUICK_SECONDS:
+                    # A hub that sees a difference where there is none must not keep both sides busy.
+                    pause = QUICK_SECONDS * (1 + random.random())
                 hold, cut_short = backoff.next_hold(hold, cut_short, full=True)
                 hold = min(hold, int(answer.get("holdSeconds", hold)))
                 failures = 0
@@ -190,8 +195,9 @@ class Keeper:
             raise ValueError("the answer to the check-in is not what the protocol says")
         return answer
 
-    async def _take_over(self, hub: Hub, credential: dict[str, Any], answer: dict[str, Any]) -> None:
-        """Fetch what changed, then remember the lease: a crash between the two fetches again."""
+    async def _take_over(self, hub: Hub, credential: dict[str, Any], answer: dict[str, Any]) -> bool:
+        """Fetch what changed, then remember the lease: a crash between the two fetches again. True: there was news."""
+        news = False
         mine = self._known.generations()
         for kind, generation in answer["generations"].items():
             if kind not in KINDS or int(generation) == 0 or mine.get(kind) == int(generation):
@@ -200,7 +206,9 @@ class Keeper:
             self._known.keep_document(kind, str(fetched["document"]))
             mine[kind] = int(fetched["generation"])
             self._deliver(kind)
+            news = True
         self._known.keep_lease(epoch=answer["epoch"], slot=answer["slot"], nonce=answer["nonce"], generations=mine)
+        return news
 
     def _look_at_the_machine(self, tenant_id: str) -> None:
         self._looked = time.monotonic()
