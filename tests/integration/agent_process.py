@@ -20,6 +20,13 @@ import requests
 from tests.integration.hub_process import REPOSITORY, HubProcess, free_port
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
+# himds on a machine whose clock is wrong: only the wall clock is moved, as on such a machine.
+WRONG_CLOCK = """
+import runpy, sys, time
+right, ahead = time.time, float(sys.argv.pop(1))
+time.time = lambda: right() + ahead
+runpy.run_module("agent_runtime.himds", run_name="__main__", alter_sys=True)
+"""
 TOKEN = "/metadata/identity/oauth2/token"
 
 
@@ -30,6 +37,7 @@ class Agent:
     root: Path
     port: int = field(default_factory=free_port)
     himds: subprocess.Popen[bytes] | None = None
+    clock_ahead: float = 0.0
 
     def __post_init__(self) -> None:
         for folder in ("clouds", "state", "certs", "tokens", "log", "socks"):
@@ -49,8 +57,9 @@ class Agent:
 
     def start(self) -> Agent:
         """Start himds and wait until it answers on both of its endpoints."""
+        program = ["-m", "agent_runtime.himds"] if not self.clock_ahead else ["-c", WRONG_CLOCK, str(self.clock_ahead)]
         self.himds = subprocess.Popen(
-            [sys.executable, "-m", "agent_runtime.himds", "--root", str(self.root), "--port", str(self.port)],
+            [sys.executable, *program, "--root", str(self.root), "--port", str(self.port)],
             cwd=REPOSITORY,
             env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,

@@ -302,6 +302,27 @@ def test_a_hub_that_is_not_trusted(agent: Agent, hub: HubProcess, token: str, tm
     assert "not trusted" in text
 
 
+@pytest.mark.parametrize(
+    "ahead", [3600, -3600, 20 * 365 * 86400.0], ids=["an hour fast", "an hour slow", "20 years fast"]
+)
+def test_a_wrong_clock_is_no_obstacle(
+    tmp_path: Path, hub: HubProcess, token: str, request: pytest.FixtureRequest, ahead: float
+) -> None:
+    agent = Agent(tmp_path / "machine", clock_ahead=ahead).start()
+    try:
+        agent.add_cloud(hub)
+        done = agent.connect(hub, token, machine_name(request))
+        assert done.returncode == 0, done.stdout
+        assert "clock" in done.stdout
+        answer = agent.token(quote(ARM))
+        assert answer.status_code == 200
+        assert abs(int(answer.json()["expires_in"]) - 86400) < 60
+        assert abs(int(answer.json()["expires_on"]) - time.time() - 86400) < 60
+        assert arm(hub, token, "GET", machine_name(request)).json()["properties"]["status"] == "Connected"
+    finally:
+        agent.stop()
+
+
 def test_a_connect_that_is_killed_goes_on_with_the_same_machine(
     agent: Agent, hub: HubProcess, token: str, request: pytest.FixtureRequest
 ) -> None:
