@@ -9,33 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
-
-
-class Command(NamedTuple):
-    """`module` below agent_runtime.cli; `summary` for the list of commands; `root`: needs administrative rights."""
-
-    module: str
-    summary: str
-    root: bool
-
-
-COMMANDS = {
-    "apply": Command("apply", "bring this machine to the state read from standard input", True),
-    "check": Command("check", "test whether the hub can be reached", True),
-    "cloud": Command("cloud", "add, list or remove cloud profiles", True),
-    "config": Command("config", "list, get, set, clear or explain settings", True),
-    "connect": Command("connect", "connect this machine to a hub", True),
-    "disconnect": Command("disconnect", "disconnect this machine and delete it at the hub", True),
-    "help": Command("help", "this list, or the help of a command", False),
-    "license": Command("license", "the terms under which the agent comes", False),
-    "logs": Command("logs", "collect the agent's logs in an archive", True),
-    "plan": Command("plan", "say what apply would do, and change nothing", True),
-    "show": Command("show", "status of this machine", False),
-    "version": Command("version", "the installed version", False),
-}
-# Documented commands that come with a later release.
-LATER = ("extension", "genkey", "upgrade")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     from agent_runtime import errors
+    from agent_runtime.cli import commands
     from agent_runtime.cli import session as sessions
     from agent_runtime.cli.output import Output
     from agent_runtime.service import root as roots
@@ -66,7 +40,7 @@ def _main(argv: list[str]) -> int:
     name = ""
     try:
         root, argv = roots.take(argv)
-        name, rest = split(argv)
+        name, rest = commands.split(argv)
         session = sessions.begin(name, rest, root)
         if session is None:
             return 0
@@ -95,23 +69,6 @@ def _main(argv: list[str]) -> int:
     if session is not None:
         session.log.failed(problem)
     return problem.exit_code
-
-
-def split(argv: list[str]) -> tuple[str, list[str]]:
-    """The command's name and the words without it; general flags may stand before it. Pure. Errors: AZCM0101."""
-    from agent_runtime import errors
-
-    skip = False
-    for index, word in enumerate(argv):
-        if skip or word.startswith("-"):
-            skip = word == "--config" and not skip
-            continue
-        if word in LATER:
-            raise errors.NotSupported(f"azcmagent {word} is not supported by this release", "See: azcmagent help")
-        if word not in COMMANDS:
-            raise errors.CommandFailed(f"there is no command {word[:40]!r}", "See: azcmagent help")
-        return word, argv[:index] + argv[index + 1 :]
-    return "help", [word for word in argv if word not in ("-h", "--help")]
 
 
 if __name__ == "__main__":

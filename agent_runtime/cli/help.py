@@ -17,7 +17,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(session: Session) -> int:
-    from agent_runtime.cli.__main__ import COMMANDS
+    from agent_runtime.cli.commands import COMMANDS
 
     name = session.args.command
     if name is None:

@@ -92,7 +92,7 @@ def begin(name: str, rest: list[str], root: str) -> Session | None:
 
     Errors: AZCM0018 without administrative rights, AZCM0101 and others for flags.
     """
-    from agent_runtime.cli.__main__ import COMMANDS
+    from agent_runtime.cli.commands import COMMANDS
 
     command = COMMANDS[name]
     module = importlib.import_module(f"agent_runtime.cli.{command.module}")
