@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent_runtime import errors
-from agent_runtime.himds.identity import KINDS, Known
+from agent_runtime.himds.identity import GONE_CODE, KINDS, Known
 from agent_runtime.hub import backoff
 from agent_runtime.hub.client import Hub, HubRefusal, refusal_of
 from agent_runtime.hub.transport import Answer, Broken, Connection
@@ -109,6 +109,7 @@ class Keeper:
 
     async def _keep(self, hub: Hub) -> None:
         failures = cut_short = 0
+        hurried = False
         hold = backoff.HOLD_LAST
         while True:
             pause: float | None = None
@@ -126,9 +127,12 @@ class Keeper:
                 answer = await self._exchange(hub, credential, int(self._known.identity["slot"]), asked)
                 self._well()
                 news = await self._take_over(hub, credential, answer)
-                if asked and not news and time.monotonic() - begun < QUICK_SECONDS:
-                    # A hub that sees a difference where there is none must not keep both sides busy.
+                # The first early answer without news asks for another check-in: the machine may have been deleted. A
+                # hub that goes on so sees a difference where there is none, and must not keep both sides busy.
+                idle = bool(asked) and not news and time.monotonic() - begun < QUICK_SECONDS
+                if idle and hurried:
                     pause = QUICK_SECONDS * (1 + random.random())
+                hurried = idle
                 hold, cut_short = backoff.next_hold(hold, cut_short, full=True)
                 hold = min(hold, int(answer.get("holdSeconds", hold)))
                 failures = 0
@@ -239,7 +243,7 @@ class Keeper:
             self._known.store.apply(event, error=error)
             return GONE_SECONDS
         if refusal.status == 404 or refusal.code == "unauthorized_client":
-            self._trouble("AZCM0042", f"the hub does not know this machine any more: {refusal.message}")
+            self._trouble(GONE_CODE, f"the hub does not know this machine any more: {refusal.message}")
             return backoff.delay(failures, random.random(), backoff.LAST)
         self._trouble(
             "AZCM0041" if refusal.status in (400, 401, 403) else "AZCM0026", f"the hub refused: {refusal.message}"

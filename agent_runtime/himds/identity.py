@@ -20,6 +20,8 @@ from agent_runtime.version import VERSION
 
 KINDS = ("resource", "settings", "extensions", "policy", "runcommands", "agent", "trust")
 OFFLINE_SECONDS = 900.0
+# What a check-in is answered with after the machine was deleted at the hub.
+GONE_CODE = "AZCM0042"
 NAMESPACE = "Microsoft.HybridCompute"
 
 
@@ -31,12 +33,16 @@ def resource_id(args: Mapping[str, Any]) -> str:
     )
 
 
-def agent_status(state: str, last_heartbeat: float, now: float) -> str:
-    """The documented word for a state (agent-surface.md section 8). `last_heartbeat` in Unix seconds, 0 for none.
-    Pure."""
+def agent_status(state: str, last_heartbeat: float, now: float, error: str = "") -> str:
+    """The documented word for a state (agent-surface.md section 8). Pure.
+
+    `last_heartbeat` in Unix seconds, 0 for none; `error`: code of the last failure. A machine that the hub does not
+    know any more is Disconnected at once (docs/protocol.md section 9).
+    """
     if state == "expired":
         return "Expired"
-    return "Connected" if state == "connected" and now - last_heartbeat <= OFFLINE_SECONDS else "Disconnected"
+    known = state == "connected" and error != GONE_CODE
+    return "Connected" if known and now - last_heartbeat <= OFFLINE_SECONDS else "Disconnected"
 
 
 def claims_of(document: str) -> dict[str, Any]:
@@ -227,7 +233,7 @@ class Known:
             "identityKeyStore": "Default",
             "agentVersion": VERSION,
             "agentLogfile": self.paths.himds_log,
-            "status": agent_status(record.state, self.last_heartbeat, time.time()),
+            "status": agent_status(record.state, self.last_heartbeat, time.time(), str(error.get("code", ""))),
             "lastHeartbeat": heartbeat,
             "agentErrorCode": error.get("code", ""),
             "agentErrorDetails": error.get("message", ""),

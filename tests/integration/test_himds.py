@@ -364,10 +364,8 @@ def test_a_machine_that_was_deleted_at_the_hub_says_so(
     connected: Agent, hub: HubProcess, token: str, request: pytest.FixtureRequest
 ) -> None:
     assert arm(hub, token, "DELETE", machine_name(request)).status_code == 204
-    connected.stop(signal.SIGTERM)
-    connected.start()
-    shown = eventually(lambda: (found := connected.show())["agentErrorCode"] and found)
-    assert shown["agentErrorCode"] == "AZCM0042"
+    shown = eventually(lambda: (found := connected.show())["agentErrorCode"] and found, 5)
+    assert (shown["agentErrorCode"], shown["status"]) == ("AZCM0042", "Disconnected")
     assert shown["identityState"] == "connected"
 
 

@@ -168,6 +168,11 @@ def test_the_documented_word_for_a_state(state: str, age: float, word: str) -> N
     assert agent_status(state, 1000.0, 1000.0 + age) == word
 
 
+def test_a_machine_that_the_hub_does_not_know_is_disconnected_at_once() -> None:
+    assert agent_status("connected", 1000.0, 1000.0, "AZCM0042") == "Disconnected"
+    assert agent_status("connected", 1000.0, 1000.0, "AZCM0026") == "Connected"
+
+
 @pytest.mark.parametrize(
     "case", json.loads((VECTORS / "evidence.json").read_text(encoding="utf-8"))["cases"], ids=lambda case: case["name"]
 )
