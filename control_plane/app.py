@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from control_plane.api import router as api
 from control_plane.arm import router as arm
 from control_plane.authority import endpoints as authority
 from control_plane.callers import challenge
@@ -22,7 +23,7 @@ from control_plane.errors import ApiError
 from control_plane.http import enveloped
 from control_plane.hub import Hub
 from control_plane.storage import upkeep
-from control_plane.web import api, health, page
+from control_plane.web import health, page
 
 log = logging.getLogger("hawser.hub")
 _ARM_ROOTS = frozenset({"subscriptions", "providers", "tenants", "metadata", "batch"})
@@ -65,6 +66,7 @@ def build(hub: Hub) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         hub.live.start(asyncio.get_running_loop())
+        hub.bus.start(asyncio.get_running_loop())
         tasks = [asyncio.create_task(hub.live.run()), asyncio.create_task(upkeep.run(hub.database))]
         try:
             yield

@@ -30,7 +30,8 @@ class OperatorError(HubError):
 
 
 class ApiError(HubError):
-    """An answer with an error envelope. `headers` are added to the response."""
+    """An answer with an error envelope. `headers` are added to the response; `about`: the resource that a refused write
+    was about, for the audit, where the path does not name it."""
 
     def __init__(
         self,
@@ -41,9 +42,11 @@ class ApiError(HubError):
         target: str | None = None,
         details: Sequence[Mapping[str, Any]] | None = None,
         headers: Mapping[str, str] | None = None,
+        about: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.about = about
         self.code = code
         self.target = target
         self.details = details
@@ -78,6 +81,6 @@ def not_found(resource_id: str) -> ApiError:
     return ApiError(404, "ResourceNotFound", f"The Resource '{resource_id}' was not found.")
 
 
-def forbidden(message: str) -> ApiError:
+def forbidden(message: str, about: str | None = None) -> ApiError:
     """403 `AuthorizationFailed`."""
-    return ApiError(403, "AuthorizationFailed", message)
+    return ApiError(403, "AuthorizationFailed", message, about=about)

@@ -3,25 +3,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from control_plane import keyring, settings
+from control_plane import config, keyring, settings
 from control_plane.authority.tokens import Tokens
 from control_plane.channel.live import Live
+from control_plane.fleet.bus import Bus
 from control_plane.storage.database import DATABASE_FILE, Database
 
 
 @dataclass
 class Hub:
-    """`epoch`: raised by every unclean start."""
+    """`config`: the sections of DATA/config.yaml. `epoch`: raised by every unclean start."""
 
     data: Path
     settings: settings.Settings
+    config: Mapping[str, Any]
     keys: keyring.Keyring
     database: Database
     tokens: Tokens
     live: Live
+    bus: Bus = field(default_factory=Bus)
     epoch: int = 0
 
 
@@ -35,14 +40,16 @@ def open_hub(data: Path) -> Hub:
 
     Errors: OperatorError.
     """
-    config = settings.load(data)
+    decided = settings.load(data)
+    configured = config.load(data)
     keys = keyring.load(data)
     database = open_database(data)
     return Hub(
         data=data,
-        settings=config,
+        settings=decided,
+        config=configured,
         keys=keys,
         database=database,
-        tokens=Tokens(config.url, config.tenant_id, keys),
+        tokens=Tokens(decided.url, decided.tenant_id, keys),
         live=Live(database),
     )

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import select
 
 from control_plane.arm import paths
-from control_plane.arm.call import ArmCall
 from control_plane.arm.roles import Action
+from control_plane.call import HubCall
 from control_plane.errors import ApiError
 from control_plane.http import Reply
 from control_plane.hub import Hub
@@ -79,13 +79,13 @@ def endpoints(hub: Hub, api_version: str) -> Any:
     return [cloud] if api_version < "2022" else cloud
 
 
-def _readable(call: ArmCall) -> list[Subscription]:
+def _readable(call: HubCall) -> list[Subscription]:
     with call.hub.database.read() as session:
         found = session.scalars(select(Subscription).order_by(Subscription.created, Subscription.id)).all()
     return [item for item in found if call.may(Action.SUBSCRIPTION_READ, f"/subscriptions/{item.id}")]
 
 
-def _subscription_json(call: ArmCall, item: Subscription) -> dict[str, Any]:
+def _subscription_json(call: HubCall, item: Subscription) -> dict[str, Any]:
     return {
         "id": f"/subscriptions/{item.id}",
         "subscriptionId": item.id,
@@ -102,7 +102,7 @@ def _subscription_json(call: ArmCall, item: Subscription) -> dict[str, Any]:
     }
 
 
-def list_tenants(call: ArmCall) -> Reply:
+def list_tenants(call: HubCall) -> Reply:
     """GET /tenants."""
     settings = call.hub.settings
     tenant = {
@@ -117,7 +117,7 @@ def list_tenants(call: ArmCall) -> Reply:
     return Reply(200, {"value": [tenant]})
 
 
-def list_subscriptions(call: ArmCall) -> Reply:
+def list_subscriptions(call: HubCall) -> Reply:
     """GET /subscriptions: those the caller has a role in."""
     found = _readable(call)
     return Reply(
@@ -129,7 +129,7 @@ def list_subscriptions(call: ArmCall) -> Reply:
     )
 
 
-def get_subscription(call: ArmCall) -> Reply:
+def get_subscription(call: HubCall) -> Reply:
     """GET /subscriptions/{id}."""
     with call.hub.database.read() as session:
         found = call.subscription(session)
@@ -137,7 +137,7 @@ def get_subscription(call: ArmCall) -> Reply:
     return Reply(200, _subscription_json(call, found))
 
 
-def list_locations(call: ArmCall) -> Reply:
+def list_locations(call: HubCall) -> Reply:
     """GET /subscriptions/{id}/locations."""
     with call.hub.database.read() as session:
         found = call.subscription(session)
@@ -176,7 +176,7 @@ def _provider_json(prefix: str, namespace: str, locations: list[str]) -> dict[st
     }
 
 
-def _provider(call: ArmCall, namespace: str, action: Action) -> Reply:
+def _provider(call: HubCall, namespace: str, action: Action) -> Reply:
     with call.hub.database.read() as session:
         found = call.subscription(session)
         names = [item.display_name for item in machines.locations(session)]
@@ -185,7 +185,7 @@ def _provider(call: ArmCall, namespace: str, action: Action) -> Reply:
     return Reply(200, _provider_json(prefix, namespace, names))
 
 
-def list_providers(call: ArmCall) -> Reply:
+def list_providers(call: HubCall) -> Reply:
     """GET /subscriptions/{id}/providers."""
     with call.hub.database.read() as session:
         found = call.subscription(session)
@@ -208,17 +208,17 @@ def provider_in_path(path: str) -> str:
     raise ApiError(404, "InvalidResourceNamespace", f"The resource namespace '{given}' is invalid.")
 
 
-def get_provider(call: ArmCall) -> Reply:
+def get_provider(call: HubCall) -> Reply:
     """GET /subscriptions/{id}/providers/{namespace}."""
     return _provider(call, provider_in_path(call.http.path), Action.PROVIDER_READ)
 
 
-def register_provider(call: ArmCall) -> Reply:
+def register_provider(call: HubCall) -> Reply:
     """POST /subscriptions/{id}/providers/{namespace}/register: every provider here is registered already."""
     return _provider(call, provider_in_path(call.http.path), Action.PROVIDER_REGISTER)
 
 
-def list_operations(_call: ArmCall) -> Reply:
+def list_operations(_call: HubCall) -> Reply:
     """GET /providers/Microsoft.HybridCompute/operations."""
     value = [
         {
@@ -236,7 +236,7 @@ def list_operations(_call: ArmCall) -> Reply:
     return Reply(200, {"value": value})
 
 
-def no_virtual_machines(call: ArmCall) -> Reply:
+def no_virtual_machines(call: HubCall) -> Reply:
     """GET virtualMachines: this cloud has none; Ansible's inventory asks for them with every run."""
     with call.hub.database.read() as session:
         found = call.subscription(session)

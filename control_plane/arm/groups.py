@@ -9,8 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from control_plane.arm import machine_body, paging, paths
-from control_plane.arm.call import ArmCall, known_location
+from control_plane.arm.locations import known_location
 from control_plane.arm.roles import Action
+from control_plane.call import HubCall
 from control_plane.errors import ApiError, bad_content
 from control_plane.http import Reply
 from control_plane.storage import machines
@@ -30,7 +31,7 @@ def _json(group: ResourceGroup) -> dict[str, Any]:
     }
 
 
-def _scope(call: ArmCall) -> str:
+def _scope(call: HubCall) -> str:
     return paths.group_id(call.names[0].lower(), call.names[1])
 
 
@@ -62,7 +63,7 @@ def new_group(
     return group
 
 
-def get_group(call: ArmCall) -> Reply:
+def get_group(call: HubCall) -> Reply:
     """GET; 404 `ResourceGroupNotFound`."""
     call.require(Action.GROUP_READ, _scope(call))
     with call.hub.database.read() as session:
@@ -70,7 +71,7 @@ def get_group(call: ArmCall) -> Reply:
         return Reply(200, _json(call.group(session)))
 
 
-def head_group(call: ArmCall) -> Reply:
+def head_group(call: HubCall) -> Reply:
     """HEAD: 204 when it is there, 404 when not."""
     call.require(Action.GROUP_READ, _scope(call))
     with call.hub.database.read() as session:
@@ -79,7 +80,7 @@ def head_group(call: ArmCall) -> Reply:
     return Reply(204 if found else 404)
 
 
-def list_groups(call: ArmCall) -> Reply:
+def list_groups(call: HubCall) -> Reply:
     """GET of the collection, in pages."""
     size = paging.page_size(call.query.get("$top"))
     key, scope = call.hub.keys.paging_key, call.http.path
@@ -96,7 +97,7 @@ def list_groups(call: ArmCall) -> Reply:
     return Reply(200, body)
 
 
-def put_group(call: ArmCall) -> Reply:
+def put_group(call: HubCall) -> Reply:
     """PUT: 201 made, 200 changed. The location of an existing group stays."""
     body = call.body()
     call.require(Action.GROUP_WRITE, _scope(call))
@@ -123,7 +124,7 @@ def put_group(call: ArmCall) -> Reply:
         return Reply(201 if made else 200, _json(group))
 
 
-def patch_group(call: ArmCall) -> Reply:
+def patch_group(call: HubCall) -> Reply:
     """PATCH of the tags."""
     body = call.body()
     call.require(Action.GROUP_WRITE, _scope(call))
@@ -138,7 +139,7 @@ def patch_group(call: ArmCall) -> Reply:
         return Reply(200, _json(group))
 
 
-def delete_group(call: ArmCall) -> Reply:
+def delete_group(call: HubCall) -> Reply:
     """DELETE with everything in it; done when answered."""
     call.require(Action.GROUP_DELETE, _scope(call))
     with call.hub.database.write() as session:

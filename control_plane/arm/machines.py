@@ -10,11 +10,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from control_plane.arm import groups, machine_body, paging, paths
-from control_plane.arm.call import ArmCall, known_location
+from control_plane.arm.locations import known_location
 from control_plane.arm.machine_body import Wish
 from control_plane.arm.machine_view import MachineRow, machine_json, network_profile
 from control_plane.arm.roles import Action, MachineFacts
 from control_plane.arm.status import AWAITING
+from control_plane.call import HubCall
 from control_plane.errors import ApiError, forbidden, not_found
 from control_plane.http import Reply
 from control_plane.storage import machines
@@ -24,11 +25,11 @@ CREATE_GROUP_HEADER = "hawser-create-group"
 FIRST_GENERATIONS = {"resource": 1, "settings": 1, "extensions": 0, "policy": 0, "runcommands": 0, "agent": 0}
 
 
-def _id(call: ArmCall) -> paths.MachineId:
+def _id(call: HubCall) -> paths.MachineId:
     return paths.MachineId(call.names[0].lower(), call.names[1], call.names[2])
 
 
-def _find(call: ArmCall, session: Session) -> MachineRow:
+def _find(call: HubCall, session: Session) -> MachineRow:
     call.subscription(session)
     group = call.group(session)
     machine = machines.find_machine(session, group, call.names[2])
@@ -41,22 +42,22 @@ def _facts(row: MachineRow, at: int) -> MachineFacts:
     return MachineFacts(row.machine.created_by_object, row.machine.ticket_id, row.status(at).word == AWAITING)
 
 
-def _expand(call: ArmCall) -> bool:
+def _expand(call: HubCall) -> bool:
     return call.query.get("$expand", "").lower() == "instanceview"
 
 
-def _shown(call: ArmCall, row: MachineRow) -> dict[str, Any]:
+def _shown(call: HubCall, row: MachineRow) -> dict[str, Any]:
     return machine_json(row, call.hub.settings.tenant_id, call.at, expand=_expand(call))
 
 
-def get_machine(call: ArmCall) -> Reply:
+def get_machine(call: HubCall) -> Reply:
     """GET, with `$expand=instanceView`."""
     call.require(Action.MACHINE_READ, str(_id(call)))
     with call.hub.database.read() as session:
         return Reply(200, _shown(call, _find(call, session)))
 
 
-def list_machines(call: ArmCall) -> Reply:
+def list_machines(call: HubCall) -> Reply:
     """GET of the collection in a group or a subscription, in pages."""
     size = paging.page_size(call.query.get("$top"))
     key, scope = call.hub.keys.paging_key, call.http.path
@@ -76,7 +77,7 @@ def list_machines(call: ArmCall) -> Reply:
     return Reply(200, body)
 
 
-def _group_for_put(call: ArmCall, session: Session, location: str) -> ResourceGroup:
+def _group_for_put(call: HubCall, session: Session, location: str) -> ResourceGroup:
     """The group; made here when the caller asks for it and may create machines (docs/protocol.md section 4)."""
     group = machines.find_group(session, call.names[0], call.names[1])
     if group is not None:
@@ -89,7 +90,7 @@ def _group_for_put(call: ArmCall, session: Session, location: str) -> ResourceGr
     return made
 
 
-def put_machine(call: ArmCall) -> Reply:
+def put_machine(call: HubCall) -> Reply:
     """PUT, always 200. Idempotent for the same `vmId` and key; 409 `Conflict` for another one's name."""
     if not paths.is_machine_name(call.names[2]):
         raise ApiError(
@@ -117,7 +118,7 @@ def put_machine(call: ArmCall) -> Reply:
     return answer
 
 
-def _create(call: ArmCall, session: Session, wish: Wish) -> tuple[Machine, ResourceGroup]:
+def _create(call: HubCall, session: Session, wish: Wish) -> tuple[Machine, ResourceGroup]:
     if call.caller.grant and _id(call).key in call.caller.grant.spent:
         raise ApiError(403, "TicketSpent", "The ticket was used for an enrolment before; ask for a new one.")
     call.require(Action.MACHINE_CREATE, str(_id(call)))
@@ -185,7 +186,7 @@ def _check_same(machine: Machine, group: ResourceGroup, wish: Wish) -> None:
         )
 
 
-def _rewrite(call: ArmCall, session: Session, machine: Machine, wish: Wish) -> None:
+def _rewrite(call: HubCall, session: Session, machine: Machine, wish: Wish) -> None:
     """PUT on an existing machine. A caller who may only create gets by with a repetition that changes nothing, or
     while the machine was never enrolled."""
     target = str(_id(call))
@@ -219,7 +220,7 @@ def _changes(machine: Machine, wish: Wish) -> bool:
     )
 
 
-def _apply(call: ArmCall, machine: Machine, wish: Wish) -> None:
+def _apply(call: HubCall, machine: Machine, wish: Wish) -> None:
     """Write what was sent, and raise the generation of each kind of desired state that it changes."""
     properties = machine_body.merged(machine.properties, wish.properties)
     raised = dict(machine.generations)
@@ -239,7 +240,7 @@ def _apply(call: ArmCall, machine: Machine, wish: Wish) -> None:
     machine.modified_by_type = call.caller.audit_type
 
 
-def patch_machine(call: ArmCall) -> Reply:
+def patch_machine(call: HubCall) -> Reply:
     """PATCH: `tags` as a whole, members of MachineUpdate; what is not sent stays."""
     target = str(_id(call))
     call.require(Action.MACHINE_WRITE, target)
@@ -257,7 +258,7 @@ def patch_machine(call: ArmCall) -> Reply:
     return answer
 
 
-def delete_machine(call: ArmCall) -> Reply:
+def delete_machine(call: HubCall) -> Reply:
     """DELETE with its identity; 204, also when there is none."""
     target = str(_id(call))
     with call.hub.database.write() as session:
@@ -279,14 +280,14 @@ def delete_machine(call: ArmCall) -> Reply:
     return Reply(204)
 
 
-def _drop_empty(call: ArmCall, session: Session, group: ResourceGroup) -> None:
+def _drop_empty(call: HubCall, session: Session, group: ResourceGroup) -> None:
     """A connect that failed leaves nothing behind: not the group that its ticket brought into being either."""
     if session.scalars(select(Machine.id).where(Machine.group_id == group.id).limit(1)).first() is None:
         session.delete(group)
         call.record(session, Action.GROUP_DELETE, paths.group_id(group.subscription_id, group.name))
 
 
-def get_network_profile(call: ArmCall) -> Reply:
+def get_network_profile(call: HubCall) -> Reply:
     """GET networkProfile."""
     call.require(Action.MACHINE_READ, str(_id(call)))
     with call.hub.database.read() as session:
@@ -294,7 +295,7 @@ def get_network_profile(call: ArmCall) -> Reply:
 
 
 def _empty(action: Action) -> Any:
-    def handler(call: ArmCall) -> Reply:
+    def handler(call: HubCall) -> Reply:
         """An empty list of what hangs below a machine that exists."""
         call.require(action, str(_id(call)))
         with call.hub.database.read() as session:

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from control_plane import callers
 from control_plane.arm import general, groups, machines, paths
-from control_plane.arm.call import ArmCall, Handler
 from control_plane.bodies import ARM_BODY
+from control_plane.call import Handler, HubCall
 from control_plane.clock import now
 from control_plane.errors import ApiError
 from control_plane.http import Call, Reply, error_of, json_response, read_call
@@ -129,7 +129,7 @@ def _carry_out(hub: Hub, http: Call) -> Reply:
         check_api_version(http.query)
         handler, names = find(http.method, http.path)
         _check_subscription(hub, names)
-        return handler(ArmCall(hub, http, caller, names, at))
+        return handler(HubCall(hub, http, caller, names, at))
     except ApiError as error:
         if http.method in _WRITES:
             actor = audit.Actor(caller.kind, caller.client_id)

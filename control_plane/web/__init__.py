@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is ours and not ARM: `/hawser/v1` and health."""
+"""What people see in a browser, and health."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every ARM handler is given, and the guards it passes through."""
+"""What every handler of ARM and `/hawser/v1` is given, and the guards it passes through."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from control_plane.arm import paths
 from control_plane.arm.roles import Action, Caller, MachineFacts, allows, refusal
 from control_plane.bodies import json_object
 from control_plane.errors import ApiError, bad_content, forbidden
@@ -20,7 +19,7 @@ from control_plane.storage.models import ResourceGroup, Subscription
 
 
 @dataclass(frozen=True)
-class ArmCall:
+class HubCall:
     """A request that was authenticated and routed. `names`: the path's names in order; `at`: Unix seconds."""
 
     hub: Hub
@@ -82,24 +81,4 @@ class ArmCall:
         return audit.Actor(self.caller.kind, self.caller.client_id)
 
 
-Handler = Callable[[ArmCall], Reply]
-
-
-def known_location(session: Session, given: str, resource_type: str, code: str) -> str:
-    """The location's name as the hub knows it.
-
-    Errors: ApiError 400 with `code`, naming the known ones.
-    """
-    wanted = paths.folded_location(given)
-    known = machines.locations(session)
-    for item in known:
-        if wanted in (paths.folded_location(item.name), paths.folded_location(item.display_name)):
-            return item.name
-    names = ", ".join(item.name for item in known)
-    raise ApiError(
-        400,
-        code,
-        f"The provided location '{given}' is not available for resource type '{resource_type}'. "
-        f"List of available regions for the resource type is '{names}'.",
-        target="location",
-    )
+Handler = Callable[[HubCall], Reply]

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of `/hawser/v1`, and the way from a request to its handler. One row an operation: path, method, handler and
+what the OpenAPI document says of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from control_plane import callers
+from control_plane.api import fleet, tickets
+from control_plane.bodies import CHANNEL_BODY
+from control_plane.call import Handler, HubCall
+from control_plane.clock import now
+from control_plane.errors import ApiError
+from control_plane.http import Call, Reply, json_response, read_call
+from control_plane.hub import Hub
+from control_plane.storage import audit
+
+ROOT = "/hawser/v1"
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`path` below `/hawser/v1` with names in braces. `query`: parameter names; `body`, `answer`: names of schemas in
+    docs/schemas. `status`: of success."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    status: int = 200
+    query: tuple[str, ...] = ()
+    body: str | None = None
+    answer: str | None = None
+    pattern: re.Pattern[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        expression = re.sub(r"\\\{[^}]+\\\}", "([^/]+)", re.escape(self.path))
+        object.__setattr__(self, "pattern", re.compile(expression, re.IGNORECASE))
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("POST", "/tickets", tickets.make_ticket, "Ask for a ticket", status=201, body="tickets"),
+    Operation(
+        "GET",
+        "/machines",
+        fleet.list_machines,
+        "Query the fleet",
+        query=("subscriptionId", "resourceGroup", "name", "$top", "$skiptoken"),
+    ),
+)
+
+
+def find(method: str, path: str) -> tuple[Operation, tuple[str, ...]]:
+    """The operation of a request and the names in its path.
+
+    Errors: ApiError 404, 405.
+    """
+    rest = path[len(ROOT) :].rstrip("/")
+    at_path = [(item, found) for item in OPERATIONS if (found := item.pattern.fullmatch(rest))]
+    if path[: len(ROOT)].lower() != ROOT or not at_path:
+        raise ApiError(404, "NotFound", "There is nothing at this path.")
+    for item, found in at_path:
+        if item.method == method:
+            return item, found.groups()
+    methods = ", ".join(sorted(item.method for item, _ in at_path))
+    raise ApiError(405, "MethodNotAllowed", f"This path takes {methods}.", headers={"Allow": methods})
+
+
+def _carry_out(hub: Hub, http: Call) -> Reply:
+    operation, names = find(http.method, http.path)
+    at = now()
+    with hub.database.read() as session:
+        caller = callers.authenticate(hub, session, http.headers.get("authorization"), at, tickets=False)
+    try:
+        return operation.handler(HubCall(hub, http, caller, names, at))
+    except ApiError as error:
+        if http.method in _WRITES:
+            actor = audit.Actor(caller.kind, caller.client_id)
+            target = error.about or http.path
+            audit.refused(hub.database, actor, operation.path, target, error.code, http.request_id)
+        raise
+
+
+async def endpoint(hub: Hub, request: Request) -> Response:
+    """Every path of `/hawser/v1`; errors are raised, the edge writes them."""
+    settings = hub.settings
+    http = await read_call(request, CHANNEL_BODY, settings.url, settings.known_hosts)
+    reply = await run_in_threadpool(_carry_out, hub, http)
+    headers = {"x-ms-request-id": http.request_id, "Cache-Control": "no-store", **reply.headers}
+    return json_response(reply.status, reply.body, headers)

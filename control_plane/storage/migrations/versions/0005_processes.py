@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hub processes over one database, times wider than 32 bits."""
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
