@@ -65,7 +65,7 @@ def run(session: Session) -> int:
         flag = "--extensions" if args.extensions else "--enable-pls-check"
         raise errors.NotSupported(f"{flag} is not supported by this release", "Leave the flag out")
     connected = session.status_or_none() or {}
-    profile = naming.choose_cloud(args.cloud or connected.get("cloud"), session.clouds())
+    profile = session.cloud(args.cloud or connected.get("cloud"))
     if args.location:
         naming.choose_location(args.location, profile)
     found = examine(profile, session.config())

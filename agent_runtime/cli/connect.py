@@ -56,7 +56,7 @@ def run(session: Session) -> int:
     way = credential.chosen(args)
     status = session.himds().status()
     refuse_connected(status)
-    profile = session.clouds()[place["cloud"]]
+    profile = session.cloud(place["cloud"])
     if not args.ignore_network_check:
         session.out.progress(0, "Checking the network")
         check.require_reachable(profile, session.config())
@@ -90,7 +90,7 @@ def target_of(session: Session) -> dict[str, Any]:
             f"the name of a subscription cannot be resolved: {args.subscription_id[:80]!r}",
             "Give the subscription's GUID with --subscription-id",
         )
-    profile = naming.choose_cloud(args.cloud, session.clouds())
+    profile = session.cloud(args.cloud)
     tenant = args.tenant_id or profile["tenant_id"]
     return {
         "cloud": profile["name"],

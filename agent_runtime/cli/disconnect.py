@@ -36,7 +36,7 @@ def run(session: Session) -> int:
     if not args.force_local_only:
         if way is None:
             credential.chosen(args)
-        profile = naming.choose_cloud(status.get("cloud"), session.clouds())
+        profile = session.cloud(status.get("cloud"))
         token = credential.token(session, way, profile, args.tenant_id or profile["tenant_id"])
     result = binding.disconnect(session, token, bool(args.force_local_only))
     where = "here; at the hub it was not touched" if args.force_local_only else "here and deleted at the hub"

@@ -62,6 +62,13 @@ class Session:
             self._clouds = profiles.load(self.paths)
         return self._clouds
 
+    def cloud(self, name: str | None) -> dict[str, Any]:
+        """The profile called `name`, or the only one, with the anchors in force. Errors: AZCM0075 and others."""
+        from agent_runtime.cli import naming
+        from agent_runtime.identity import trust
+
+        return trust.read(self.paths, naming.choose_cloud(name, self.clouds()))
+
     def forget_caches(self) -> None:
         """What was read before a step may no longer be so."""
         self._clouds = None

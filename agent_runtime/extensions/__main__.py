@@ -14,7 +14,7 @@ def duty(paths: places.Paths) -> desired.Duty:
     """Takes `extensions`, `runcommands` and `agent` (docs/protocol.md section 7); owns a key of its own."""
     return desired.Duty(
         service="extd",
-        kinds=("extensions", "runcommands", "agent"),
+        kinds=("extensions", "runcommands", "agent", desired.TRUST),
         report_kind="extensions",
         folder=paths.extensions,
         log=paths.gc_ext_log,

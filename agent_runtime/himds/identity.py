@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent_runtime import errors
+from agent_runtime.identity import trust
 from agent_runtime.identity.store import IdentityStore, certificate_path, key_path, stamp
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service.log import Log
@@ -94,12 +95,12 @@ class Known:
         }
 
     def profile(self, name: str) -> dict[str, Any]:
-        """A cloud profile. Errors: AZCM0075."""
+        """A cloud profile with the anchors in force. Errors: AZCM0075."""
         if not name or "/" in name or name.startswith("."):
             raise errors.CloudNotObtained(f"{name[:64]!r} is no name of a cloud")
         path = os.path.join(self.paths.clouds, f"{name}.json")
         try:
-            return atomic.read_json(path)
+            return trust.read(self.paths, {**atomic.read_json(path), "name": name})
         except FileNotFoundError:
             raise errors.CloudNotObtained(f"there is no cloud profile {name[:64]}") from None
         except (OSError, ValueError) as error:

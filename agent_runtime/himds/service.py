@@ -19,7 +19,7 @@ from agent_runtime.himds.identity import Known
 from agent_runtime.himds.tokens import Tokens
 from agent_runtime.hub import backoff
 from agent_runtime.hub.client import Hub, HubRefusal, as_agent_error
-from agent_runtime.identity import machine
+from agent_runtime.identity import machine, trust
 from agent_runtime.platform.base import Machine
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service import ipc
@@ -29,9 +29,9 @@ from agent_runtime.state import atomic, config
 from agent_runtime.state.outbox import REPORTS, Outbox
 from agent_runtime.version import VERSION
 
-SERVICE_KINDS = {"gcad": ("policy",), "extd": ("extensions", "runcommands", "agent")}
+SERVICE_KINDS = {"gcad": ("policy", "trust"), "extd": ("extensions", "runcommands", "agent", "trust")}
 SERVICE_NAMES = {"gcad": "GC Service", "extd": "Extension Service"}
-REPORT_KINDS = ("services", "extensions", "policy", "runcommands")
+REPORT_KINDS = ("services", "extensions", "policy", "runcommands", "trust")
 
 
 class Himds:
@@ -324,4 +324,18 @@ class Himds:
                 f"the report cannot be stored: {error.strerror}", "Make room on the disk"
             ) from None
         self._waiting_reports.set()
+        if kind == "trust":
+            self._trust_again()
         return {"id": number}
+
+    def _trust_again(self) -> None:
+        """One of root's services has said that it put other anchors in force, or refused to."""
+        if self._hub is None or self._known.state not in machine.BOUND:
+            return
+        try:
+            profile = self._known.profile(str(self._known.identity["cloud"]))
+            if trust.digest(profile) != trust.digest(self._hub.profile):
+                self._hub.trust(profile)
+                self._log.info("the trust anchors of the cloud were renewed")
+        except errors.AgentError as error:
+            self._log.error(f"{error.code}: {error.message}. {error.remedy}.")

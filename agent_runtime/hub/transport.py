@@ -130,19 +130,28 @@ class Connection:
             self._stream.close()
 
 
+def _trusting(ca_pem: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(cadata=ca_pem)
+    except (ssl.SSLError, ValueError):
+        raise errors.CloudNotObtained("the cloud profile's ca_pem holds no certificate") from None
+    return context
+
+
 class Transport:
     """Connections to the origins of one cloud profile. `proxy` (http://[user:password@]host:port) or None for each
     call."""
 
     def __init__(self, loop: Loop, ca_pem: str) -> None:
         self._loop = loop
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            self._context.load_verify_locations(cadata=ca_pem)
-        except (ssl.SSLError, ValueError):
-            raise errors.CloudNotObtained("the cloud profile's ca_pem holds no certificate") from None
+        self._context = _trusting(ca_pem)
         self._idle: dict[tuple[str, str | None], Connection] = {}
+
+    def trust(self, ca_pem: str) -> None:
+        """Believe these CAs, and no other, from the next connection on. Errors: AZCM0075; nothing is changed then."""
+        self._context = _trusting(ca_pem)
 
     async def request(
         self,

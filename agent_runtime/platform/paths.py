@@ -37,6 +37,11 @@ class Paths:
         return self._below(self.state, "clouds")
 
     @property
+    def trust(self) -> str:
+        """Root's: anchors that the hub has put in the place of a profile's."""
+        return self._below(self.state, "trust")
+
+    @property
     def own(self) -> str:
         """himds's own folder: identity, lease, outbox."""
         return self._below(self.state, "state")

@@ -11,10 +11,10 @@ from agent_runtime.service import desired, root
 
 
 def duty(paths: places.Paths) -> desired.Duty:
-    """Takes `policy` (docs/protocol.md section 7); monitor mode switches it off (agent-surface.md section 15)."""
+    """Takes `policy` and `trust` (docs/protocol.md section 7). Monitor mode switches it off (agent-surface.md 15)."""
     return desired.Duty(
         service="gcad",
-        kinds=("policy",),
+        kinds=("policy", desired.TRUST),
         report_kind="policy",
         folder=paths.policy,
         log=paths.gc_agent_log,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from agent_runtime import errors
+from agent_runtime.identity import trust
 from agent_runtime.platform import local
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service import ipc, worker
@@ -31,6 +32,7 @@ from agent_runtime.version import VERSION
 RECONNECT_FIRST, RECONNECT_MOST = 5.0, 60.0
 HELLO_SECONDS = 30.0
 WORKER_SECONDS = 60.0
+TRUST = "trust"
 # A document whose judging fails this often (no memory, a broken installation) is given up until it is pushed again.
 ATTEMPTS, ATTEMPT_PAUSE = 5, 60.0
 REFUSAL_PAUSE = 5.0
@@ -60,9 +62,10 @@ class Duty(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """Whom the service obeys: `binding.json` and the keys of its cloud profile."""
+    """Whom the service obeys: `binding.json` and its cloud profile with the anchors in force."""
 
     vm_id: str
+    cloud: str
     keys: list[dict[str, Any]]
 
 
@@ -194,7 +197,7 @@ class Resident:
             return
         self._number += 1
         self._sent[self._number] = (kind, data)
-        arguments = {"kind": self._duty.report_kind, "data": data}
+        arguments = {"kind": TRUST if kind == TRUST else self._duty.report_kind, "data": data}
         try:
             await self._stream.send({"v": 1, "id": self._number, "verb": "report", "args": arguments})
         except OSError:
@@ -207,12 +210,11 @@ class Resident:
         while True:
             await self._work.wait()
             self._work.clear()
-            if not self._enabled:
-                continue
             again = False
             for kind in self._duty.kinds:
                 document = self._store.queued(kind)
-                if document is None:
+                # A service that is switched off takes no orders, but it keeps knowing who may give them.
+                if document is None or not (self._enabled or kind == TRUST):
                     continue
                 try:
                     if not await self._judge(kind, document):
@@ -253,11 +255,28 @@ class Resident:
             self._work.set()
             return True
         generation = int(payload["generation"])
+        if kind == TRUST and not await self._adopt(bound, generation, payload["content"], document):
+            return False
         is_new = self._store.kept(kind) != document
         self._store.accept(bound.vm_id, kind, generation, document)
         self._judged[kind] = (bound.vm_id, document)
         if is_new:
             self._log.info(f"desired state {kind} generation {generation} verified and kept")
+        return True
+
+    async def _adopt(self, bound: Bound, generation: int, content: Mapping[str, Any], document: str) -> bool:
+        """Put the anchors of a verified document in force, and say so. Errors: OSError; it stays queued then."""
+        try:
+            made = trust.overlay(self._profile(bound.cloud), generation, content)
+        except ValueError:
+            await self._refuse(TRUST, document, "malformed")
+            return False
+        if trust.effective(self._profile(bound.cloud), made) != trust.read(self._paths, self._profile(bound.cloud)):
+            self._log.info(f"trust anchors of generation {generation} are in force")
+        trust.write(self._paths, bound.cloud, made)
+        data = {"generation": generation, "caSha256": trust.fingerprints(made["ca_pem"]), "kids": trust.kids(made)}
+        self._store.keep_report(TRUST, data)
+        await self._report(TRUST, data)
         return True
 
     async def _refuse(self, kind: str, document: str, reason: str) -> None:
@@ -274,11 +293,15 @@ class Resident:
             cloud = str(binding["cloud"])
             if os.path.basename(cloud) != cloud:
                 return None
-            profile = atomic.read_json(os.path.join(self._paths.clouds, f"{cloud}.json"))
+            profile = trust.read(self._paths, self._profile(cloud))
             keys = [key for key in profile["desired_state_keys"] if isinstance(key, dict)]
-            return Bound(str(binding["vmId"]).lower(), keys)
+            return Bound(str(binding["vmId"]).lower(), cloud, keys)
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def _profile(self, cloud: str) -> dict[str, Any]:
+        """The profile as root gave it. Errors: OSError, ValueError."""
+        return {**atomic.read_json(os.path.join(self._paths.clouds, f"{cloud}.json")), "name": cloud}
 
     def _drop_strangers(self) -> None:
         """Removes what was kept for a machine that this one is no longer."""

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jwt
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 TYPE = "hawser-desired"
 SIZE_LIMIT = 4 * 1024 * 1024
+_BEGIN = "-----BEGIN CERTIFICATE-----"
 _MEMBERS: dict[str, type] = {
     "machine": str,
     "resourceId": str,
@@ -51,7 +53,24 @@ def verify(
         raise Refused("generation")
     if payload["exp"] <= now:
         raise Refused("expired")
+    if kind == "trust" and not _trustworthy(payload["content"]):
+        raise Refused("malformed")
     return payload
+
+
+def _trustworthy(content: Mapping[str, Any]) -> bool:
+    """Whether anchors can be used at all: certificates that parse, keys that verify. Nobody must be left with none."""
+    try:
+        blocks = content["caPem"].split(_BEGIN)[1:]
+        for block in blocks:
+            x509.load_pem_x509_certificate((_BEGIN + block).encode("ascii"))
+        for key in content["desiredStateKeys"]:
+            Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key["x"] + "="))
+            if not isinstance(key["kid"], str) or (key["kty"], key["crv"]) != ("OKP", "Ed25519"):
+                return False
+        return bool(blocks) and bool(content["desiredStateKeys"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _signed_by(document: str, keys: Sequence[Mapping[str, Any]]) -> object:

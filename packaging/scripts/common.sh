@@ -48,6 +48,7 @@ make_directories() {
     mkdir -p /var/opt
     directory root:root 0755 "$state"
     directory root:root 0755 "$state/clouds"
+    directory root:root 0755 "$state/trust"
     for entry in state:0750 certs:0700 tokens:0750 log:0755 socks:0755; do
         directory himds:himds "${entry#*:}" "$state/${entry%%:*}"
     done
