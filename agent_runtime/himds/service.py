@@ -334,7 +334,7 @@ class Himds:
             return
         try:
             profile = self._known.profile(str(self._known.identity["cloud"]))
-            if trust.digest(profile) != trust.digest(self._hub.profile):
+            if trust.anchors(profile) != trust.anchors(self._hub.profile):
                 self._hub.trust(profile)
                 self._log.info("the trust anchors of the cloud were renewed")
         except errors.AgentError as error:

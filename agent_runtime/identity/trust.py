@@ -9,9 +9,6 @@ Standard library only.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, Optional
@@ -23,10 +20,9 @@ ANCHORS = ("ca_pem", "desired_state_keys")
 LIMIT = 256 * 1024
 
 
-def digest(profile: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over the anchors of a profile in one fixed form. Pure."""
-    text = json.dumps([profile.get(name) for name in ANCHORS], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def anchors(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides whom a machine with this profile trusts. Pure."""
+    return {name: profile.get(name) for name in ANCHORS}
 
 
 def overlay(profile: Mapping[str, Any], generation: int, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,33 +31,19 @@ def overlay(profile: Mapping[str, Any], generation: int, content: Mapping[str, A
     Errors: ValueError when the content has no anchors: a machine must not be left trusting nobody.
     """
     ca_pem, keys = content.get("caPem"), content.get("desiredStateKeys")
-    if not isinstance(ca_pem, str) or not fingerprints(ca_pem):
+    if not isinstance(ca_pem, str) or "-----BEGIN CERTIFICATE-----" not in ca_pem:
         raise ValueError("caPem holds no certificate")
     if not isinstance(keys, list) or not keys or not all(isinstance(key, dict) for key in keys):
         raise ValueError("desiredStateKeys holds no key")
-    anchors = {"ca_pem": ca_pem, "desired_state_keys": keys}
-    return {"v": 1, "over": digest(profile), "generation": generation, **anchors}
+    over = anchors(profile)
+    return {"v": 1, "over": over, "generation": generation, "ca_pem": ca_pem, "desired_state_keys": keys}
 
 
 def effective(profile: Mapping[str, Any], found: Optional[Mapping[str, Any]]) -> dict[str, Any]:
     """The profile with the anchors in force. Pure."""
-    if found is None or found.get("v") != 1 or found.get("over") != digest(profile):
+    if found is None or found.get("v") != 1 or found.get("over") != anchors(profile):
         return dict(profile)
     return {**profile, **{name: found[name] for name in ANCHORS if name in found}}
-
-
-def fingerprints(ca_pem: str) -> list[str]:
-    """SHA-256 (hex) of each certificate of a PEM bundle, in its order. Pure. Errors: ValueError when one is damaged."""
-    found = []
-    for block in ca_pem.split("-----BEGIN CERTIFICATE-----")[1:]:
-        text = block.partition("-----END CERTIFICATE-----")[0]
-        found.append(hashlib.sha256(base64.b64decode("".join(text.split()), validate=True)).hexdigest())
-    return found
-
-
-def kids(anchors: Mapping[str, Any]) -> list[str]:
-    """Names of the keys that may sign desired state. Pure."""
-    return [str(key.get("kid")) for key in anchors["desired_state_keys"]]
 
 
 def path_of(paths: Paths, cloud: str) -> str:

@@ -255,7 +255,7 @@ class Resident:
             self._work.set()
             return True
         generation = int(payload["generation"])
-        if kind == TRUST and not await self._adopt(bound, generation, payload["content"], document):
+        if kind == TRUST and not await self._adopt(bound, payload, answer.get("anchors"), document):
             return False
         is_new = self._store.kept(kind) != document
         self._store.accept(bound.vm_id, kind, generation, document)
@@ -264,17 +264,17 @@ class Resident:
             self._log.info(f"desired state {kind} generation {generation} verified and kept")
         return True
 
-    async def _adopt(self, bound: Bound, generation: int, content: Mapping[str, Any], document: str) -> bool:
+    async def _adopt(self, bound: Bound, payload: Mapping[str, Any], told: Any, document: str) -> bool:
         """Put the anchors of a verified document in force, and say so. Errors: OSError; it stays queued then."""
         try:
-            made = trust.overlay(self._profile(bound.cloud), generation, content)
+            made = trust.overlay(self._profile(bound.cloud), int(payload["generation"]), payload["content"])
         except ValueError:
             await self._refuse(TRUST, document, "malformed")
             return False
         if trust.effective(self._profile(bound.cloud), made) != trust.read(self._paths, self._profile(bound.cloud)):
-            self._log.info(f"trust anchors of generation {generation} are in force")
+            self._log.info(f"trust anchors of generation {made['generation']} are in force")
         trust.write(self._paths, bound.cloud, made)
-        data = {"generation": generation, "caSha256": trust.fingerprints(made["ca_pem"]), "kids": trust.kids(made)}
+        data = {"generation": made["generation"], **(told if isinstance(told, dict) else {})}
         self._store.keep_report(TRUST, data)
         await self._report(TRUST, data)
         return True

@@ -10,6 +10,7 @@ from typing import Any
 
 import jwt
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 TYPE = "hawser-desired"
@@ -53,24 +54,27 @@ def verify(
         raise Refused("generation")
     if payload["exp"] <= now:
         raise Refused("expired")
-    if kind == "trust" and not _trustworthy(payload["content"]):
-        raise Refused("malformed")
+    if kind == "trust":
+        anchors(payload["content"])
     return payload
 
 
-def _trustworthy(content: Mapping[str, Any]) -> bool:
-    """Whether anchors can be used at all: certificates that parse, keys that verify. Nobody must be left with none."""
+def anchors(content: Mapping[str, Any]) -> dict[str, list[str]]:
+    """`{"caSha256": […], "kids": […]}` of the content of a `trust` document. Errors: Refused `malformed`, when it names
+    no certificate or no key, or one that cannot be used: a machine must not be left trusting nobody."""
     try:
         blocks = content["caPem"].split(_BEGIN)[1:]
-        for block in blocks:
-            x509.load_pem_x509_certificate((_BEGIN + block).encode("ascii"))
+        found = [x509.load_pem_x509_certificate((_BEGIN + block).encode("ascii")) for block in blocks]
         for key in content["desiredStateKeys"]:
             Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key["x"] + "="))
             if not isinstance(key["kid"], str) or (key["kty"], key["crv"]) != ("OKP", "Ed25519"):
-                return False
-        return bool(blocks) and bool(content["desiredStateKeys"])
+                raise Refused("malformed")
+        kids = [key["kid"] for key in content["desiredStateKeys"]]
     except (KeyError, TypeError, ValueError, AttributeError):
-        return False
+        raise Refused("malformed") from None
+    if not found or not kids:
+        raise Refused("malformed")
+    return {"caSha256": [item.fingerprint(hashes.SHA256()).hex() for item in found], "kids": kids}
 
 
 def _signed_by(document: str, keys: Sequence[Mapping[str, Any]]) -> object:
@@ -92,7 +96,8 @@ def _signed_by(document: str, keys: Sequence[Mapping[str, Any]]) -> object:
 
 
 def verify_for_worker(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`{"document", "keys", "vmId", "kind", "floor", "now"}` → `{"payload"}` or `{"refused": reason}`."""
+    """`{"document", "keys", "vmId", "kind", "floor", "now"}` → `{"payload"}`, with `anchors` for kind trust; or
+    `{"refused": reason}`."""
     try:
         payload = verify(
             arguments["document"],
@@ -104,4 +109,6 @@ def verify_for_worker(arguments: dict[str, Any]) -> dict[str, Any]:
         )
     except Refused as refused:
         return {"refused": refused.reason}
+    if payload["kind"] == "trust":
+        return {"payload": payload, "anchors": anchors(payload["content"])}
     return {"payload": payload}

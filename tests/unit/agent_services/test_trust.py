@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runtime.identity import trust
+from agent_runtime.workers import documents
 from control_plane import pki
 from tests.unit.agent_services.courier import WAIT, Courier, Machine, Service, b64, sign
 
@@ -45,7 +46,8 @@ _PEM = ca("fingerprints")
 def test_fingerprints_are_those_of_the_certificates() -> None:
     authorities = [pki.make_ca(f"ca {number}") for number in range(3)]
     bundle = "".join(pki.certificate_pem(item.certificate).decode() for item in authorities)
-    assert trust.fingerprints(bundle) == [item.certificate.fingerprint(hashes.SHA256()).hex() for item in authorities]
+    told = documents.anchors({"caPem": bundle, "desiredStateKeys": [jwk(Ed25519PrivateKey.generate(), "k")]})
+    assert told["caSha256"] == [item.certificate.fingerprint(hashes.SHA256()).hex() for item in authorities]
 
 
 @pytest.mark.parametrize(
@@ -55,11 +57,10 @@ def test_fingerprints_are_those_of_the_certificates() -> None:
         {"caPem": "", "desiredStateKeys": [{}]},
         {"caPem": _PEM, "desiredStateKeys": []},
         {"caPem": _PEM, "desiredStateKeys": "k"},
-        {"caPem": "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----", "desiredStateKeys": [{}]},
     ],
 )
 def test_anchors_that_trust_nobody_are_refused(content: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"holds no|Only base64|padding|Invalid"):
+    with pytest.raises(ValueError, match="holds no"):
         trust.overlay({}, 1, content)
 
 
@@ -94,6 +95,7 @@ def test_a_rotation_is_adopted_and_obeyed(machine: Machine, package: str, enable
         assert told["kind"] == "trust"
         assert told["data"]["generation"] == 2
         assert told["data"]["kids"] == ["k2"]
+        assert len(told["data"]["caSha256"]) == 1
         found = overlay(machine)
         assert found is not None
         assert found["ca_pem"] == content["caPem"]
