@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hub's keys on disk (DATA/keys, 0700; every file 0600) and in memory.
 
-ca.crt, ca.key                    the hub's own CA (no key when certificates were given)
+ca.crt, ca.key                    the hub's own CA (no key when certificates were given); during a rotation ca.crt holds
+                                  the old one too, and ca-cross.crt the new one signed by the old (trust.py)
 tls.crt, tls.key                  what the server shows
 machine-ca.crt, machine-ca.key    signs machine certificates
 token.crt, token.key              RS256, signs access tokens
-desired.key                       Ed25519, signs desired-state documents
+desired.key                       Ed25519, signs desired-state documents; desired-next.key: published, not signing yet
 paging.key                        32 random bytes, authenticates $skiptoken
 """
 
@@ -36,6 +37,7 @@ class Keyring:
     token_certificate: x509.Certificate
     desired_key: ed25519.Ed25519PrivateKey
     paging_key: bytes
+    desired_next: ed25519.Ed25519PrivateKey | None = None
 
     @property
     def token_kid(self) -> str:
@@ -45,9 +47,12 @@ class Keyring:
     @property
     def desired_jwk(self) -> dict[str, str]:
         """Public half of the desired-state key as a JWK with `kid`."""
-        raw = self.desired_key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-        x = pki.b64url(raw)
-        return {"kid": pki.jwk_thumbprint(x), "kty": "OKP", "crv": "Ed25519", "x": x}
+        return pki.desired_jwk(self.desired_key)
+
+    @property
+    def desired_jwks(self) -> list[dict[str, str]]:
+        """What machines are to believe: the key that signs, and its successor while there is one."""
+        return [pki.desired_jwk(key) for key in (self.desired_key, self.desired_next) if key is not None]
 
 
 def folder(data: Path) -> Path:
@@ -66,7 +71,7 @@ def create(data: Path, settings: Settings, given: tuple[bytes, bytes, bytes] | N
     keys.mkdir(mode=0o700, exist_ok=True)
     os.chmod(keys, 0o700)
     if given is None:
-        ca = pki.make_ca(f"hawser hub CA {settings.host}")
+        ca = pki.make_ca(f"hawser hub CA {settings.host}", path_length=1)
         write_file(keys / "ca.key", pki.key_pem(ca.key))
         write_file(keys / "ca.crt", pki.certificate_pem(ca.certificate), 0o644)
         issue_tls(data, settings, ca)
@@ -89,7 +94,9 @@ def issue_tls(data: Path, settings: Settings, ca: pki.Authority) -> None:
     """Make the server's certificate for the URL's host and the further names."""
     key, certificate = pki.make_tls(ca, [settings.host, *settings.sans])
     write_file(folder(data) / "tls.key", pki.key_pem(key))
-    write_file(folder(data) / "tls.crt", pki.certificate_pem(certificate) + ca_file(data).read_bytes())
+    cross = folder(data) / "ca-cross.crt"
+    chain = pki.certificate_pem(certificate) + (cross.read_bytes() if cross.exists() else b"")
+    write_file(folder(data) / "tls.crt", chain + pki.certificate_pem(ca.certificate))
 
 
 def renew_tls(data: Path, settings: Settings, days: int = 60) -> bool:
@@ -99,7 +106,7 @@ def renew_tls(data: Path, settings: Settings, days: int = 60) -> bool:
     certificate = x509.load_pem_x509_certificate((folder(data) / "tls.crt").read_bytes())
     if (certificate.not_valid_after_utc - datetime.now(UTC)).days >= days:
         return False
-    issue_tls(data, settings, _authority(data, "ca"))
+    issue_tls(data, settings, authority(data, "ca"))
     return True
 
 
@@ -107,12 +114,18 @@ def _private(path: Path) -> object:
     return serialization.load_pem_private_key(path.read_bytes(), password=None)
 
 
-def _authority(data: Path, name: str) -> pki.Authority:
-    certificate = x509.load_pem_x509_certificate((folder(data) / f"{name}.crt").read_bytes())
+def authority(data: Path, name: str) -> pki.Authority:
+    """A CA of DATA/keys: its key, and of the certificates in NAME.crt the one that belongs to it.
+
+    Errors: OSError, ValueError.
+    """
     key = _private(folder(data) / f"{name}.key")
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{name}.key is not an EC key")
-    return pki.Authority(certificate, key)
+    for certificate in x509.load_pem_x509_certificates((folder(data) / f"{name}.crt").read_bytes()):
+        if certificate.public_key() == key.public_key():
+            return pki.Authority(certificate, key)
+    raise ValueError(f"{name}.crt does not hold the certificate of {name}.key")
 
 
 def load(data: Path) -> Keyring:
@@ -123,14 +136,19 @@ def load(data: Path) -> Keyring:
     keys = folder(data)
     try:
         token_key, desired_key = _private(keys / "token.key"), _private(keys / "desired.key")
+        after = keys / "desired-next.key"
+        desired_next = _private(after) if after.exists() else None
         if not isinstance(token_key, rsa.RSAPrivateKey) or not isinstance(desired_key, ed25519.Ed25519PrivateKey):
             raise ValueError("token.key or desired.key is of another type")
+        if desired_next is not None and not isinstance(desired_next, ed25519.Ed25519PrivateKey):
+            raise ValueError("desired-next.key is of another type")
         return Keyring(
             ca_pem=ca_file(data).read_text("ascii"),
-            machine_ca=_authority(data, "machine-ca"),
+            machine_ca=authority(data, "machine-ca"),
             token_key=token_key,
             token_certificate=x509.load_pem_x509_certificate((keys / "token.crt").read_bytes()),
             desired_key=desired_key,
+            desired_next=desired_next,
             paging_key=(keys / "paging.key").read_bytes(),
         )
     except PermissionError as error:

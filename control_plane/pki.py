@@ -79,7 +79,9 @@ def _usage(*, ca: bool, key_encipherment: bool = False) -> x509.KeyUsage:
     )
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, public: object, days: int, at: datetime) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public: object, days: int, at: datetime, until: datetime | None = None
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -87,23 +89,44 @@ def _builder(subject: x509.Name, issuer: x509.Name, public: object, days: int, a
         .public_key(public)  # type: ignore[arg-type]
         .serial_number(x509.random_serial_number())
         .not_valid_before(at - BACKDATE)
-        .not_valid_after(at + timedelta(days=days))
+        .not_valid_after(until or at + timedelta(days=days))
     )
 
 
-def make_ca(common_name: str) -> Authority:
-    """A self-signed CA, ten years, not-before one day back (hosts whose clock is behind)."""
+def make_ca(common_name: str, path_length: int = 0) -> Authority:
+    """A self-signed CA, ten years, not-before one day back (hosts whose clock is behind). `path_length` 1: it may sign
+    its successor."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(common_name)
     certificate = (
         _builder(name, name, key.public_key(), CA_DAYS, datetime.now(UTC))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(_usage(ca=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     return Authority(certificate, key)
+
+
+def cross_sign(old: Authority, new: Authority) -> x509.Certificate:
+    """The new CA as an intermediate of the old one, for as long as the old one lives: whoever trusts the old CA alone
+    believes what the new one signs."""
+    return (
+        _builder(
+            new.certificate.subject,
+            old.certificate.subject,
+            new.key.public_key(),
+            CA_DAYS,
+            datetime.now(UTC),
+            until=old.certificate.not_valid_after_utc,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(new.key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(old.key.public_key()), critical=False)
+        .sign(old.key, hashes.SHA256())
+    )
 
 
 def subject_alternatives(names: Sequence[str]) -> list[x509.GeneralName]:
@@ -191,6 +214,12 @@ def public_key_text(key: rsa.RSAPublicKey) -> str:
 def jwk_thumbprint(x: str) -> str:
     """RFC 7638 thumbprint of an Ed25519 public JWK with member `x`; the hub's `kid` of desired-state keys."""
     return b64url(hashlib.sha256(f'{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}'.encode()).digest())
+
+
+def desired_jwk(key: ed25519.Ed25519PrivateKey) -> dict[str, str]:
+    """Public half of a desired-state key as a JWK with `kid`."""
+    x = b64url(key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
+    return {"kid": jwk_thumbprint(x), "kty": "OKP", "crv": "Ed25519", "x": x}
 
 
 def expired(certificate: x509.Certificate, at: float) -> ApiError | None:

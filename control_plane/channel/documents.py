@@ -39,7 +39,7 @@ def content(kind: str, machine: Machine, resource: MachineId, tenant_id: str, ke
             "desiredVersion": upgrade.get("desiredVersion"),
             "enableAutomaticUpgrade": bool(upgrade.get("enableAutomaticUpgrade", False)),
         },
-        "trust": {"caPem": keys.ca_pem, "desiredStateKeys": [keys.desired_jwk]},
+        "trust": {"caPem": keys.ca_pem, "desiredStateKeys": keys.desired_jwks},
     }
     return wanted[kind]
 

@@ -18,7 +18,7 @@ from control_plane.errors import bad_content
 from control_plane.hub import Hub
 from control_plane.storage.models import Machine, Report
 
-KINDS = ("inventory", "configuration", "services", "extensions", "policy", "runcommands")
+KINDS = ("inventory", "configuration", "services", "extensions", "policy", "runcommands", "trust")
 MAX_REPORTS = 32
 _TEXTS = (
     "osType",

@@ -62,7 +62,7 @@ def cloud_profile(data: Path, name: str) -> dict[str, Any]:
         "ca_pem": keys.ca_pem,
         "tuf_root": None,
         "locations": places,
-        "desired_state_keys": [keys.desired_jwk],
+        "desired_state_keys": keys.desired_jwks,
     }
 
 
