@@ -100,11 +100,14 @@ def issue_tls(data: Path, settings: Settings, ca: pki.Authority) -> None:
 
 
 def renew_tls(data: Path, settings: Settings, days: int = 60) -> bool:
-    """Make the TLS certificate anew when our own CA signed it and fewer than `days` remain. True if it was."""
+    """Make the TLS certificate anew when our own CA signed it and fewer than `days` remain, or when it does not
+    belong to its key (a crash between the two files). True if it was."""
     if not settings.own_certificate:
         return False
     certificate = x509.load_pem_x509_certificate((folder(data) / "tls.crt").read_bytes())
-    if (certificate.not_valid_after_utc - datetime.now(UTC)).days >= days:
+    key = _private(folder(data) / "tls.key")
+    belongs = isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key()
+    if belongs and (certificate.not_valid_after_utc - datetime.now(UTC)).days >= days:
         return False
     issue_tls(data, settings, authority(data, "ca"))
     return True

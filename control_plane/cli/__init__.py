@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from control_plane import settings
-from control_plane.cli import audiences, fleet, principals, server
+from control_plane.cli import audiences, fleet, principals, server, trust
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,5 +36,6 @@ for _command in (
     fleet.cloud_profile,
     fleet.onboarding_script,
     audiences.audience,
+    trust.trust,
 ):
     main.add_command(_command)
