@@ -17,7 +17,7 @@ from control_plane.api import router as api
 from control_plane.arm import router as arm
 from control_plane.authority import endpoints as authority
 from control_plane.callers import challenge
-from control_plane.channel import checkin
+from control_plane.channel import anchors, checkin
 from control_plane.channel import endpoints as channel
 from control_plane.errors import ApiError
 from control_plane.http import enveloped
@@ -67,7 +67,7 @@ def build(hub: Hub) -> ASGIApp:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         hub.live.start(asyncio.get_running_loop())
         hub.bus.start(asyncio.get_running_loop())
-        tasks = [asyncio.create_task(hub.live.run()), asyncio.create_task(upkeep.run(hub.database))]
+        tasks = [asyncio.create_task(work) for work in (hub.live.run(), upkeep.run(hub.database), anchors.run(hub))]
         try:
             yield
         finally:

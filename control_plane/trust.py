@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotation of what machines trust: the hub's CA, and the key that signs desired state. Files below DATA/keys alone.
 
-A rotation has two steps. `begin` puts the successor beside what is in force: the new CA is signed by the old one too, so
-that whoever trusts the old CA alone is served as before, and machines are told of both. `finish` takes the old one
+A rotation has two steps. `begin` puts the successor beside what is in force: the new CA is signed by the old one too,
+so that whoever trusts the old CA alone is served as before, and machines are told of both. `finish` takes the old one
 away, when every machine has said that it believes the successor. Each step may be killed anywhere and run again.
 """
 
@@ -97,6 +97,11 @@ def begin_ca(data: Path, settings: Settings) -> bool:
         write_file(keys / "ca-next.crt", pki.certificate_pem(made.certificate), 0o644)
     if (keys / "ca-next.key").exists():
         old, new = keyring.authority(data, "ca"), keyring.authority(data, "ca-next")
+        if old.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0:
+            raise OperatorError(
+                "The hub's CA may not sign a successor (its path length is 0).",
+                "Give the hub a certificate of another CA.",
+            )
         bundle = keyring.ca_file(data).read_bytes()
         if pki.certificate_pem(new.certificate) not in bundle:
             write_file(keyring.ca_file(data), bundle + pki.certificate_pem(new.certificate), 0o644)

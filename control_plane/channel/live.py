@@ -147,6 +147,18 @@ class Live:
 
         self._on_loop(apply)
 
+    async def renew_all(self, slice_size: int = 200, pause: float = 0.1) -> None:
+        """Something was committed that concerns every machine: read each anew and wake it, some at a time, so that a
+        fleet does not come back in one instant."""
+        self._changes += 1
+        known = list(self._by_id.values())
+        for start in range(0, len(known), slice_size):
+            for record in known[start : start + slice_size]:
+                self._by_id.pop(record.machine_id, None)
+                self._by_client.pop(record.client_id, None)
+                self.wake(record)
+            await asyncio.sleep(pause)
+
     @staticmethod
     def hold(record: Record) -> asyncio.Future[None]:
         """A future that ends when the machine is to be answered. Of more than MAX_HOLDS the oldest ends at once.

@@ -93,8 +93,8 @@ def finish(data: Path, subject: str, *, force: bool) -> list[str]:
         more = f" and {len(behind) - 3} more" if len(behind) > 3 else ""
         raise OperatorError(
             f"{len(behind)} machines do not know the successor yet: {', '.join(behind[:3])}{more}.",
-            "Wait for them (hawser-hub trust status), delete those that are gone, or use --force: whoever is left behind "
-            "gets the new cloud profile from the next run of the playbook.",
+            "Wait for them (hawser-hub trust status), delete those that are gone, or use --force: whoever is left "
+            "behind gets the new cloud profile from the next run of the playbook.",
         )
     if subject == trust.CA:
         trust.finish_ca(data, settings)
@@ -106,7 +106,7 @@ def finish(data: Path, subject: str, *, force: bool) -> list[str]:
 
 
 def _sign_again(data: Path) -> None:
-    """Documents for root's services carry the old key's signature: a higher generation makes machines fetch them anew."""
+    """Documents for root's services carry the old key's signature: machines fetch them anew when generations rise."""
     with opened(data) as (database, _), database.write() as session:
         for machine in session.scalars(select(Machine).where(Machine.enrolled.is_not(None))):
             raised = {
