@@ -58,7 +58,9 @@ class Action(StrEnum):
     CLEANUP_WRITE = "Hawser.Hub/cleanupRules/write"
 
 
-_READS = frozenset(action for action in Action if action.value.endswith("/read"))
+HUB = "/"
+"""The scope of what belongs to no subscription: users, audit, health, clean-up rules. An assignment there holds
+everywhere."""
 
 OWNER = "Owner"
 CONTRIBUTOR = "Contributor"
@@ -66,32 +68,41 @@ READER = "Reader"
 ONBOARDING = "Onboarding"
 RESOURCE_ADMINISTRATOR = "Resource Administrator"
 
+_READS = frozenset(action for action in Action if action.value.endswith("/read"))
+_PRIVATE = frozenset({Action.AUDIT_READ, Action.USER_READ})
+# Who may grant, or take away, what others rely on (Microsoft's Contributor lacks Authorization/*/Write and Delete).
+_GRANTS = frozenset(
+    {
+        Action.ROLE_ASSIGNMENT_WRITE,
+        Action.ROLE_ASSIGNMENT_DELETE,
+        Action.LOCK_WRITE,
+        Action.LOCK_DELETE,
+        Action.USER_WRITE,
+        Action.USER_DELETE,
+    }
+)
+_ONBOARDING = frozenset(
+    {
+        Action.SUBSCRIPTION_READ,
+        Action.GROUP_READ,
+        Action.PROVIDER_READ,
+        Action.MACHINE_READ,
+        Action.MACHINE_CREATE,
+    }
+)
+
 ROLES: dict[str, frozenset[Action]] = {
     OWNER: frozenset(Action),
-    CONTRIBUTOR: frozenset(Action),  # differs from Owner by role assignments, which no operation here writes
-    READER: _READS,
-    ONBOARDING: frozenset(
-        {
-            Action.SUBSCRIPTION_READ,
-            Action.GROUP_READ,
-            Action.PROVIDER_READ,
-            Action.MACHINE_READ,
-            Action.MACHINE_CREATE,
-        }
-    ),
-    RESOURCE_ADMINISTRATOR: frozenset(
-        {
-            Action.SUBSCRIPTION_READ,
-            Action.GROUP_READ,
-            Action.PROVIDER_READ,
-            Action.MACHINE_READ,
-            Action.MACHINE_CREATE,
-            Action.MACHINE_WRITE,
-            Action.MACHINE_DELETE,
-            Action.EXTENSION_READ,
-            Action.RUN_COMMAND_READ,
-        }
-    ),
+    CONTRIBUTOR: frozenset(Action) - _GRANTS,
+    READER: _READS - _PRIVATE,
+    ONBOARDING: _ONBOARDING,
+    RESOURCE_ADMINISTRATOR: _ONBOARDING
+    | {
+        action
+        for action in Action
+        if action.value.startswith("Microsoft.HybridCompute/") and action is not Action.PROVIDER_REGISTER
+    }
+    | {Action.RESOURCE_READ, Action.TAGS_READ, Action.LOCK_READ, Action.EVENT_READ},
 }
 
 TICKET_RIGHTS: dict[str, frozenset[Action]] = {
