@@ -1,18 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line `hawser-hub`. Results on standard output, errors as one sentence and a remedy on standard error."""
+"""The command line `hawser-hub`. Results on standard output, errors as one sentence and a remedy on standard error.
+
+A command's module is imported when the command is called: the database and its libraries cost most of a second.
+"""
 
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import click
 
 from control_plane import settings
-from control_plane.cli import audiences, fleet, principals, server, trust
+
+# Command: module of this package, and its line in --help.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("server", "Make the hub's keys, certificates and database."),
+    "serve": ("server", "Run the hub until SIGTERM."),
+    "principal": ("principals", "Service principals: who may use the hub."),
+    "machines": ("fleet", "The fleet."),
+    "cloud-profile": ("fleet", "Print the profile that agents need."),
+    "onboarding-script": ("fleet", "Print a POSIX script that connects a machine."),
+    "audience": ("audiences", "Applications that machines may get tokens for."),
+    "trust": ("trust", "What machines trust, and its rotation."),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Lazy(click.Group):
+    """Finds a command by the table above; the function has the command's name with `_` for `-`."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        """Import what is called."""
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"{__name__}.{COMMANDS[name][0]}")
+        found: click.Command = getattr(module, name.replace("-", "_"))
+        return found
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -26,16 +62,3 @@ def main(context: click.Context, data: Path) -> None:
     """The control plane of hawser."""
     os.umask(0o077)
     context.obj = data
-
-
-for _command in (
-    server.init,
-    server.serve,
-    principals.principal,
-    fleet.machines,
-    fleet.cloud_profile,
-    fleet.onboarding_script,
-    audiences.audience,
-    trust.trust,
-):
-    main.add_command(_command)
