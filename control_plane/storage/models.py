@@ -98,8 +98,46 @@ class PrincipalSecret(Base):
     expires: Mapped[int | None] = mapped_column(Integer)
 
 
+class PrincipalCertificate(Base):
+    """A certificate that a principal may sign its assertions with. `thumbprint`: SHA-256, base64url."""
+
+    __tablename__ = "principal_certificates"
+    __table_args__ = (PrimaryKeyConstraint("principal_id", "thumbprint"),)
+    principal_id: Mapped[str] = mapped_column(ForeignKey("principals.id", ondelete="CASCADE"))
+    thumbprint: Mapped[str] = mapped_column(String(43))
+    certificate: Mapped[str] = mapped_column(Text)
+    created: Mapped[int] = mapped_column(Integer)
+    expires: Mapped[int] = mapped_column(Integer)
+
+
+class User(Base):
+    """A person. `id` is the object id that role assignments name. `password`: argon2id, None: signs in elsewhere only.
+    `subject`: issuer and subject of the external account that is this person, if one is."""
+
+    __tablename__ = "users"
+    id: Mapped[str] = mapped_column(GUID, primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    name_key: Mapped[str] = mapped_column(String(128), unique=True)
+    email: Mapped[str | None] = mapped_column(String(254))
+    password: Mapped[str | None] = mapped_column(String(256))
+    subject: Mapped[str | None] = mapped_column(String(512), unique=True)
+    created: Mapped[int] = mapped_column(Integer)
+    disabled: Mapped[int | None] = mapped_column(Integer)
+
+
+class UserSession(Base):
+    """Somebody signed in. `digest`: SHA-256 of the token that the browser keeps; the token itself is not stored."""
+
+    __tablename__ = "user_sessions"
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created: Mapped[int] = mapped_column(Integer)
+    seen: Mapped[int] = mapped_column(Integer)
+    peer: Mapped[str] = mapped_column(String(45))
+
+
 class RoleAssignment(Base):
-    """A role held by an object id at a scope (for now always a subscription)."""
+    """A role held by an object id (a principal's or a user's) at a scope: `/`, a subscription, a group, a machine."""
 
     __tablename__ = "role_assignments"
     id: Mapped[str] = mapped_column(GUID, primary_key=True)
@@ -107,6 +145,7 @@ class RoleAssignment(Base):
     role: Mapped[str] = mapped_column(String(64))
     scope: Mapped[str] = mapped_column(String(512))
     created: Mapped[int] = mapped_column(Integer)
+    created_by: Mapped[str | None] = mapped_column(GUID)
 
 
 class ResourceGroup(Base):
@@ -245,7 +284,7 @@ class AuditEntry(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     at: Mapped[int] = mapped_column(Integer, index=True)
     actor_type: Mapped[str] = mapped_column(String(16))
-    actor: Mapped[str] = mapped_column(String(128))
+    actor: Mapped[str] = mapped_column(String(128), index=True)
     action: Mapped[str] = mapped_column(String(128))
     target: Mapped[str] = mapped_column(String(1024))
     outcome: Mapped[str] = mapped_column(String(16))
