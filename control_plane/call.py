@@ -78,7 +78,7 @@ class HubCall:
     @property
     def actor(self) -> audit.Actor:
         """The caller as the audit names it."""
-        return audit.Actor(self.caller.kind, self.caller.client_id)
+        return audit.Actor(self.caller.kind, self.caller.audit_name)
 
 
 Handler = Callable[[HubCall], Reply]

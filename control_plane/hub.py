@@ -12,6 +12,7 @@ from control_plane import config, keyring, settings
 from control_plane.authority.tokens import Tokens
 from control_plane.channel.live import Live
 from control_plane.fleet.bus import Bus
+from control_plane.people.throttle import Throttle
 from control_plane.storage.database import DATABASE_FILE, Database
 
 
@@ -27,6 +28,7 @@ class Hub:
     tokens: Tokens
     live: Live
     bus: Bus = field(default_factory=Bus)
+    sign_ins: Throttle = field(default_factory=Throttle)
     epoch: int = 0
 
 

@@ -82,7 +82,7 @@ def _carry_out(hub: Hub, http: Call) -> Reply:
         return operation.handler(HubCall(hub, http, caller, names, at))
     except ApiError as error:
         if http.method in _WRITES:
-            actor = audit.Actor(caller.kind, caller.client_id)
+            actor = audit.Actor(caller.kind, caller.audit_name)
             target = error.about or http.path
             audit.refused(hub.database, actor, operation.path, target, error.code, http.request_id)
         raise

@@ -124,7 +124,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who is calling. `kind`: `principal`, `machine` or `ticket`; `assignments`: pairs (role, scope)."""
+    """Who is calling. `kind`: `principal`, `user`, `machine` or `ticket`; `assignments`: pairs (role, scope)."""
 
     kind: str
     client_id: str
@@ -135,8 +135,13 @@ class Caller:
 
     @property
     def audit_type(self) -> str:
-        """`createdByType` of systemData: machines are managed identities, the rest are applications."""
-        return "ManagedIdentity" if self.kind == "machine" else "Application"
+        """`createdByType` of systemData: machines are managed identities, principals and tickets applications."""
+        return {"machine": "ManagedIdentity", "user": "User"}.get(self.kind, "Application")
+
+    @property
+    def audit_name(self) -> str:
+        """What the audit calls the caller: people by name, all others by client id."""
+        return self.name if self.kind == "user" else self.client_id
 
 
 @dataclass(frozen=True)

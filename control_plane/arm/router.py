@@ -132,7 +132,7 @@ def _carry_out(hub: Hub, http: Call) -> Reply:
         return handler(HubCall(hub, http, caller, names, at))
     except ApiError as error:
         if http.method in _WRITES:
-            actor = audit.Actor(caller.kind, caller.client_id)
+            actor = audit.Actor(caller.kind, caller.audit_name)
             audit.refused(hub.database, actor, http.method, http.path, error.code, http.request_id)
         raise
 

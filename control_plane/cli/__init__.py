@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("server", "Make the hub's keys, certificates and database."),
     "serve": ("server", "Run the hub until SIGTERM."),
     "principal": ("principals", "Service principals: who may use the hub."),
+    "user": ("users", "People: who may sign in on the fleet page."),
+    "role": ("roles", "Role assignments of principals and users."),
     "machines": ("fleet", "The fleet."),
     "cloud-profile": ("fleet", "Print the profile that agents need."),
     "onboarding-script": ("fleet", "Print a POSIX script that connects a machine."),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from control_plane.arm.roles import ROLES
+from control_plane.arm.roles import HUB, ROLES
 from control_plane.cli.common import json_option, print_json, table, told
 from control_plane.operate import principals
 
@@ -20,20 +20,21 @@ def principal() -> None:
 @principal.command("create")
 @click.argument("name")
 @click.option("--role", required=True, type=click.Choice(list(ROLES), case_sensitive=False))
+@click.option("--scope", default=HUB, show_default=True, help="Where the role is held: / or a resource id.")
 @click.option("--secret-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the secret there, 0600.")
 @click.option("--valid-days", type=click.IntRange(1, 3650), help="The secret expires after so many days.")
 @json_option
 @click.pass_obj
 @told
 def principal_create(
-    data: Path, name: str, role: str, secret_file: Path | None, valid_days: int | None, as_json: bool
+    data: Path, name: str, role: str, scope: str, secret_file: Path | None, valid_days: int | None, as_json: bool
 ) -> None:
     """Make a principal with a secret of our own making."""
-    made = principals.create(data, name, role, valid_days, secret_file)
+    made = principals.create(data, name, role, valid_days, secret_file, scope)
     if as_json:
         print_json(made)
         return
-    print(f"Principal '{made['name']}' with role {made['role']}.\n  client id  {made['clientId']}")
+    print(f"Principal '{made['name']}' with role {made['role']} at {made['scope']}.\n  client id  {made['clientId']}")
     print(f"  tenant     {made['tenantId']}\n  authority  {made['authority']}")
     if "clientSecretFile" in made:
         print(f"  secret     in {made['clientSecretFile']}")

@@ -9,11 +9,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from control_plane import settings
-from control_plane.arm.roles import ROLES
+from control_plane.arm.roles import HUB
 from control_plane.clock import now, rfc3339
 from control_plane.errors import OperatorError
 from control_plane.operate.database import opened
+from control_plane.operate.roles import role_named, scope_named
+from control_plane.operate.secrets import check_absent, write_secret
 from control_plane.setup import operator
 from control_plane.storage import audit
 from control_plane.storage import principals as stored
@@ -22,16 +23,18 @@ from control_plane.storage.models import Subscription
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")
 
 
-def create(data: Path, name: str, role: str, valid_days: int | None, secret_file: Path | None) -> dict[str, Any]:
+def create(
+    data: Path, name: str, role: str, valid_days: int | None, secret_file: Path | None, scope: str = HUB
+) -> dict[str, Any]:
     """Make a principal; the secret goes to the file, or into the answer.
 
     Errors: OperatorError: name taken or not one, file exists or cannot be written; nothing is made then.
     """
-    role = next((word for word in ROLES if word.lower() == role.lower()), role)
+    role = role_named(role)
     if not _NAME.match(name):
         raise OperatorError(f"'{name}' cannot be a principal's name.", "Use letters, digits and . _ @ - .")
-    if secret_file is not None and (secret_file.exists() or secret_file.is_symlink()):
-        raise OperatorError(f"{secret_file} exists already.", "Name another file, or remove it first.")
+    if secret_file is not None:
+        check_absent(secret_file)
     with opened(data) as (database, config):
         secret = stored.new_secret()
         expires = now() + valid_days * 86400 if valid_days else None
@@ -41,14 +44,16 @@ def create(data: Path, name: str, role: str, valid_days: int | None, secret_file
                     f"A principal named '{name}' exists already.", "Choose another name; revoked ones keep theirs."
                 )
             subscription = session.scalars(select(Subscription.id).order_by(Subscription.created)).first()
-            scope = f"/subscriptions/{subscription}"
-            made = stored.create(session, name, role, scope, secret, expires)
-            audit.record(session, operator(), "principal/create", made.id, detail={"name": name, "role": role})
+            where = scope_named(session, scope)
+            made = stored.create(session, name, role, where, secret, expires)
+            detail = {"name": name, "role": role, "scope": where}
+            audit.record(session, operator(), "principal/create", made.id, detail=detail)
             if secret_file is not None:
-                _write_secret(secret_file, secret)
+                write_secret(secret_file, secret)
         answer: dict[str, Any] = {
             "name": name,
             "role": role,
+            "scope": where,
             "clientId": made.id,
             "objectId": made.object_id,
             "tenantId": config.tenant_id,
@@ -57,15 +62,6 @@ def create(data: Path, name: str, role: str, valid_days: int | None, secret_file
             "secretExpires": rfc3339(expires) if expires else None,
         }
         return {**answer, **({"clientSecretFile": str(secret_file)} if secret_file else {"clientSecret": secret})}
-
-
-def _write_secret(path: Path, secret: str) -> None:
-    try:
-        settings.write_file(path, secret.encode(), 0o600)
-    except OSError as error:
-        raise OperatorError(
-            f"{path} cannot be written ({error.strerror}).", "Name a file in a directory that exists and has space."
-        ) from error
 
 
 def every(data: Path) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def create(session: Session, name: str, role: str, scope: str, secret: str, expi
             expires=expires,
         )
     )
-    session.add(RoleAssignment(id=str(uuid4()), object_id=principal.object_id, role=role, scope=scope, created=at))
+    assign(session, principal.object_id, role, scope, at)
     return principal
 
 
@@ -59,6 +59,22 @@ def find_by_name_or_id(session: Session, text: str) -> Principal | None:
     return session.scalars(
         select(Principal).where(or_(Principal.name_key == key, Principal.id == key, Principal.object_id == key))
     ).first()
+
+
+def assign(
+    session: Session, object_id: str, role: str, scope: str, at: int, by: str | None = None, name: str | None = None
+) -> tuple[RoleAssignment, bool]:
+    """Give a role; (the one there is, False) when it is held at this very scope already. `name`: a GUID for its id."""
+    for item in session.scalars(
+        select(RoleAssignment).where(RoleAssignment.object_id == object_id, RoleAssignment.role == role)
+    ):
+        if item.scope.lower() == scope.lower():
+            return item, False
+    made = RoleAssignment(
+        id=name or str(uuid4()), object_id=object_id, role=role, scope=scope, created=at, created_by=by
+    )
+    session.add(made)
+    return made, True
 
 
 def assignments(session: Session, object_id: str) -> tuple[tuple[str, str], ...]:
