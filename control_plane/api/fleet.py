@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from control_plane.arm import paging
+from control_plane.arm import paging, scopes
 from control_plane.arm.machine_view import MachineRow, addresses
 from control_plane.arm.roles import Action
 from control_plane.bodies import is_guid
@@ -59,7 +59,7 @@ def list_machines(call: HubCall) -> Reply:
         subscription = machines.find_subscription(session, subscription_id)
         if subscription is None:
             raise ApiError(404, "SubscriptionNotFound", f"The subscription '{subscription_id}' could not be found.")
-        call.require(Action.MACHINE_READ, f"/subscriptions/{subscription.id}")
+        seen = scopes.require(call.caller, Action.MACHINE_READ, f"/subscriptions/{subscription.id}")
         group = None
         if query.get("resourcegroup"):
             group = machines.find_group(session, subscription.id, query["resourcegroup"])
@@ -68,6 +68,7 @@ def list_machines(call: HubCall) -> Reply:
         rows, last = machines.page(
             session,
             hub.live.pulse,
+            scopes=seen,
             subscription_id=subscription.id,
             group=group,
             after=after,

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from control_plane.arm import paths
+from control_plane.arm import paths, scopes
 from control_plane.arm.roles import Action
 from control_plane.call import HubCall
 from control_plane.errors import ApiError
@@ -80,9 +80,11 @@ def endpoints(hub: Hub, api_version: str) -> Any:
 
 
 def _readable(call: HubCall) -> list[Subscription]:
+    """Subscriptions in which the caller may see something."""
     with call.hub.database.read() as session:
         found = session.scalars(select(Subscription).order_by(Subscription.created, Subscription.id)).all()
-    return [item for item in found if call.may(Action.SUBSCRIPTION_READ, f"/subscriptions/{item.id}")]
+    seen = scopes.readable(call.caller, Action.SUBSCRIPTION_READ)
+    return [item for item in found if scopes.below(seen, f"/subscriptions/{item.id}")]
 
 
 def _subscription_json(call: HubCall, item: Subscription) -> dict[str, Any]:
@@ -133,7 +135,7 @@ def get_subscription(call: HubCall) -> Reply:
     """GET /subscriptions/{id}."""
     with call.hub.database.read() as session:
         found = call.subscription(session)
-    call.require(Action.SUBSCRIPTION_READ, f"/subscriptions/{found.id}")
+    scopes.require(call.caller, Action.SUBSCRIPTION_READ, f"/subscriptions/{found.id}")
     return Reply(200, _subscription_json(call, found))
 
 

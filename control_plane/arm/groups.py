@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from control_plane.arm import machine_body, paging, paths
+from control_plane.arm import machine_body, paging, paths, scopes
 from control_plane.arm.locations import known_location
 from control_plane.arm.roles import Action
 from control_plane.call import HubCall
 from control_plane.errors import ApiError, bad_content
 from control_plane.http import Reply
-from control_plane.storage import machines
+from control_plane.storage import machines, visible
 from control_plane.storage.models import Machine, ResourceGroup
 
 _TYPE = "Microsoft.Resources/resourceGroups"
@@ -87,8 +87,9 @@ def list_groups(call: HubCall) -> Reply:
     after = paging.read_token(key, scope, call.query["$skiptoken"]) if call.query.get("$skiptoken") else 0
     with call.hub.database.read() as session:
         subscription = call.subscription(session)
-        call.require(Action.GROUP_READ, f"/subscriptions/{subscription.id}")
+        seen = scopes.require(call.caller, Action.GROUP_READ, f"/subscriptions/{subscription.id}")
         query = select(ResourceGroup).where(ResourceGroup.subscription_id == subscription.id, ResourceGroup.id > after)
+        query = query.where(visible.groups_in(seen))
         found = session.scalars(query.order_by(ResourceGroup.id).limit(size + 1)).all()
     body: dict[str, Any] = {"value": [_json(item) for item in found[:size]]}
     if len(found) > size:

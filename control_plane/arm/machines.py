@@ -9,7 +9,7 @@ from uuid import uuid4
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from control_plane.arm import groups, machine_body, paging, paths
+from control_plane.arm import groups, machine_body, paging, paths, scopes
 from control_plane.arm.locations import known_location
 from control_plane.arm.machine_body import Wish
 from control_plane.arm.machine_view import MachineRow, machine_json, network_profile
@@ -66,9 +66,15 @@ def list_machines(call: HubCall) -> Reply:
         subscription = call.subscription(session)
         group = call.group(session) if len(call.names) > 1 else None
         prefix = f"/subscriptions/{subscription.id}"
-        call.require(Action.MACHINE_READ, paths.group_id(subscription.id, group.name) if group else prefix)
+        container = paths.group_id(subscription.id, group.name) if group else prefix
         rows, last = machines.page(
-            session, call.hub.live.pulse, subscription_id=subscription.id, group=group, after=after, size=size
+            session,
+            call.hub.live.pulse,
+            scopes=scopes.require(call.caller, Action.MACHINE_READ, container),
+            subscription_id=subscription.id,
+            group=group,
+            after=after,
+            size=size,
         )
         body: dict[str, Any] = {"value": [_shown(call, row) for row in rows]}
     if last is not None:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from control_plane.arm import paths
-from control_plane.arm.roles import HUB, ROLES, Action, Caller, within
+from control_plane.arm.roles import HUB, ROLES, Action, Caller, refusal, within
+from control_plane.errors import forbidden
 
 _SUBSCRIPTION = "subscriptions/*"
 _GROUP = f"{_SUBSCRIPTION}/resourcegroups/*"
@@ -44,6 +45,17 @@ def readable(caller: Caller, action: Action) -> tuple[str, ...]:
 def below(scopes: tuple[str, ...], container: str) -> bool:
     """True when something within `container` may be seen: one of the scopes holds it, or lies in it."""
     return any(within(scope, container) or within(container, scope) for scope in scopes)
+
+
+def require(caller: Caller, action: Action, container: str) -> tuple[str, ...]:
+    """What of a list over `container` is shown: the scopes of `readable`.
+
+    Errors: ApiError 403 when nothing in it may be seen.
+    """
+    scopes = readable(caller, action)
+    if not below(scopes, container):
+        raise forbidden(refusal(caller, action, container))
+    return scopes
 
 
 def shown(scopes: tuple[str, ...], resource_id: str) -> bool:

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from control_plane import keyring
 from control_plane.api.fleet import fleet_item
 from control_plane.arm.paths import is_group_name
+from control_plane.arm.roles import HUB
 from control_plane.clock import now
 from control_plane.errors import OperatorError
 from control_plane.operate.database import opened
@@ -32,7 +33,7 @@ def list_machines(data: Path) -> list[dict[str, Any]]:
         last: int | None = 0
         while last is not None:
             rows, last = machines.page(
-                session, lambda _id: None, subscription_id=None, group=None, after=last, size=1000
+                session, lambda _id: None, scopes=[HUB], subscription_id=None, group=None, after=last, size=1000
             )
             items += [fleet_item(row, at) for row in rows]
     for item in items:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from control_plane.arm.machine_view import MachineRow
+from control_plane.storage import visible
 from control_plane.storage.models import Heartbeat, Location, Machine, Report, ResourceGroup, Subscription
 from control_plane.storage.pulse import Pulse, from_row
 
@@ -79,17 +80,19 @@ def page(
     session: Session,
     live: PulseOf,
     *,
+    scopes: Iterable[str],
     subscription_id: str | None,
     group: ResourceGroup | None,
     after: int,
     size: int,
     name: str | None = None,
 ) -> tuple[Sequence[MachineRow], int | None]:
-    """Machines in the order of their creation, from the one after id `after`; and the last id if more follow."""
+    """Machines within `scopes` in the order of their creation, from the one after id `after`; and the last id if more
+    follow."""
     query = (
         select(Machine, ResourceGroup.name)
         .join(ResourceGroup, Machine.group_id == ResourceGroup.id)
-        .where(Machine.id > after)
+        .where(Machine.id > after, visible.machines_in(scopes))
         .order_by(Machine.id)
         .limit(size + 1)
     )
