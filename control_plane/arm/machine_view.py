@@ -67,21 +67,30 @@ def without_null(value: Any) -> Any:
     return value
 
 
-def network_profile(row: MachineRow) -> dict[str, Any]:
-    """`networkProfile`, with its array even when nothing was reported yet."""
-    reported = row.reports.get("inventory", {}).get("networkProfile")
+def _network(inventory: Mapping[str, Any]) -> dict[str, Any]:
+    reported = inventory.get("networkProfile")
     return without_null(reported) if reported else {"networkInterfaces": []}
 
 
-def addresses(row: MachineRow) -> list[str]:
-    """Addresses that the agent reported, IPv4 before IPv6, in its order; neither loopback nor link-local."""
+def network_profile(row: MachineRow) -> dict[str, Any]:
+    """`networkProfile`, with its array even when nothing was reported yet."""
+    return _network(row.reports.get("inventory", {}))
+
+
+def addresses_in(inventory: Mapping[str, Any]) -> list[str]:
+    """Addresses in an inventory report, IPv4 before IPv6, in its order; neither loopback nor link-local."""
     found: list[tuple[bool, str]] = []
-    for interface in network_profile(row)["networkInterfaces"]:
+    for interface in _network(inventory)["networkInterfaces"]:
         for item in interface.get("ipAddresses", []):
             address = item.get("address", "")
             if address and not address.startswith(("127.", "169.254.", "fe80:")) and address != "::1":
                 found.append((":" in address, address))
     return [address for _, address in sorted(found, key=lambda pair: pair[0])]
+
+
+def addresses(row: MachineRow) -> list[str]:
+    """Addresses that the agent reported."""
+    return addresses_in(row.reports.get("inventory", {}))
 
 
 def _detected(inventory: Mapping[str, Any]) -> dict[str, str]:

@@ -21,6 +21,9 @@ from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.orm import Session
 
 from control_plane.errors import OperatorError
+from control_plane.storage import history
+
+history.follow()  # whoever writes machines through a Database leaves their events behind
 
 DATABASE_FILE = "hub.db"
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -164,12 +164,17 @@ class ResourceGroup(Base):
 
 
 class Machine(Base):
-    """A machine resource. `properties`: what callers of ARM wrote; what the agent reported is in `reports`."""
+    """A machine resource. `properties`: what callers of ARM wrote; what the agent reported is in `reports`.
+
+    `version_key`, `os_type`, `tags_key`, `facts_key`: what the fleet query compares, derived by storage/history.py
+    whenever what they come from is written.
+    """
 
     __tablename__ = "machines"
     __table_args__ = (
         UniqueConstraint("group_id", "name_key"),
         Index("ix_machines_subscription", "subscription_id"),
+        Index("ix_machines_name_key_id", "name_key", "id"),
         {"sqlite_autoincrement": True},  # a late heartbeat of a deleted machine must never fall to a new one
     )
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
@@ -191,6 +196,10 @@ class Machine(Base):
     evidence: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     generations: Mapped[dict[str, int]] = mapped_column(JSON)
     agent_version: Mapped[str | None] = mapped_column(String(64))
+    version_key: Mapped[str] = mapped_column(String(64), server_default="")
+    os_type: Mapped[str] = mapped_column(String(16), server_default="")
+    tags_key: Mapped[str] = mapped_column(Text, server_default="")
+    facts_key: Mapped[str] = mapped_column(Text, server_default="")
     ticket_id: Mapped[str | None] = mapped_column(GUID)
     created: Mapped[int] = mapped_column(Integer)
     created_by: Mapped[str] = mapped_column(GUID)
