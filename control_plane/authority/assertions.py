@@ -66,6 +66,8 @@ def read(assertion: str) -> tuple[Header, dict[str, Any]]:
     header = Header(str(raw_header.get("alg")), _decode(raw_header.get("x5t#S256")), _decode(raw_header.get("x5t")))
     if header.algorithm not in ALGORITHMS:
         raise _unknown_key("Only PS256 and RS256 are accepted.")
+    if "crit" in raw_header or raw_header.get("b64") is False:
+        raise _unknown_key("The header asks for an extension that is not understood here.")
     if header.sha256 is None and header.sha1 is None:
         raise _unknown_key("The header names no certificate thumbprint.")
     return header, claims

@@ -6,39 +6,25 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote_plus
 from uuid import uuid4
 
-from cryptography import x509
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from control_plane.arm.paths import MachineId
-from control_plane.authority import assertions, audiences, discovery
+from control_plane.authority import assertions, audiences, discovery, proofs
 from control_plane.authority import claims as rules
 from control_plane.bodies import CHANNEL_BODY, form, is_guid
-from control_plane.channel import slots
-from control_plane.channel.verdict import Slot
 from control_plane.clock import now
 from control_plane.errors import ApiError, TokenError
 from control_plane.http import Reply, error_of, json_response, read_body, token_error_body
 from control_plane.hub import Hub
-from control_plane.storage import principals
-from control_plane.storage.models import Audience, Credential, Machine, ResourceGroup
+from control_plane.storage.models import Audience
 
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-
-
-@dataclass(frozen=True)
-class Proven:
-    """A client that proved who it is. `proof`: the value of `appidacr`."""
-
-    subject: rules.Subject
-    proof: str
 
 
 def check_tenant(hub: Hub, tenant: str) -> None:
@@ -102,80 +88,6 @@ def client_credentials(fields: Mapping[str, str], authorization: str | None) -> 
     return client_id, fields.get("client_secret")
 
 
-def _unknown_application(hub: Hub, client_id: str) -> TokenError:
-    return TokenError(
-        400,
-        "unauthorized_client",
-        700016,
-        f"Application with identifier '{client_id[:64]}' was not found in the directory '{hub.settings.tenant_id}'.",
-    )
-
-
-def _by_secret(hub: Hub, session: Session, client_id: str, secret: str, at: int) -> Proven:
-    principal = principals.find(session, client_id) if is_guid(client_id) else None
-    if principal is None or principal.revoked is not None:
-        raise _unknown_application(hub, client_id)
-    match = principals.matching_secret(session, principal.id, secret)
-    if match is None:
-        raise TokenError(
-            401,
-            "invalid_client",
-            7000215,
-            "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, "
-            f"not the client secret ID, for a secret added to app '{principal.id}'.",
-        )
-    if match.expires is not None and match.expires <= at:
-        raise TokenError(
-            401, "invalid_client", 7000222, f"The provided client secret keys for app '{principal.id}' are expired."
-        )
-    return Proven(rules.Subject(principal.id, principal.object_id), rules.SECRET)
-
-
-def _machine(session: Session, client_id: str) -> tuple[Machine, str] | None:
-    found = session.execute(
-        select(Machine, ResourceGroup.name)
-        .join(ResourceGroup, Machine.group_id == ResourceGroup.id)
-        .where(Machine.client_id == client_id.lower(), Machine.enrolled.is_not(None))
-    ).one_or_none()
-    return (found[0], found[1]) if found else None
-
-
-def _by_assertion(hub: Hub, session: Session, client_id: str, assertion: str, v2: bool, at: int) -> tuple[Proven, int]:
-    """Machines prove themselves by assertion; principals' certificates would be looked up here as well."""
-    header, claims = assertions.read(assertion)
-    found = _machine(session, client_id)
-    if found is None:
-        raise _unknown_application(hub, client_id)
-    machine, group = found
-    for credential in session.scalars(select(Credential).where(Credential.machine_id == machine.id)):
-        certificate = x509.load_pem_x509_certificate(credential.certificate.encode())
-        if not assertions.matches(header, certificate):
-            continue
-        base = f"{hub.settings.url}/"
-        names = (hub.settings.tenant_id, hub.settings.tenant_domain)
-        endpoints = [f"{base}{name}/oauth2/{'v2.0/' if v2 else ''}token" for name in names]
-        issuers = [f"{base}{name}/v2.0" for name in names] + [f"{base}{name}" for name in names]
-        assertions.verify(assertion, header, claims, certificate, client_id, [*endpoints, *issuers], at)
-        if credential.state == "retired":
-            raise TokenError(
-                401,
-                "invalid_client",
-                700027,
-                "The certificate of the assertion was superseded by a newer one of the same machine.",
-                suberror="superseded",
-            )
-        resource_id = str(MachineId(machine.subscription_id, group, machine.name))
-        subject = rules.Subject(machine.client_id, machine.principal_id, resource_id, credential.slot)
-        return Proven(subject, rules.CERTIFICATE), machine.id
-    raise TokenError(
-        401,
-        "invalid_client",
-        700027,
-        "Client assertion failed signature validation. The key was not found: no certificate of the client has this "
-        "thumbprint.",
-    )
-
-
 def _known_resource(hub: Hub, session: Session, resource: str) -> None:
     added = session.scalars(select(Audience.uri)).all()
     if len(resource) > 2048 or not audiences.is_known(resource, hub.settings.url, added):
@@ -207,13 +119,12 @@ def token(hub: Hub, tenant: str, fields: Mapping[str, str], authorization: str |
     assertion = fields.get("client_assertion")
     at = now()
     with hub.database.read() as session:
-        machine_id = None
         if assertion is not None:
             if fields.get("client_assertion_type") != assertions.ASSERTION_TYPE:
                 raise _missing("client_assertion_type")
-            proven, machine_id = _by_assertion(hub, session, client_id, assertion, v2, at)
+            proven = proofs.by_assertion(hub, session, client_id, assertion, v2, at)
         elif secret is not None:
-            proven = _by_secret(hub, session, client_id, secret, at)
+            proven = proofs.by_secret(hub, session, client_id, secret, at)
         else:
             raise TokenError(
                 401,
@@ -222,19 +133,12 @@ def token(hub: Hub, tenant: str, fields: Mapping[str, str], authorization: str |
                 "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
             )
         _known_resource(hub, session, resource)
-    if machine_id is not None:
-        _use_slot(hub, machine_id, proven.subject)
+    if proven.machine_id is not None:
+        proofs.use_slot(hub, proven.machine_id, proven.subject)
     return Reply(200, _answer(hub, proven, resource, at, v2=v2), NO_STORE)
 
 
-def _use_slot(hub: Hub, machine_id: int, subject: rules.Subject) -> None:
-    """The first use of a renewed certificate retires its predecessor, before anything is issued for it."""
-    judged = slots.use(hub, machine_id, subject.slot or 0)
-    if judged in (Slot.SUPERSEDED, Slot.UNKNOWN):
-        raise TokenError(401, "invalid_client", 700027, "The certificate was superseded.", suberror="superseded")
-
-
-def _answer(hub: Hub, proven: Proven, resource: str, at: int, *, v2: bool) -> dict[str, object]:
+def _answer(hub: Hub, proven: proofs.Proven, resource: str, at: int, *, v2: bool) -> dict[str, object]:
     """Members of section B.4; `scope`, `client_info` and `id_token` are left out (pitfall F.8)."""
     to_channel = audiences.folded(resource) == audiences.CHANNEL
     seconds = hub.tokens.application_seconds()

@@ -9,11 +9,13 @@ import secrets
 from collections.abc import Sequence
 from uuid import uuid4
 
+from cryptography import x509
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from control_plane import pki
 from control_plane.clock import now
-from control_plane.storage.models import Principal, PrincipalSecret, RoleAssignment
+from control_plane.storage.models import Principal, PrincipalCertificate, PrincipalSecret, RoleAssignment
 
 
 def new_secret() -> str:
@@ -25,27 +27,53 @@ def _digest(salt: bytes, secret: str) -> bytes:
     return hashlib.sha256(salt + secret.encode("utf-8", "surrogateescape")).digest()
 
 
-def create(session: Session, name: str, role: str, scope: str, secret: str, expires: int | None) -> Principal:
-    """A principal with one secret and one role. The secret is stored salted and hashed."""
+def create(session: Session, name: str, role: str, scope: str) -> Principal:
+    """A principal with one role and no credential yet."""
     at = now()
     principal = Principal(
         id=str(uuid4()), object_id=str(uuid4()), name=name, name_key=name.lower(), created=at, revoked=None
     )
     session.add(principal)
     session.flush()
-    salt = secrets.token_bytes(16)
-    session.add(
-        PrincipalSecret(
-            id=str(uuid4()),
-            principal_id=principal.id,
-            salt=salt,
-            digest=_digest(salt, secret),
-            created=at,
-            expires=expires,
-        )
-    )
     assign(session, principal.object_id, role, scope, at)
     return principal
+
+
+def add_secret(session: Session, client_id: str, secret: str, expires: int | None) -> PrincipalSecret:
+    """Another secret, stored salted and hashed. `expires`: Unix seconds, None: never."""
+    salt = secrets.token_bytes(16)
+    made = PrincipalSecret(
+        id=str(uuid4()),
+        principal_id=client_id,
+        salt=salt,
+        digest=_digest(salt, secret),
+        created=now(),
+        expires=expires,
+    )
+    session.add(made)
+    return made
+
+
+def add_certificate(session: Session, client_id: str, certificate: x509.Certificate) -> bool:
+    """Another certificate. False when the principal has it already."""
+    if session.get(PrincipalCertificate, (client_id, pki.thumbprint(certificate))) is not None:
+        return False
+    session.add(
+        PrincipalCertificate(
+            principal_id=client_id,
+            thumbprint=pki.thumbprint(certificate),
+            certificate=pki.certificate_pem(certificate).decode("ascii"),
+            created=now(),
+            expires=int(certificate.not_valid_after_utc.timestamp()),
+        )
+    )
+    return True
+
+
+def certificates_of(session: Session, client_id: str) -> Sequence[PrincipalCertificate]:
+    """Every certificate of a principal, expired ones too."""
+    query = select(PrincipalCertificate).where(PrincipalCertificate.principal_id == client_id)
+    return session.scalars(query.order_by(PrincipalCertificate.created, PrincipalCertificate.thumbprint)).all()
 
 
 def find(session: Session, client_id: str) -> Principal | None:
@@ -90,7 +118,8 @@ def all_principals(session: Session) -> Sequence[Principal]:
 
 def secrets_of(session: Session, client_id: str) -> Sequence[PrincipalSecret]:
     """Every secret of a principal, expired ones too."""
-    return session.scalars(select(PrincipalSecret).where(PrincipalSecret.principal_id == client_id)).all()
+    query = select(PrincipalSecret).where(PrincipalSecret.principal_id == client_id)
+    return session.scalars(query.order_by(PrincipalSecret.created, PrincipalSecret.id)).all()
 
 
 def matching_secret(session: Session, client_id: str, given: str) -> PrincipalSecret | None:
