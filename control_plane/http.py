@@ -34,7 +34,8 @@ class Reply:
 class Call:
     """One request as handlers see it: plain data. Names of headers and of query parameters are in lower case.
 
-    `origin`: https origin for absolute links, the name the client used if it is one of ours.
+    `origin`: https origin for absolute links, the name the client used if it is one of ours. `pairs`: the query with
+    what is repeated in it.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Call:
     correlation_id: str
     origin: str
     peer: str
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -83,6 +85,7 @@ async def read_call(request: Request, limit: int, url: str, known_hosts: frozens
         correlation_id=correlation.lower() if is_guid(correlation) else request_id,
         origin=f"https://{host}" if host in known_hosts else url,
         peer=request.client.host if request.client else "",
+        pairs=tuple((name.lower(), value) for name, value in request.query_params.multi_items()),
     )
 
 

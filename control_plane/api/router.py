@@ -5,6 +5,7 @@ what the OpenAPI document says of it."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from starlette.concurrency import run_in_threadpool
@@ -22,13 +23,17 @@ from control_plane.hub import Hub
 from control_plane.storage import audit
 
 ROOT = "/hawser/v1"
+REPEATED = frozenset({"tag"})
+_MACHINE = "(/?subscriptions/[^/]+/resourcegroups/[^/]+/providers/[^/]+/machines/[^/]+|[^/]+)"
+_MAX_PARAMETER = 4096
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(frozen=True)
 class Operation:
-    """`path` below `/hawser/v1` with names in braces. `query`: parameter names; `body`, `answer`: names of schemas in
-    docs/schemas. `status`: of success."""
+    """`path` below `/hawser/v1` with names in braces; `{machine}` is a vmId or a resource id, slashes escaped or
+    not. `query`: parameter names, described in openapi.py, all others are refused; `body`, `answer`: names of schemas
+    in docs/schemas. `status`: of success."""
 
     method: str
     path: str
@@ -41,19 +46,29 @@ class Operation:
     pattern: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        expression = re.sub(r"\\\{[^}]+\\\}", "([^/]+)", re.escape(self.path))
+        expression = re.sub(r"\\\{[^}]+\\\}", "([^/]+)", re.escape(self.path).replace(r"\{machine\}", _MACHINE))
         object.__setattr__(self, "pattern", re.compile(expression, re.IGNORECASE))
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("POST", "/tickets", tickets.make_ticket, "Ask for a ticket", status=201, body="tickets"),
+    Operation("POST", "/tickets", tickets.make_ticket, "Ask for a ticket", status=201, body="tickets", answer="ticket"),
     Operation(
         "GET",
         "/machines",
         fleet.list_machines,
         "Query the fleet",
-        query=("subscriptionId", "resourceGroup", "name", "$top", "$skiptoken"),
+        query=fleet.LIST_PARAMETERS,
+        answer="fleet-page",
     ),
+    Operation(
+        "GET",
+        "/machines/summary",
+        fleet.summarise,
+        "Count the fleet",
+        query=fleet.SUMMARY_PARAMETERS,
+        answer="fleet-summary",
+    ),
+    Operation("GET", "/machines/{machine}", fleet.get_machine, "One machine with details", answer="fleet-machine"),
 )
 
 
@@ -73,12 +88,39 @@ def find(method: str, path: str) -> tuple[Operation, tuple[str, ...]]:
     raise ApiError(405, "MethodNotAllowed", f"This path takes {methods}.", headers={"Allow": methods})
 
 
+def check_query(operation: Operation, pairs: Sequence[tuple[str, str]]) -> None:
+    """Errors: ApiError 400 naming a parameter that the operation does not have, that is repeated, or no text."""
+    known = {name.lower() for name in (*operation.query, "api-version")}
+    seen = set()
+    for name, value in pairs:
+        if name not in known:
+            raise ApiError(
+                400, "InvalidParameter", f"There is no query parameter '{name[:80]}' here.", target=name[:80]
+            )
+        if name in seen and name not in REPEATED:
+            raise ApiError(400, "InvalidParameter", f"The query parameter '{name}' is given twice.", target=name)
+        if len(value) > _MAX_PARAMETER or not _is_text(value):
+            raise ApiError(
+                400,
+                "InvalidParameter",
+                f"The query parameter '{name}' must be a text of at most {_MAX_PARAMETER} characters.",
+                target=name,
+            )
+        seen.add(name)
+
+
+def _is_text(value: str) -> bool:
+    """False with NUL, which no database keeps, and with what was no UTF-8."""
+    return "\x00" not in value and "\ufffd" not in value
+
+
 def _carry_out(hub: Hub, http: Call) -> Reply:
     operation, names = find(http.method, http.path)
     at = now()
     with hub.database.read() as session:
         caller = callers.authenticate(hub, session, http.headers.get("authorization"), at, tickets=False)
     try:
+        check_query(operation, http.pairs)
         return operation.handler(HubCall(hub, http, caller, names, at))
     except ApiError as error:
         if http.method in _WRITES:

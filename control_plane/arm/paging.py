@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote, urlencode
 
 from control_plane.errors import ApiError
@@ -16,13 +17,34 @@ MAX_PAGE = 1000
 _MAC = 16
 
 
-def _mac(key: bytes, scope: str, last: int) -> bytes:
-    return hmac.new(key, f"{scope.lower()}\n{last}".encode(), hashlib.sha256).digest()[:_MAC]
+def _mac(key: bytes, scope: str, text: str) -> bytes:
+    return hmac.new(key, f"{scope.lower()}\n{text}".encode(), hashlib.sha256).digest()[:_MAC]
+
+
+def seal(key: bytes, scope: str, text: str) -> str:
+    """`text` as an opaque token that is good for the list named by `scope` alone."""
+    return base64.urlsafe_b64encode(_mac(key, scope, text) + text.encode()).rstrip(b"=").decode()
+
+
+def unseal(key: bytes, scope: str, token: str) -> str:
+    """The text of a token.
+
+    Errors: ApiError 400 `InvalidParameter` when it was not made for this list.
+    """
+    bad = ApiError(400, "InvalidParameter", "The '$skiptoken' is not one of this list; follow 'nextLink' as it is.")
+    try:
+        raw = base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
+        text = raw[_MAC:].decode()
+    except (binascii.Error, ValueError) as error:
+        raise bad from error
+    if not hmac.compare_digest(raw[:_MAC], _mac(key, scope, text)):
+        raise bad
+    return text
 
 
 def token(key: bytes, scope: str, last: int) -> str:
     """The token for what follows the row with id `last` in the list named by `scope`."""
-    return base64.urlsafe_b64encode(_mac(key, scope, last) + str(last).encode()).rstrip(b"=").decode()
+    return seal(key, scope, str(last))
 
 
 def read_token(key: bytes, scope: str, text: str) -> int:
@@ -30,15 +52,7 @@ def read_token(key: bytes, scope: str, text: str) -> int:
 
     Errors: ApiError 400 `InvalidParameter` when the token was not made for this list.
     """
-    bad = ApiError(400, "InvalidParameter", "The '$skiptoken' is not one of this list; follow 'nextLink' as it is.")
-    try:
-        raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-        last = int(raw[_MAC:])
-    except (binascii.Error, ValueError, UnicodeEncodeError) as error:
-        raise bad from error
-    if not hmac.compare_digest(raw[:_MAC], _mac(key, scope, last)):
-        raise bad
-    return last
+    return int(unseal(key, scope, text))
 
 
 def page_size(text: str | None) -> int:
@@ -53,7 +67,8 @@ def page_size(text: str | None) -> int:
     return min(int(text), MAX_PAGE)
 
 
-def next_link(origin: str, path: str, query: dict[str, str], skip: str) -> str:
+def next_link(origin: str, path: str, query: Mapping[str, str] | Sequence[tuple[str, str]], skip: str) -> str:
     """Absolute URL of the next page; no parameter with an empty value, because clients drop those."""
-    kept = {name: value for name, value in query.items() if value and name != "$skiptoken"}
-    return f"{origin}{quote(path, safe='/-_.()~')}?{urlencode({**kept, '$skiptoken': skip}, safe='$')}"
+    pairs = query.items() if isinstance(query, Mapping) else query
+    kept = [(name, value) for name, value in pairs if value and name != "$skiptoken"]
+    return f"{origin}{quote(path, safe='/-_.()~')}?{urlencode([*kept, ('$skiptoken', skip)], safe='$')}"

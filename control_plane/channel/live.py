@@ -68,6 +68,11 @@ class Live:
     def _unwritten(self, machine_id: int) -> Pulse | None:
         return self._dirty.get(machine_id) or self._writing.get(machine_id)
 
+    def fresh(self, after: int) -> tuple[int, ...]:
+        """Machines seen after `after` whose heartbeat is not in the database yet. Safe from any thread."""
+        unwritten = {**self._writing.copy(), **self._dirty.copy()}
+        return tuple(key for key, pulse in unwritten.items() if pulse.seen > after)
+
     async def find(self, client_id: str) -> Record | None:
         """The record of an enrolled machine; read from the database on its first call."""
         record = self._by_client.get(client_id)

@@ -12,6 +12,7 @@ from control_plane.arm.machine_view import addresses_in
 
 _FACTS = ("osName", "osSku", "osVersion", "computerName", "machineFqdn", "dnsFqdn", "adFqdn")
 _FACTS_MAX = 4096
+_TAGS = "\x1f"  # between what the agent reported and the tags
 _NUMBER = re.compile(r"\d+")
 
 
@@ -41,7 +42,13 @@ def version_key(version: str | None) -> str:
 def facts_key(inventory: Mapping[str, Any]) -> str:
     """What a search looks through of an inventory report, in lower case, a line each."""
     texts: Iterable[Any] = [*(inventory.get(name) for name in _FACTS), *addresses_in(inventory)]
-    return "\n".join(text.lower() for text in texts if isinstance(text, str) and text)[:_FACTS_MAX]
+    return "\n".join(text.lower() for text in texts if isinstance(text, str) and text)[:_FACTS_MAX].replace(_TAGS, " ")
+
+
+def with_tags(facts: str, tags: Mapping[str, str]) -> str:
+    """A machine's `facts_key`, new or as it was before, with these tags behind it."""
+    told = "\n".join(f"{name}={value}".lower() for name, value in tags.items())
+    return facts.partition(_TAGS)[0] + _TAGS + told if told else facts.partition(_TAGS)[0]
 
 
 def os_type(inventory: Mapping[str, Any], properties: Mapping[str, Any]) -> str:

@@ -47,8 +47,9 @@ def _group(session: Session, machine: Machine) -> str:
 def _derive(machine: Machine, inventory: Mapping[str, Any] | None) -> None:
     machine.tags_key = derived.tags_key(machine.tags or {})
     machine.version_key = derived.version_key(machine.agent_version)
+    facts = machine.facts_key or "" if inventory is None else derived.facts_key(inventory)
+    machine.facts_key = derived.with_tags(facts, machine.tags or {})
     if inventory is not None:
-        machine.facts_key = derived.facts_key(inventory)
         machine.os_type = derived.os_type(inventory, machine.properties)
     elif not machine.os_type:
         machine.os_type = derived.os_type({}, machine.properties or {})
@@ -112,6 +113,12 @@ def _tell_of_new(session: Session, _context: UOWTransaction) -> None:
     for item in session.new:
         if isinstance(item, Machine):
             session.add(about(item, _group(session, item), CREATED, at, {}, None))
+
+
+def newest(session: Session, machine_id: int, limit: int) -> list[MachineEvent]:
+    """The last events of a machine, the newest first."""
+    query = select(MachineEvent).where(MachineEvent.machine_id == machine_id).order_by(MachineEvent.id.desc())
+    return list(session.scalars(query.limit(limit)))
 
 
 def follow() -> None:

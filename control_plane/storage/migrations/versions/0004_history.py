@@ -142,7 +142,7 @@ def _derive(connection: sa.Connection) -> None:
                     "version_key": derived.version_key(row.agent_version),
                     "os_type": derived.os_type(row.data or {}, row.properties or {}),
                     "tags_key": derived.tags_key(row.tags or {}),
-                    "facts_key": derived.facts_key(row.data or {}),
+                    "facts_key": derived.with_tags(derived.facts_key(row.data or {}), row.tags or {}),
                 }
                 for row in rows
             ],
