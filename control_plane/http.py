@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, DBAPIError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from control_plane.bodies import check_length, is_guid, too_large
 from control_plane.errors import ApiError, TokenError
+from control_plane.storage.engines import UNAVAILABLE
 
 log = logging.getLogger("hawser.hub")
 
@@ -118,8 +119,12 @@ def error_of(error: Exception) -> ApiError:
     """What a caller is told about an exception. Unexpected ones are logged here and only here."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, OperationalError):
-        log.error("The database refused: %s", error.orig)
+    if isinstance(error, DataError):
+        # PostgreSQL keeps no NUL in texts and no text longer than its column; SQLite keeps both.
+        log.warning("The database cannot keep a value: %s", error.orig)
+        return ApiError(400, "InvalidRequestContent", "A value of the request cannot be kept: too long, or with a NUL.")
+    if isinstance(error, UNAVAILABLE):
+        log.error("The database refused: %s", error.orig if isinstance(error, DBAPIError) else error)
         return ApiError(503, "ServiceUnavailable", "The database cannot be used at the moment; try again.")
     log.error("Unexpected error", exc_info=error)
     return ApiError(500, "InternalServerError", "The hub failed to carry out the request; its log says why.")

@@ -13,7 +13,8 @@ from control_plane.authority.tokens import Tokens
 from control_plane.channel.live import Live
 from control_plane.fleet.bus import Bus
 from control_plane.people.throttle import Throttle
-from control_plane.storage.database import DATABASE_FILE, Database
+from control_plane.storage import address
+from control_plane.storage.database import Database
 
 
 @dataclass
@@ -33,8 +34,11 @@ class Hub:
 
 
 def open_database(data: Path) -> Database:
-    """The database of an initialised data directory."""
-    return Database(data / DATABASE_FILE)
+    """The database that DATA/config.yaml names, else DATA/hub.db.
+
+    Errors: OperatorError.
+    """
+    return Database(address.of(data, config.load(data)))
 
 
 def open_hub(data: Path) -> Hub:
@@ -45,7 +49,7 @@ def open_hub(data: Path) -> Hub:
     decided = settings.load(data)
     configured = config.load(data)
     keys = keyring.load(data)
-    database = open_database(data)
+    database = Database(address.of(data, configured))
     return Hub(
         data=data,
         settings=decided,

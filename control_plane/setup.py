@@ -10,18 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
-from control_plane import keyring, settings
+from control_plane import config, keyring, settings
 from control_plane.bodies import is_guid
 from control_plane.clock import now, rfc3339
 from control_plane.errors import OperatorError
 from control_plane.hub import open_database
 from control_plane.settings import Settings
-from control_plane.storage import audit
-from control_plane.storage.database import DATABASE_FILE
+from control_plane.storage import address, audit
+from control_plane.storage.database import DATABASE_FILE, Database
+from control_plane.storage.engines import UNAVAILABLE
 from control_plane.storage.models import HubState, Location, Subscription
 
 _LOCATION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]{0,59}$")
@@ -45,6 +48,8 @@ class Request:
     certificate: Path | None
     key: Path | None
     ca: Path | None
+    database: str | None = None
+    database_password_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def init(data: Path, request: Request) -> Outcome:
     for name in request.sans:
         if not _DOMAIN.match(name) and ":" not in name:
             raise OperatorError(f"'{name}' is no host name or address.", "Give --san a name or an IP address.")
-    config = Settings(
+    decided = Settings(
         schema=1,
         url=url,
         tenant_id=_guid(request.tenant_id, "--tenant-id"),
@@ -167,33 +172,65 @@ def init(data: Path, request: Request) -> Outcome:
         created=rfc3339(now()),
     )
     subscription_id = _guid(request.subscription_id, "--subscription-id")
-    given = _given_tls(request, config.host)
+    given = _given_tls(request, decided.host)
     try:
         data.mkdir(parents=True, exist_ok=True)
         os.chmod(data, 0o700)
         for suffix in ("", "-wal", "-shm"):
             (data / f"{DATABASE_FILE}{suffix}").unlink(missing_ok=True)
-        keyring.create(data, config, given)
+        if request.database is not None:
+            _name_database(data, request.database, request.database_password_file)
+        keyring.create(data, decided, given)
         _fill(data, request, subscription_id)
-        settings.save(data, config)
+        settings.save(data, decided)
     except OSError as error:
         raise OperatorError(
             f"{error.filename or data} cannot be written ({error.strerror}).",
             "Run the command as the hub's user, with free space on the file system.",
         ) from error
-    return Outcome(True, config, subscription_id, request.locations)
+    return Outcome(True, decided, subscription_id, request.locations)
+
+
+def _name_database(data: Path, url: str, password_file: Path | None) -> None:
+    """Section `database` of DATA/config.yaml; other sections stay, comments do not.
+
+    Errors: OperatorError when the database cannot be used; the file is not changed then.
+    """
+    section = {"url": url, **({"password_file": str(password_file.absolute())} if password_file else {})}
+    database = Database(address.url(section))
+    try:
+        database.check()
+    finally:
+        database.close()
+    path = data / config.CONFIG_FILE
+    if config.load(data).get("database") == section:
+        return
+    sections = (yaml.safe_load(path.read_bytes()) if path.exists() else None) or {}
+    settings.write_file(path, yaml.safe_dump({**sections, "database": section}, sort_keys=False).encode())
 
 
 def _fill(data: Path, request: Request, subscription_id: str) -> None:
     database = open_database(data)
     try:
+        database.check()
         database.migrate()
-        os.chmod(data / DATABASE_FILE, 0o600)
+        if database.path is not None:
+            os.chmod(database.path, 0o600)
         with database.write() as session:
+            if session.get(HubState, 1) is not None:
+                raise OperatorError(
+                    "The database holds a hub already.",
+                    "Name an empty database. To run another process of that hub, copy its data directory instead.",
+                )
             session.add(HubState(id=1, epoch=1, clean=True, trust_generation=1))
             session.add(Subscription(id=subscription_id, name=request.subscription_name, created=now()))
             session.add_all(Location(name=name, display_name=display) for name, display in request.locations)
             audit.record(session, operator(), "hub/init", request.url)
+    except UNAVAILABLE as error:
+        raise OperatorError(
+            f"The database cannot be used ({error.orig if isinstance(error, DBAPIError) else error}).",
+            "Check rights and free space.",
+        ) from error
     finally:
         database.close()
 

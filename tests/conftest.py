@@ -17,8 +17,9 @@ import pytest
 
 from lab import Host, Lab, destroy
 from lab.ledger import Ledger, maker_alive
-from tests.integration import hub_process
+from tests.integration import hub_process, postgres_server
 from tests.integration.hub_process import HubProcess
+from tests.integration.postgres_server import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "lab"
@@ -30,6 +31,12 @@ _FOREIGN = ("HAWSER_", "AZURE_", "ARM_", "ANSIBLE_", "IDENTITY_", "IMDS_", "MSI_
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--lanes 'a b'` runs these lanes instead of the everyday tests."""
     parser.addoption("--lanes", default=None, help="run the tests of these lanes alone; empty: name the lanes")
+    parser.addoption(
+        "--database",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="the database of every hub that tests make",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -108,6 +115,23 @@ def build_agent(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str | Non
 def agent_deb(build_agent: Callable[[str | None], Path]) -> Path:
     """The agent's deb of this checkout."""
     return build_agent(None)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running PostgreSQL; `postgres.fresh()` makes a database in it."""
+    server = postgres_server.new()
+    yield server
+    postgres_server.discard(server)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chosen_database(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hubs of tests that name no database get the one of --database."""
+    if request.config.getoption("--database") == "postgresql":
+        hub_process.fresh_database = request.getfixturevalue("postgres").fresh
+    yield
+    hub_process.fresh_database = None
 
 
 @pytest.fixture(scope="session")

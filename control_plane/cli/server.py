@@ -25,6 +25,10 @@ from control_plane.cli.common import print_json, told
 @click.option("--certificate", type=click.Path(path_type=Path), help="PEM chain to use instead of an own CA.")
 @click.option("--key", type=click.Path(path_type=Path), help="PEM key of --certificate.")
 @click.option("--ca", type=click.Path(path_type=Path), help="PEM of the CA of --certificate, if not in its file.")
+@click.option(
+    "--database", metavar="URL", help="postgresql+psycopg://USER@HOST/NAME. Default: SQLite in the directory."
+)
+@click.option("--database-password-file", type=click.Path(path_type=Path, dir_okay=False), help="0600, of that USER.")
 @click.option("--json", "as_json", is_flag=True, help="Print {url, tenantId, subscriptionId, caFile, locations}.")
 @click.pass_obj
 @told

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from control_plane import settings
 from control_plane.errors import OperatorError
 from control_plane.hub import open_database
 from control_plane.storage.database import Database
+from control_plane.storage.engines import UNAVAILABLE
 
 
 @contextmanager
@@ -25,9 +26,9 @@ def opened(data: Path) -> Iterator[tuple[Database, settings.Settings]]:
     database = open_database(data)
     try:
         yield database, config
-    except OperationalError as error:
+    except UNAVAILABLE as error:
         raise OperatorError(
-            f"The database in {data} cannot be used ({error.orig}).",
+            f"The database of {data} cannot be used ({error.orig if isinstance(error, DBAPIError) else error}).",
             "Check rights and free space; while another command writes, try again.",
         ) from error
     finally:

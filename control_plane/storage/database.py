@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The database behind two engines: readers that never wait, one writer at a time.
-
-SQLite in WAL mode: readers see the last commit, `write()` takes the write lock at its beginning (`BEGIN IMMEDIATE`), so
-that a transaction never fails half way on a lock. `synchronous=FULL`: what `write()` returned from survives loss of
-power.
-"""
+"""The database behind two engines: readers that never wait, one writer at a time (engines.py says how, for SQLite and
+for PostgreSQL)."""
 
 from __future__ import annotations
 
@@ -12,49 +8,65 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from control_plane.errors import OperatorError
-from control_plane.storage import history
+from control_plane.storage import engines, history
 
 history.follow()  # whoever writes machines through a Database leaves their events behind
 
 DATABASE_FILE = "hub.db"
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_BYTE_ORDER = ("C", "POSIX", "C.UTF-8", "C.utf8")
 
 
-def _engine(url: str, begin: str, pool_size: int) -> Engine:
-    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=30)
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
 
-    @event.listens_for(engine, "connect")
-    def on_connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun by on_begin, not by the driver
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def on_begin(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
+def revisions() -> tuple[str, ...]:
+    """Every revision that this program knows, oldest first."""
+    found = [script.revision for script in ScriptDirectory.from_config(_migrations()).walk_revisions()]
+    return tuple(reversed(found))
 
-    return engine
+
+def _found_revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
 
 
 class Database:
-    """Sessions over DATA/hub.db. Safe to use from several threads."""
+    """Sessions over a SQLite file (a path) or PostgreSQL (a URL). Safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        url = f"sqlite:///{path}"
-        self._readers = _engine(url, "BEGIN", 16)
-        self._writer = _engine(url, "BEGIN IMMEDIATE", 1)
+    def __init__(self, where: Path | URL) -> None:
+        self._where = where
+        if isinstance(where, URL):
+            self._readers = engines.postgresql_readers(where)
+            self._writer = engines.postgresql_writer(where)
+        else:
+            self._readers = engines.sqlite(where, "BEGIN", engines.READERS)
+            self._writer = engines.sqlite(where, "BEGIN IMMEDIATE", 1)
         self._lock = threading.Lock()
+
+    @property
+    def path(self) -> Path | None:
+        """The file, of SQLite."""
+        return None if isinstance(self._where, URL) else self._where
+
+    @property
+    def url(self) -> URL | None:
+        """The address with its password, of PostgreSQL. Several processes may share what it names."""
+        return self._where if isinstance(self._where, URL) else None
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -64,30 +76,94 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction; committed when the block ends, rolled back when it raises."""
+        """One transaction; committed when the block ends, rolled back when it raises.
+
+        Errors: engines.UNAVAILABLE. Raised by the commit itself, it leaves open whether the transaction was kept;
+        every request that writes may therefore be repeated (docs/protocol.md section 6).
+        """
         with self._lock, Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def migrate(self) -> None:
-        """Bring the schema to this version.
-
-        Errors: OperatorError when the database is newer than this program.
-        """
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS))
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        with self._lock, self._writer.begin() as connection:
-            if inspect(connection).has_table("alembic_version"):
-                found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-                if found is not None and found not in known:
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """One transaction for a whole migration: whatever interrupts it leaves the schema that was there."""
+        if self.path is None:
+            with self._lock, self._writer.begin() as connection:
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                yield connection
+            return
+        engine = engines.sqlite(self.path, "BEGIN IMMEDIATE", 1, foreign_keys=False)
+        try:
+            with self._lock, engine.begin() as connection:
+                yield connection
+                broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                if broken is not None:
                     raise OperatorError(
-                        f"The database has version {found}, which this program does not know.",
-                        "Install the newer hawser-hub again, or restore the backup made before the upgrade.",
+                        f"The migration would leave rows of '{broken[0]}' without what they refer to.",
+                        "Nothing was changed. Restore the last backup if the database was edited by hand.",
                     )
+        finally:
+            engine.dispose()
+
+    def revision(self) -> str | None:
+        """The revision of the schema; None when there are no tables yet."""
+        with self._readers.connect() as connection:
+            return _found_revision(connection)
+
+    def migrate(self, to: str = "head") -> tuple[str | None, str | None]:
+        """Bring the schema to a revision, up or down. Returns the one before and the one after.
+
+        Errors: OperatorError when the database is newer than this program, or the revision is not known.
+        """
+        known = revisions()
+        target = known[-1] if to == "head" else to
+        if target not in known:
+            raise OperatorError(
+                f"There is no revision '{target}' of the database.", f"This program knows {', '.join(known)}."
+            )
+        config = _migrations()
+        with self._migrating() as connection:
+            found = _found_revision(connection)
+            if found is not None and found not in known:
+                raise OperatorError(
+                    f"The database has version {found}, which this program does not know.",
+                    "Install the newer hawser-hub again, or restore the backup made before the upgrade.",
+                )
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            if found is not None and known.index(found) > known.index(target):
+                command.downgrade(config, target)
+            elif found != target:
+                command.upgrade(config, target)
+        return found, target
+
+    def check(self) -> None:
+        """Look at a PostgreSQL that is to become this hub's.
+
+        Errors: OperatorError when it cannot be reached, or sorts texts otherwise than by their bytes: versions, names
+        and pages of lists are compared in the database.
+        """
+        if self.url is None:
+            return
+        shown = self.url.render_as_string(hide_password=True)
+        try:
+            with self._readers.connect() as connection:
+                encoding, collation = connection.exec_driver_sql(
+                    "SELECT pg_encoding_to_char(encoding), datcollate FROM pg_database "
+                    "WHERE datname = current_database()"
+                ).one()
+        except SQLAlchemyError as error:
+            told = str(getattr(error, "orig", error)).strip().splitlines()
+            raise OperatorError(
+                f"The database {shown} cannot be used ({told[0] if told else error}).",
+                "Check that PostgreSQL runs, and user, password and database exist.",
+            ) from error
+        if encoding != "UTF8" or collation not in _BYTE_ORDER:
+            raise OperatorError(
+                f"The database {shown} has encoding {encoding} and collation {collation}.",
+                "Make it with: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'.",
+            )
 
     def close(self) -> None:
-        """Close every connection; the last one out folds the write-ahead log into the file."""
+        """Close every connection; the last one out folds SQLite's write-ahead log into the file."""
         self._readers.dispose()
         self._writer.dispose()

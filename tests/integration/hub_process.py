@@ -11,14 +11,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
+from sqlalchemy import text
+
+from control_plane.hub import open_database
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 READY = "hawser-hub ready on "
+# Options of `init` that name a fresh database for the next hub; set by pytest --database postgresql.
+fresh_database: Callable[[], Sequence[str]] | None = None
 
 
 def free_port() -> int:
@@ -67,6 +73,24 @@ class HubProcess:
     def json(self, *arguments: str) -> Any:
         """What an operator's command prints with --json."""
         return json.loads(self.run(*arguments, "--json").stdout)
+
+    def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+        """What a query on the hub's database finds, whichever database it is. `values`: bound as `:name`."""
+        database = open_database(self.data)
+        try:
+            with database.read() as session:
+                return [tuple(row) for row in session.execute(text(statement), values)]
+        finally:
+            database.close()
+
+    def execute(self, statement: str, **values: Any) -> None:
+        """Change the hub's database behind its back."""
+        database = open_database(self.data)
+        try:
+            with database.write() as session:
+                session.execute(text(statement), values)
+        finally:
+            database.close()
 
     def start(self, timeout: float = 30) -> HubProcess:
         """Start `serve` and wait for its readiness line."""
@@ -139,8 +163,10 @@ class HubProcess:
 
 
 def make(data: Path, *options: str, host: str = "127.0.0.1", port: int | None = None) -> HubProcess:
-    """`init` a hub in `data`; not started yet."""
+    """`init` a hub in `data`; not started yet. Its database: that of `options`, else as pytest was told."""
     port = port or free_port()
+    if fresh_database is not None and "--database" not in options:
+        options = (*options, *fresh_database())
     url = f"https://{host}:{port}"
     done = subprocess.run(
         [sys.executable, "-m", "control_plane", "--data", str(data), "init", "--url", url, "--json", *options],

@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
-import sqlite3
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -154,8 +153,7 @@ def test_an_expired_secret_has_its_own_code(hub: HubProcess) -> None:
     made = hub.json("principal", "create", "short", "--role", "Reader", "--valid-days", "1")
     assert made["secretExpires"] is not None
     assert hub.token(made)
-    with sqlite3.connect(hub.data / "hub.db") as database:
-        database.execute("UPDATE principal_secrets SET expires = 1 WHERE principal_id = ?", (made["clientId"],))
+    hub.execute("UPDATE principal_secrets SET expires = 1 WHERE principal_id = :client", client=made["clientId"])
     with pytest.raises(requests.HTTPError) as refused:
         hub.token(made)
     told = refused.value.response.json()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -378,10 +377,9 @@ def test_writes_and_refusals_are_audited(hub: HubProcess, owner: str) -> None:
     assert _arm(hub, token, "DELETE", machine.resource_id).status_code == 403
     assert ticket(hub, token, ("delete", machine.resource_id)).status_code == 403
     assert _code(machine.enrol(token)) == (403, "AuthorizationFailed")
-    with sqlite3.connect(f"file:{hub.data / 'hub.db'}?mode=ro", uri=True) as database:
-        rows = database.execute(
-            "SELECT actor, outcome, code FROM audit WHERE target = ? ORDER BY id", (machine.resource_id,)
-        ).fetchall()
+    rows = hub.rows(
+        "SELECT actor, outcome, code FROM audit WHERE target = :target ORDER BY id", target=machine.resource_id
+    )
     refused = (reader["clientId"], "Refused", "AuthorizationFailed")
     assert rows[-3:] == [refused] * 3
     assert [row[1] for row in rows[:-3]] == ["Succeeded"] * 2

@@ -239,6 +239,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("machine_id", name=op.f("pk_settings_certificates")),
     )
     # Append-only is a property of the table, not a promise of the program.
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            "CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN RAISE EXCEPTION 'the audit table is append-only'; END$$"
+        )
+        op.execute(
+            "CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit "
+            "FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()"
+        )
+        return
     for verb in ("UPDATE", "DELETE"):
         op.execute(
             f"CREATE TRIGGER audit_no_{verb.lower()} BEFORE {verb} ON audit "
@@ -247,8 +257,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for verb in ("update", "delete"):
-        op.execute(f"DROP TRIGGER audit_no_{verb}")
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP TRIGGER audit_append_only ON audit")
+        op.execute("DROP FUNCTION audit_refuse()")
+    else:
+        for verb in ("update", "delete"):
+            op.execute(f"DROP TRIGGER audit_no_{verb}")
     op.drop_table("settings_certificates")
     op.drop_table("reports")
     op.drop_table("heartbeats")
