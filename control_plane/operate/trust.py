@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
-from control_plane import keyring, trust
+from control_plane import keyring, pki, trust
 from control_plane.arm.paths import MachineId
 from control_plane.arm.status import EXPIRED_AFTER
 from control_plane.clock import now
 from control_plane.errors import OperatorError
 from control_plane.operate.database import opened
+from control_plane.settings import Settings
 from control_plane.setup import operator
 from control_plane.storage import audit
 from control_plane.storage.models import Heartbeat, HubState, Machine, Report, ResourceGroup
@@ -97,12 +100,30 @@ def finish(data: Path, subject: str, *, force: bool) -> list[str]:
             "behind gets the new cloud profile from the next run of the playbook.",
         )
     if subject == trust.CA:
+        if not force and _shows_the_old_one(data, settings):
+            raise OperatorError(
+                f"The hub at {settings.url} still shows its former certificate.",
+                "Wait a minute, or have it read its files again: systemctl reload hawser-hub.",
+            )
         trust.finish_ca(data, settings)
     else:
         trust.finish_desired(data)
         _sign_again(data)
     announce(data, f"finish/{subject}")
     return behind
+
+
+def _shows_the_old_one(data: Path, settings: Settings) -> bool:
+    """True when a hub answers and whoever believes the successor alone would turn away from it."""
+    context = ssl.create_default_context(cadata=pki.certificate_pem(keyring.authority(data, "ca").certificate).decode())
+    try:
+        with socket.create_connection((settings.host, settings.port), timeout=5) as plain:
+            context.wrap_socket(plain, server_hostname=settings.host).close()
+    except ssl.SSLCertVerificationError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _sign_again(data: Path) -> None:
