@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from control_plane.api import router as api
 from control_plane.arm import router as arm
 from control_plane.authority import endpoints as authority
+from control_plane.authority import tokens
 from control_plane.callers import challenge
 from control_plane.channel import anchors, checkin
 from control_plane.channel import endpoints as channel
@@ -67,7 +68,8 @@ def build(hub: Hub) -> ASGIApp:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         hub.live.start(asyncio.get_running_loop())
         hub.bus.start(asyncio.get_running_loop())
-        tasks = [asyncio.create_task(work) for work in (hub.live.run(), upkeep.run(hub.database), anchors.run(hub))]
+        work = (hub.live.run(), upkeep.run(hub.database), anchors.run(hub), tokens.watch(hub.tokens))
+        tasks = [asyncio.create_task(item) for item in work]
         try:
             yield
         finally:

@@ -15,6 +15,7 @@ from control_plane.fleet.bus import Bus
 from control_plane.people.throttle import Throttle
 from control_plane.storage import address
 from control_plane.storage.database import Database
+from control_plane.token_keys import Folder
 
 
 @dataclass
@@ -56,6 +57,6 @@ def open_hub(data: Path) -> Hub:
         config=configured,
         keys=keys,
         database=database,
-        tokens=Tokens(decided.url, decided.tenant_id, keys),
+        tokens=Tokens(decided.url, decided.tenant_id, keys.token_keys, Folder(keyring.folder(data))),
         live=Live(database),
     )

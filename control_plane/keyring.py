@@ -5,7 +5,7 @@ ca.crt, ca.key                    the hub's own CA (no key when certificates wer
                                   the old one too, and ca-cross.crt the new one signed by the old (trust.py)
 tls.crt, tls.key                  what the server shows
 machine-ca.crt, machine-ca.key    signs machine certificates
-token.crt, token.key              RS256, signs access tokens
+token.crt, token.key, token-*.pem RS256, sign access tokens (token_keys.py)
 desired.key                       Ed25519, signs desired-state documents; desired-next.key: published, not signing yet
 paging.key                        32 random bytes, authenticates $skiptoken
 """
@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from control_plane import pki
+from control_plane import pki, token_keys
 from control_plane.errors import OperatorError
 from control_plane.settings import Settings, write_file
 
@@ -33,16 +33,10 @@ class Keyring:
 
     ca_pem: str
     machine_ca: pki.Authority
-    token_key: rsa.RSAPrivateKey
-    token_certificate: x509.Certificate
+    token_keys: tuple[token_keys.TokenKey, ...]
     desired_key: ed25519.Ed25519PrivateKey
     paging_key: bytes
     desired_next: ed25519.Ed25519PrivateKey | None = None
-
-    @property
-    def token_kid(self) -> str:
-        """`kid` and `x5t` of access tokens: SHA-1 of the certificate, as the key set shows it. A name, not a proof."""
-        return pki.b64url(self.token_certificate.fingerprint(hashes.SHA1()))  # noqa: S303
 
     @property
     def desired_jwk(self) -> dict[str, str]:
@@ -83,9 +77,7 @@ def create(data: Path, settings: Settings, given: tuple[bytes, bytes, bytes] | N
     machine_ca = pki.make_ca(f"hawser machine CA {settings.tenant_id}")
     write_file(keys / "machine-ca.key", pki.key_pem(machine_ca.key))
     write_file(keys / "machine-ca.crt", pki.certificate_pem(machine_ca.certificate))
-    token_key, token_certificate = pki.make_token_key(settings.tenant_id)
-    write_file(keys / "token.key", pki.key_pem(token_key))
-    write_file(keys / "token.crt", pki.certificate_pem(token_certificate))
+    token_keys.make(keys, settings.tenant_id)
     write_file(keys / "desired.key", pki.key_pem(ed25519.Ed25519PrivateKey.generate()))
     write_file(keys / "paging.key", secrets.token_bytes(32))
 
@@ -138,18 +130,17 @@ def load(data: Path) -> Keyring:
     """
     keys = folder(data)
     try:
-        token_key, desired_key = _private(keys / "token.key"), _private(keys / "desired.key")
+        desired_key = _private(keys / "desired.key")
         after = keys / "desired-next.key"
         desired_next = _private(after) if after.exists() else None
-        if not isinstance(token_key, rsa.RSAPrivateKey) or not isinstance(desired_key, ed25519.Ed25519PrivateKey):
-            raise ValueError("token.key or desired.key is of another type")
+        if not isinstance(desired_key, ed25519.Ed25519PrivateKey):
+            raise ValueError("desired.key is of another type")
         if desired_next is not None and not isinstance(desired_next, ed25519.Ed25519PrivateKey):
             raise ValueError("desired-next.key is of another type")
         return Keyring(
             ca_pem=ca_file(data).read_text("ascii"),
             machine_ca=authority(data, "machine-ca"),
-            token_key=token_key,
-            token_certificate=x509.load_pem_x509_certificate((keys / "token.crt").read_bytes()),
+            token_keys=token_keys.load(keys),
             desired_key=desired_key,
             desired_next=desired_next,
             paging_key=(keys / "paging.key").read_bytes(),

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,21 +18,20 @@ from control_plane import bodies, pki
 from control_plane.authority import audiences, claims, endpoints
 from control_plane.authority.tokens import Tokens
 from control_plane.errors import ApiError, TokenError
-from control_plane.keyring import Keyring
+from control_plane.token_keys import TokenKey
 
 URL, TENANT = "https://hub.example:8443", "6f1f6c8e-2a56-4c6e-9b0e-6f6f1d0b7a11"
 SUBJECT = claims.Subject("app", "oid")
 
 
 @pytest.fixture(scope="module")
-def keyring() -> Keyring:
-    key, certificate = pki.make_token_key(TENANT)
-    return Keyring("", pki.make_ca("x"), key, certificate, ed25519.Ed25519PrivateKey.generate(), b"k" * 32)
+def key() -> TokenKey:
+    return TokenKey(*pki.make_token_key(TENANT))
 
 
 @pytest.fixture(scope="module")
-def tokens(keyring: Keyring) -> Tokens:
-    return Tokens(URL, TENANT, keyring)
+def tokens(key: TokenKey) -> Tokens:
+    return Tokens(URL, TENANT, [key])
 
 
 @pytest.mark.parametrize(
@@ -113,31 +112,31 @@ def test_a_token_is_believed_for_its_audience_and_time(tokens: Tokens) -> None:
         tokens.verify(token, arm, at - 3600)
 
 
-def _forgeries(tokens: Tokens, keyring: Keyring) -> list[str]:
+def _forgeries(tokens: Tokens, key: TokenKey) -> list[str]:
     at = int(time.time())
     good = tokens.issue(SUBJECT, URL, claims.SECRET, at, 60)
     head, body, signature = good.split(".")
     fields: dict[str, Any] = jwt.decode(good, options={"verify_signature": False})
-    kid = {"kid": keyring.token_kid}
+    kid = {"kid": key.kid}
     other = rsa.generate_private_key(65537, 2048)
-    public = keyring.token_key.public_key().public_numbers().n.to_bytes(256, "big")
+    public = key.key.public_key().public_numbers().n.to_bytes(256, "big")
     return [
         f"{head}.{body}.",
         f"{head}.{body}.{signature[:-6]}AAAAAA",
         jwt.encode(fields, "", algorithm="none", headers=kid),
         jwt.encode(fields, public, algorithm="HS256", headers=kid),
         jwt.encode(fields, other, algorithm="RS256", headers=kid),
-        jwt.encode(fields, keyring.token_key, algorithm="PS256", headers=kid),
-        jwt.encode(fields, keyring.token_key, algorithm="RS256", headers={"kid": "another"}),
-        jwt.encode({**fields, "iss": "https://evil/"}, keyring.token_key, algorithm="RS256", headers=kid),
-        jwt.encode({**fields, "tid": "other"}, keyring.token_key, algorithm="RS256", headers=kid),
-        jwt.encode({**fields, "aud": [URL]}, keyring.token_key, algorithm="RS256", headers=kid),
+        jwt.encode(fields, key.key, algorithm="PS256", headers=kid),
+        jwt.encode(fields, key.key, algorithm="RS256", headers={"kid": "another"}),
+        jwt.encode({**fields, "iss": "https://evil/"}, key.key, algorithm="RS256", headers=kid),
+        jwt.encode({**fields, "tid": "other"}, key.key, algorithm="RS256", headers=kid),
+        jwt.encode({**fields, "aud": [URL]}, key.key, algorithm="RS256", headers=kid),
         "a" * 20000,
     ]
 
 
-def test_forgeries_are_refused(tokens: Tokens, keyring: Keyring) -> None:
-    for forged in _forgeries(tokens, keyring):
+def test_forgeries_are_refused(tokens: Tokens, key: TokenKey) -> None:
+    for forged in _forgeries(tokens, key):
         with pytest.raises(ApiError) as refused:
             tokens.verify(forged, audiences.arm_audiences(URL), time.time())
         assert refused.value.code == "InvalidAuthenticationToken"
