@@ -11,13 +11,15 @@ HOLD_LAST = 300
 HOLD_FIRST = 50
 
 
-def delay(failures: int, chance: float, retry_after: float | None = None) -> float:
-    """Seconds to wait after `failures` failures in a row (from 1): full jitter, doubled up to 300 s. `chance` is in
-    [0, 1).
+def delay(
+    failures: int, chance: float, retry_after: float | None = None, *, first: float = FIRST, last: float = LAST
+) -> float:
+    """Seconds to wait after `failures` failures in a row (from 1): full jitter, `first` doubled up to `last`. `chance`
+    is in [0, 1).
 
     Retry-After is a floor, spread by a tenth so that a fleet does not return at once.
     """
-    ceiling: float = min(LAST, FIRST * 2.0 ** min(failures - 1, 16))
+    ceiling: float = min(last, first * 2.0 ** min(failures - 1, 16))
     wait = chance * ceiling
     if retry_after is not None:
         floor = min(max(retry_after, 0.0), RETRY_AFTER_LIMIT)
