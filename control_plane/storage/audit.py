@@ -37,9 +37,9 @@ def record(
         AuditEntry(
             at=now(),
             actor_type=actor.type,
-            actor=actor.name[:128],
+            actor=actor.name[:128].replace("\0", "\ufffd"),
             action=action[:128],
-            target=target[:1024],
+            target=target[:1024].replace("\0", "\ufffd"),  # PostgreSQL keeps no NUL in texts
             outcome=outcome,
             code=code,
             request_id=request_id,
