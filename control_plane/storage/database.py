@@ -17,9 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from control_plane.errors import OperatorError
-from control_plane.storage import engines, history
+from control_plane.storage import engines, history, notices
 
-history.follow()  # whoever writes machines through a Database leaves their events behind
+# Whoever writes machines through a Database leaves their events behind, and tells other processes.
+history.follow()
+notices.follow()
 
 DATABASE_FILE = "hub.db"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -57,6 +59,8 @@ class Database:
             self._readers = engines.sqlite(where, "BEGIN", engines.READERS)
             self._writer = engines.sqlite(where, "BEGIN IMMEDIATE", 1)
         self._lock = threading.Lock()
+        self.process = 0
+        """Number of this hub process among those over one PostgreSQL; 0: none, or a command."""
 
     @property
     def path(self) -> Path | None:
@@ -82,6 +86,7 @@ class Database:
         every request that writes may therefore be repeated (docs/protocol.md section 6).
         """
         with self._lock, Session(self._writer, expire_on_commit=False) as session, session.begin():
+            session.info[notices.PROCESS] = self.process
             yield session
 
     @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, Boolean, ForeignKey, Index, Integer, PrimaryKeyConstraint, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from control_plane.storage.models import GUID, Base
+from control_plane.storage.models import GUID, TIME, Base
 
 
 class MachineState(Base):
@@ -18,7 +18,7 @@ class MachineState(Base):
     __tablename__ = "machine_states"
     machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), primary_key=True)
     status: Mapped[str] = mapped_column(String(18), index=True)
-    since: Mapped[int] = mapped_column(Integer)
+    since: Mapped[int] = mapped_column(TIME)
     conflicts: Mapped[int] = mapped_column(Integer)
 
 
@@ -32,7 +32,7 @@ class MachineEvent(Base):
         {"sqlite_autoincrement": True},  # readers go on after the last id they saw
     )
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
-    at: Mapped[int] = mapped_column(Integer, index=True)
+    at: Mapped[int] = mapped_column(TIME, index=True)
     kind: Mapped[str] = mapped_column(String(32))
     machine_id: Mapped[int] = mapped_column(Integer)
     vm_id: Mapped[str] = mapped_column(GUID)
@@ -51,7 +51,7 @@ class FleetCount(Base):
     __tablename__ = "fleet_counts"
     __table_args__ = (PrimaryKeyConstraint("span", "at", "subscription_id"),)
     span: Mapped[int] = mapped_column(Integer)
-    at: Mapped[int] = mapped_column(Integer)
+    at: Mapped[int] = mapped_column(TIME)
     subscription_id: Mapped[str] = mapped_column(GUID)
     connected: Mapped[int] = mapped_column(Integer)
     disconnected: Mapped[int] = mapped_column(Integer)
@@ -65,17 +65,17 @@ class Listening(Base):
 
     __tablename__ = "listening"
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    since: Mapped[int] = mapped_column(Integer)
-    alive: Mapped[int] = mapped_column(Integer)
-    deaf_from: Mapped[int] = mapped_column(Integer)
+    since: Mapped[int] = mapped_column(TIME)
+    alive: Mapped[int] = mapped_column(TIME)
+    deaf_from: Mapped[int] = mapped_column(TIME)
 
 
 class Outage(Base):
     """A time in which no process of this hub listened."""
 
     __tablename__ = "outages"
-    began: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    ended: Mapped[int] = mapped_column(Integer)
+    began: Mapped[int] = mapped_column(TIME, primary_key=True, autoincrement=False)
+    ended: Mapped[int] = mapped_column(TIME)
 
 
 class NotifyTarget(Base):
@@ -84,10 +84,10 @@ class NotifyTarget(Base):
 
     __tablename__ = "notify_targets"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    lease_until: Mapped[int] = mapped_column(Integer)
+    lease_until: Mapped[int] = mapped_column(TIME)
     lease_by: Mapped[str] = mapped_column(GUID)
     tries: Mapped[int] = mapped_column(Integer)
-    due: Mapped[int] = mapped_column(Integer)
+    due: Mapped[int] = mapped_column(TIME)
     dropped: Mapped[int] = mapped_column(Integer)
 
 
@@ -98,7 +98,7 @@ class Outbox(Base):
     __table_args__ = (Index("ix_outbox_target_id", "target", "id"), {"sqlite_autoincrement": True})
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     target: Mapped[str] = mapped_column(String(64))
-    created: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
     event: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
@@ -109,6 +109,6 @@ class CleanupRule(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     rule: Mapped[dict[str, Any]] = mapped_column(JSON)
     enabled: Mapped[bool] = mapped_column(Boolean)
-    created: Mapped[int] = mapped_column(Integer)
-    last_run: Mapped[int | None] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
+    last_run: Mapped[int | None] = mapped_column(TIME)
     last_result: Mapped[dict[str, Any] | None] = mapped_column(JSON)

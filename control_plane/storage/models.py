@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     ForeignKey,
     Index,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 GUID = String(36)
+TIME = Integer().with_variant(BigInteger(), "postgresql")  # SQLite's INTEGER has 64 bits by itself
 
 
 class Base(DeclarativeBase):
@@ -49,6 +51,18 @@ class HubState(Base):
     trust_generation: Mapped[int] = mapped_column(Integer)
 
 
+class Process(Base):
+    """A hub process over PostgreSQL, from its start to its clean end. While it lives it holds the advisory lock
+    (channel/peers.py) of its number; a row without a lock is that of a process that was killed."""
+
+    __tablename__ = "processes"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    started: Mapped[int] = mapped_column(TIME)
+    seen: Mapped[int] = mapped_column(TIME)
+    address: Mapped[str] = mapped_column(String(320))
+
+
 class Location(Base):
     """A place that resources may be in."""
 
@@ -62,7 +76,7 @@ class Audience(Base):
 
     __tablename__ = "audiences"
     uri: Mapped[str] = mapped_column(String(512), primary_key=True)
-    created: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
 
 
 class Subscription(Base):
@@ -71,7 +85,7 @@ class Subscription(Base):
     __tablename__ = "subscriptions"
     id: Mapped[str] = mapped_column(GUID, primary_key=True)
     name: Mapped[str] = mapped_column(String(128))
-    created: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
 
 
 class Principal(Base):
@@ -82,8 +96,8 @@ class Principal(Base):
     object_id: Mapped[str] = mapped_column(GUID, unique=True)
     name: Mapped[str] = mapped_column(String(128))
     name_key: Mapped[str] = mapped_column(String(128), unique=True)
-    created: Mapped[int] = mapped_column(Integer)
-    revoked: Mapped[int | None] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
+    revoked: Mapped[int | None] = mapped_column(TIME)
 
 
 class PrincipalSecret(Base):
@@ -94,8 +108,8 @@ class PrincipalSecret(Base):
     principal_id: Mapped[str] = mapped_column(ForeignKey("principals.id", ondelete="CASCADE"), index=True)
     salt: Mapped[bytes] = mapped_column(LargeBinary(16))
     digest: Mapped[bytes] = mapped_column(LargeBinary(32))
-    created: Mapped[int] = mapped_column(Integer)
-    expires: Mapped[int | None] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
+    expires: Mapped[int | None] = mapped_column(TIME)
 
 
 class PrincipalCertificate(Base):
@@ -106,8 +120,8 @@ class PrincipalCertificate(Base):
     principal_id: Mapped[str] = mapped_column(ForeignKey("principals.id", ondelete="CASCADE"))
     thumbprint: Mapped[str] = mapped_column(String(43))
     certificate: Mapped[str] = mapped_column(Text)
-    created: Mapped[int] = mapped_column(Integer)
-    expires: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
+    expires: Mapped[int] = mapped_column(TIME)
 
 
 class User(Base):
@@ -121,8 +135,8 @@ class User(Base):
     email: Mapped[str | None] = mapped_column(String(254))
     password: Mapped[str | None] = mapped_column(String(256))
     subject: Mapped[str | None] = mapped_column(String(512), unique=True)
-    created: Mapped[int] = mapped_column(Integer)
-    disabled: Mapped[int | None] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
+    disabled: Mapped[int | None] = mapped_column(TIME)
 
 
 class UserSession(Base):
@@ -131,8 +145,8 @@ class UserSession(Base):
     __tablename__ = "user_sessions"
     digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
-    created: Mapped[int] = mapped_column(Integer)
-    seen: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
+    seen: Mapped[int] = mapped_column(TIME)
     peer: Mapped[str] = mapped_column(String(45))
 
 
@@ -144,7 +158,7 @@ class RoleAssignment(Base):
     object_id: Mapped[str] = mapped_column(GUID, index=True)
     role: Mapped[str] = mapped_column(String(64))
     scope: Mapped[str] = mapped_column(String(512))
-    created: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
     created_by: Mapped[str | None] = mapped_column(GUID)
 
 
@@ -160,7 +174,7 @@ class ResourceGroup(Base):
     location: Mapped[str] = mapped_column(String(90))
     tags: Mapped[dict[str, str]] = mapped_column(JSON)
     ticket_id: Mapped[str | None] = mapped_column(GUID)
-    created: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
 
 
 class Machine(Base):
@@ -192,7 +206,7 @@ class Machine(Base):
     properties: Mapped[dict[str, Any]] = mapped_column(JSON)
     client_id: Mapped[str] = mapped_column(GUID, unique=True)
     principal_id: Mapped[str] = mapped_column(GUID, unique=True)
-    enrolled: Mapped[int | None] = mapped_column(Integer)
+    enrolled: Mapped[int | None] = mapped_column(TIME)
     evidence: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     generations: Mapped[dict[str, int]] = mapped_column(JSON)
     agent_version: Mapped[str | None] = mapped_column(String(64))
@@ -201,11 +215,11 @@ class Machine(Base):
     tags_key: Mapped[str] = mapped_column(Text, server_default="")
     facts_key: Mapped[str] = mapped_column(Text, server_default="")
     ticket_id: Mapped[str | None] = mapped_column(GUID)
-    created: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
     created_by: Mapped[str] = mapped_column(GUID)
     created_by_type: Mapped[str] = mapped_column(String(32))
     created_by_object: Mapped[str] = mapped_column(GUID)
-    modified: Mapped[int] = mapped_column(Integer)
+    modified: Mapped[int] = mapped_column(TIME)
     modified_by: Mapped[str] = mapped_column(GUID)
     modified_by_type: Mapped[str] = mapped_column(String(32))
 
@@ -219,9 +233,9 @@ class Credential(Base):
     slot: Mapped[int] = mapped_column(Integer)
     thumbprint: Mapped[str] = mapped_column(String(43), unique=True)
     certificate: Mapped[str] = mapped_column(Text)
-    expires: Mapped[int] = mapped_column(Integer)
+    expires: Mapped[int] = mapped_column(TIME)
     state: Mapped[str] = mapped_column(String(8))
-    created: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
 
 
 class SettingsCertificate(Base):
@@ -230,7 +244,7 @@ class SettingsCertificate(Base):
     __tablename__ = "settings_certificates"
     machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), primary_key=True)
     certificate: Mapped[str] = mapped_column(Text)
-    expires: Mapped[int] = mapped_column(Integer)
+    expires: Mapped[int] = mapped_column(TIME)
 
 
 class Heartbeat(Base):
@@ -238,8 +252,8 @@ class Heartbeat(Base):
 
     __tablename__ = "heartbeats"
     machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), primary_key=True)
-    seen: Mapped[int] = mapped_column(Integer)
-    connected_since: Mapped[int] = mapped_column(Integer)
+    seen: Mapped[int] = mapped_column(TIME)
+    connected_since: Mapped[int] = mapped_column(TIME)
     epoch: Mapped[int] = mapped_column(Integer)
     nonce: Mapped[str] = mapped_column(String(16))
     previous_nonce: Mapped[str] = mapped_column(String(16))
@@ -257,8 +271,8 @@ class Report(Base):
     machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"))
     kind: Mapped[str] = mapped_column(String(16))
     digest: Mapped[str] = mapped_column(String(64))
-    created: Mapped[int] = mapped_column(Integer)
-    received: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
+    received: Mapped[int] = mapped_column(TIME)
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
@@ -269,8 +283,8 @@ class Ticket(Base):
     id: Mapped[str] = mapped_column(GUID, primary_key=True)
     principal_id: Mapped[str] = mapped_column(ForeignKey("principals.id", ondelete="CASCADE"))
     operations: Mapped[list[dict[str, str]]] = mapped_column(JSON)
-    created: Mapped[int] = mapped_column(Integer)
-    expires: Mapped[int] = mapped_column(Integer, index=True)
+    created: Mapped[int] = mapped_column(TIME)
+    expires: Mapped[int] = mapped_column(TIME, index=True)
     spent: Mapped[list[str]] = mapped_column(JSON)
 
 
@@ -283,7 +297,7 @@ class Answered(Base):
     request_id: Mapped[str] = mapped_column(GUID)
     operation: Mapped[str] = mapped_column(String(16))
     answer: Mapped[dict[str, Any]] = mapped_column(JSON)
-    created: Mapped[int] = mapped_column(Integer, index=True)
+    created: Mapped[int] = mapped_column(TIME, index=True)
 
 
 class AuditEntry(Base):
@@ -291,7 +305,7 @@ class AuditEntry(Base):
 
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
-    at: Mapped[int] = mapped_column(Integer, index=True)
+    at: Mapped[int] = mapped_column(TIME, index=True)
     actor_type: Mapped[str] = mapped_column(String(16))
     actor: Mapped[str] = mapped_column(String(128), index=True)
     action: Mapped[str] = mapped_column(String(128))
