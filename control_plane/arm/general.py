@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calls around the machines: endpoints, tenants, subscriptions, locations, providers, operations
-(identity-and-arm-api.md C.10)."""
+"""The calls around the machines: endpoints, tenants, subscriptions, locations (identity-and-arm-api.md C.10)."""
 
 from __future__ import annotations
 
@@ -11,42 +10,10 @@ from sqlalchemy import select
 from control_plane.arm import paths, scopes
 from control_plane.arm.roles import Action
 from control_plane.call import HubCall
-from control_plane.errors import ApiError
 from control_plane.http import Reply
 from control_plane.hub import Hub
 from control_plane.storage import machines
 from control_plane.storage.models import Subscription
-
-API_VERSIONS = [
-    "2026-07-15",
-    "2026-06-16-preview",
-    "2025-01-13",
-    "2024-07-10",
-    "2024-05-20-preview",
-    "2022-12-27",
-    "2022-11-10",
-    "2022-03-10",
-    "2021-05-20",
-    "2020-08-02",
-    "2019-12-12",
-]
-
-# Resource types that this hub answers for. Guest configuration is registered by onboarding tools before they connect.
-_PROVIDERS: dict[str, tuple[str, ...]] = {
-    "Microsoft.HybridCompute": ("machines", "machines/extensions", "machines/runCommands", "operations"),
-    "Microsoft.GuestConfiguration": (),
-    "Microsoft.Compute": ("virtualMachines",),
-    "Microsoft.Resources": ("subscriptions", "resourceGroups", "tenants"),
-}
-
-_OPERATIONS = (
-    ("Microsoft.HybridCompute/machines/read", "Azure Arc machines", "Read any Azure Arc machines"),
-    ("Microsoft.HybridCompute/machines/write", "Azure Arc machines", "Writes an Azure Arc machines"),
-    ("Microsoft.HybridCompute/machines/delete", "Azure Arc machines", "Deletes an Azure Arc machines"),
-    ("Microsoft.HybridCompute/machines/extensions/read", "Azure Arc machines extensions", "Reads any extensions"),
-    ("Microsoft.HybridCompute/machines/runCommands/read", "Azure Arc runCommands", "Reads any runCommands"),
-    ("Microsoft.HybridCompute/register/action", "Resource provider", "Registers the subscription for the provider"),
-)
 
 
 def endpoints(hub: Hub, api_version: str) -> Any:
@@ -155,85 +122,6 @@ def list_locations(call: HubCall) -> Reply:
             "metadata": {"regionType": "Physical", "regionCategory": "Recommended"},
         }
         for item in known
-    ]
-    return Reply(200, {"value": value})
-
-
-def _provider_json(prefix: str, namespace: str, locations: list[str]) -> dict[str, Any]:
-    return {
-        "id": f"{prefix}/providers/{namespace}",
-        "namespace": namespace,
-        "registrationPolicy": "RegistrationRequired",
-        "registrationState": "Registered",
-        "resourceTypes": [
-            {
-                "resourceType": name,
-                "locations": locations,
-                "apiVersions": API_VERSIONS,
-                "defaultApiVersion": API_VERSIONS[0],
-                "capabilities": "SupportsTags, SupportsLocation" if name == "machines" else "None",
-            }
-            for name in _PROVIDERS[namespace]
-        ],
-    }
-
-
-def _provider(call: HubCall, namespace: str, action: Action) -> Reply:
-    with call.hub.database.read() as session:
-        found = call.subscription(session)
-        names = [item.display_name for item in machines.locations(session)]
-    prefix = f"/subscriptions/{found.id}"
-    call.require(action, prefix)
-    return Reply(200, _provider_json(prefix, namespace, names))
-
-
-def list_providers(call: HubCall) -> Reply:
-    """GET /subscriptions/{id}/providers."""
-    with call.hub.database.read() as session:
-        found = call.subscription(session)
-        names = [item.display_name for item in machines.locations(session)]
-    prefix = f"/subscriptions/{found.id}"
-    call.require(Action.PROVIDER_READ, prefix)
-    return Reply(200, {"value": [_provider_json(prefix, item, names) for item in _PROVIDERS]})
-
-
-def provider_in_path(path: str) -> str:
-    """The namespace that a path names, in its own spelling.
-
-    Errors: ApiError 404 `InvalidResourceNamespace`.
-    """
-    segments = path.lower().split("/")
-    given = segments[segments.index("providers") + 1] if "providers" in segments[:-1] else ""
-    for namespace in _PROVIDERS:
-        if namespace.lower() == given:
-            return namespace
-    raise ApiError(404, "InvalidResourceNamespace", f"The resource namespace '{given}' is invalid.")
-
-
-def get_provider(call: HubCall) -> Reply:
-    """GET /subscriptions/{id}/providers/{namespace}."""
-    return _provider(call, provider_in_path(call.http.path), Action.PROVIDER_READ)
-
-
-def register_provider(call: HubCall) -> Reply:
-    """POST /subscriptions/{id}/providers/{namespace}/register: every provider here is registered already."""
-    return _provider(call, provider_in_path(call.http.path), Action.PROVIDER_REGISTER)
-
-
-def list_operations(_call: HubCall) -> Reply:
-    """GET /providers/Microsoft.HybridCompute/operations."""
-    value = [
-        {
-            "name": name,
-            "isDataAction": False,
-            "display": {
-                "provider": paths.PROVIDER,
-                "resource": resource,
-                "operation": description,
-                "description": description,
-            },
-        }
-        for name, resource, description in _OPERATIONS
     ]
     return Reply(200, {"value": value})
 

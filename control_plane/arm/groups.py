@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from control_plane.arm import machine_body, paging, paths, scopes
+from control_plane.arm import machine_body, operations, paging, paths, resource_filter, scopes
 from control_plane.arm.locations import known_location
+from control_plane.arm.resource_filter import Facts
 from control_plane.arm.roles import Action
 from control_plane.call import HubCall
 from control_plane.errors import ApiError, bad_content
@@ -29,6 +31,10 @@ def _json(group: ResourceGroup) -> dict[str, Any]:
         "tags": group.tags,
         "properties": {"provisioningState": "Succeeded"},
     }
+
+
+def _facts(group: ResourceGroup) -> Facts:
+    return Facts(group.name, _TYPE, group.name, group.location, group.tags)
 
 
 def _scope(call: HubCall) -> str:
@@ -81,7 +87,8 @@ def head_group(call: HubCall) -> Reply:
 
 
 def list_groups(call: HubCall) -> Reply:
-    """GET of the collection, in pages."""
+    """GET of the collection, with `$filter`, in pages."""
+    node = resource_filter.read(call.query.get("$filter"))
     size = paging.page_size(call.query.get("$top"))
     key, scope = call.hub.keys.paging_key, call.http.path
     after = paging.read_token(key, scope, call.query["$skiptoken"]) if call.query.get("$skiptoken") else 0
@@ -90,7 +97,9 @@ def list_groups(call: HubCall) -> Reply:
         seen = scopes.require(call.caller, Action.GROUP_READ, f"/subscriptions/{subscription.id}")
         query = select(ResourceGroup).where(ResourceGroup.subscription_id == subscription.id, ResourceGroup.id > after)
         query = query.where(visible.groups_in(seen))
-        found = session.scalars(query.order_by(ResourceGroup.id).limit(size + 1)).all()
+        every = session.scalars(query.order_by(ResourceGroup.id).execution_options(yield_per=paging.MAX_PAGE))
+        asked = (item for item in every if resource_filter.holds(node, _facts(item)))
+        found = list(islice(asked, size + 1))
     body: dict[str, Any] = {"value": [_json(item) for item in found[:size]]}
     if len(found) > size:
         skip = paging.token(key, scope, found[size - 1].id)
@@ -141,7 +150,7 @@ def patch_group(call: HubCall) -> Reply:
 
 
 def delete_group(call: HubCall) -> Reply:
-    """DELETE with everything in it; done when answered."""
+    """DELETE with everything in it: 202, and the operation that its headers name has ended by then."""
     call.require(Action.GROUP_DELETE, _scope(call))
     with call.hub.database.write() as session:
         call.subscription(session)
@@ -152,6 +161,7 @@ def delete_group(call: HubCall) -> Reply:
         session.flush()
         session.delete(group)
         call.record(session, Action.GROUP_DELETE, _scope(call), {"machines": len(members)})
+        headers = operations.finished(call, session, Action.GROUP_DELETE, _scope(call), group.location)
     for machine in members:
         call.hub.live.dropped(machine.id)
-    return Reply(200)
+    return Reply(202, None, headers)

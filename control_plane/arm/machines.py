@@ -57,6 +57,14 @@ def get_machine(call: HubCall) -> Reply:
         return Reply(200, _shown(call, _find(call, session)))
 
 
+def head_machine(call: HubCall) -> Reply:
+    """HEAD: 204 when it is there."""
+    call.require(Action.MACHINE_READ, str(_id(call)))
+    with call.hub.database.read() as session:
+        _find(call, session)
+    return Reply(204)
+
+
 def list_machines(call: HubCall) -> Reply:
     """GET of the collection in a group or a subscription, in pages."""
     size = paging.page_size(call.query.get("$top"))

@@ -42,6 +42,11 @@ class MachineId:
         return f"{group_id(self.subscription, self.group)}/providers/{MACHINE_TYPE}/{self.name}"
 
 
+def scope_of(path: str) -> str:
+    """What an extension resource's path hangs below: all before its last `/providers/`."""
+    return path[: path.lower().rindex("/providers/")]
+
+
 def group_id(subscription: str, group: str) -> str:
     """Resource id of a resource group."""
     return f"/subscriptions/{subscription}/resourceGroups/{group}"
@@ -50,13 +55,17 @@ def group_id(subscription: str, group: str) -> str:
 def read(path: str) -> Route | None:
     """The shape of a path, or None when it cannot be one (too long, empty segments).
 
-    Below `subscriptions`, `resourcegroups` and below a provider's namespace, words and names alternate.
+    Below `subscriptions`, `resourcegroups` and below a provider's namespace, words and names alternate. One empty
+    segment after a namespace is left out: az writes `providers/NAMESPACE//TYPE/NAME` for a resource without parent.
     """
     if len(path) > MAX_PATH or not path.startswith("/"):
         return None
     segments = path[1:].split("/")
     if segments[-1] == "" and len(segments) > 1:
         segments.pop()
+    segments = [
+        part for place, part in enumerate(segments) if part or place < 2 or segments[place - 2].lower() != "providers"
+    ]
     if not 1 <= len(segments) <= MAX_SEGMENTS or not all(segments):
         return None
     shape: list[str] = []

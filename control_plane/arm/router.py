@@ -4,13 +4,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from control_plane import callers
-from control_plane.arm import general, groups, machines, paths
+from control_plane.arm import (
+    batch,
+    general,
+    groups,
+    kinds,
+    lacking,
+    listing,
+    locks,
+    machines,
+    operations,
+    paths,
+    private_link,
+    providers,
+    tags,
+    typed,
+)
+from control_plane.arm.roles import Action, Caller
 from control_plane.bodies import ARM_BODY
 from control_plane.call import Handler, HubCall
 from control_plane.clock import now
@@ -25,14 +42,34 @@ _G = f"{_S}/resourcegroups/*"
 _P = f"providers/{paths.PROVIDER.lower()}"
 _M = f"{_G}/{_P}/machines/*"
 _VM = "providers/microsoft.compute/virtualmachines"
+_PUBLISHERS = f"{_P}/locations/*/publishers"
+_VERSIONS = f"{_PUBLISHERS}/*/extensiontypes/*/versions"
+_SCOPES = f"{_G}/{_P}/privatelinkscopes"
+_LOCKS = "/providers/microsoft.authorization/locks"
+_TAGS = "/providers/microsoft.resources/tags/*"
+
+_NO_EXTENSIONS = lacking.refused(
+    Action.MACHINE_WRITE,
+    "This version of the hub delivers no extensions, so that none can be written or upgraded on machine '{name}'.",
+)
+_NO_RUN_COMMANDS = lacking.refused(
+    Action.MACHINE_WRITE, "This version of the hub sends no run commands, so that machine '{name}' can be given none."
+)
+_NO_PATCHES = lacking.refused(
+    Action.MACHINE_WRITE,
+    "The agent of machine '{name}' does not assess or install patches; use the tools of its operating system.",
+)
 
 ROUTES: dict[str, dict[str, Handler]] = {
     "tenants": {"GET": general.list_tenants},
     "subscriptions": {"GET": general.list_subscriptions},
     _S: {"GET": general.get_subscription},
     f"{_S}/locations": {"GET": general.list_locations},
-    f"{_S}/providers": {"GET": general.list_providers},
+    f"{_S}/providers": {"GET": providers.list_providers},
+    f"{_S}/resources": {"GET": listing.list_resources},
+    f"{_S}/tagnames": {"GET": tags.list_names},
     f"{_S}/resourcegroups": {"GET": groups.list_groups},
+    f"{_G}/resources": {"GET": listing.list_resources},
     _G: {
         "GET": groups.get_group,
         "HEAD": groups.head_group,
@@ -40,20 +77,73 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "PATCH": groups.patch_group,
         "DELETE": groups.delete_group,
     },
-    f"{_P}/operations": {"GET": general.list_operations},
+    f"{_P}/operations": {"GET": providers.list_operations},
     f"{_S}/{_VM}": {"GET": general.no_virtual_machines},
     f"{_G}/{_VM}": {"GET": general.no_virtual_machines},
     f"{_S}/{_P}/machines": {"GET": machines.list_machines},
     f"{_G}/{_P}/machines": {"GET": machines.list_machines},
     _M: {
         "GET": machines.get_machine,
+        "HEAD": machines.head_machine,
         "PUT": machines.put_machine,
         "PATCH": machines.patch_machine,
         "DELETE": machines.delete_machine,
     },
     f"{_M}/networkprofile": {"GET": machines.get_network_profile},
     f"{_M}/extensions": {"GET": machines.list_extensions},
+    f"{_M}/extensions/*": {
+        "GET": lacking.none_below(Action.EXTENSION_READ),
+        "PUT": _NO_EXTENSIONS,
+        "PATCH": _NO_EXTENSIONS,
+        "DELETE": lacking.none_below(Action.MACHINE_WRITE),
+    },
+    f"{_M}/upgradeextensions": {"POST": _NO_EXTENSIONS},
+    f"{_M}/addextensions": {"POST": _NO_EXTENSIONS},
     f"{_M}/runcommands": {"GET": machines.list_run_commands},
+    f"{_M}/runcommands/*": {
+        "GET": lacking.none_below(Action.RUN_COMMAND_READ),
+        "PUT": _NO_RUN_COMMANDS,
+        "PATCH": _NO_RUN_COMMANDS,
+        "DELETE": lacking.none_below(Action.MACHINE_WRITE),
+    },
+    f"{_M}/assesspatches": {"POST": _NO_PATCHES},
+    f"{_M}/installpatches": {"POST": _NO_PATCHES},
+    f"{_M}/licenseprofiles": {"GET": typed.lister(kinds.LICENSE_PROFILE)},
+    f"{_M}/licenseprofiles/*": typed.methods(kinds.LICENSE_PROFILE),
+    f"{_M}/privatelinkscopes/*": {"GET": private_link.details_of_machine},
+    f"{_M}/{_P}/settings/*": typed.methods(kinds.SETTINGS),
+    f"{_S}/{_P}/validatelicense": {"POST": typed.validate_license},
+    f"{_S}/{_P}/locations/*/operationstatus/*": {"GET": operations.status},
+    f"{_S}/{_P}/locations/*/operationresults/*": {"GET": operations.result},
+    f"{_S}/{_P}/locations/*/privatelinkscopes/*": {"GET": private_link.details},
+    f"{_SCOPES}/*/privatelinkresources": {"GET": private_link.nothing},
+    f"{_SCOPES}/*/privatelinkresources/*": {"GET": private_link.absent},
+    f"{_SCOPES}/*/privateendpointconnections": {"GET": private_link.nothing},
+    f"{_SCOPES}/*/privateendpointconnections/*": {
+        "GET": private_link.absent,
+        "PUT": private_link.put_connection,
+        "DELETE": private_link.absent,
+    },
+    f"{_SCOPES}/*/networksecurityperimeterconfigurations": {"GET": private_link.nothing},
+    f"{_SCOPES}/*/networksecurityperimeterconfigurations/*": {"GET": private_link.absent},
+    f"{_SCOPES}/*/networksecurityperimeterconfigurations/*/reconcile": {"POST": private_link.absent},
+    _PUBLISHERS: {"GET": lacking.no_catalogue},
+    f"{_PUBLISHERS}/*/extensiontypes": {"GET": lacking.no_catalogue},
+    _VERSIONS: {"GET": lacking.no_catalogue},
+    f"{_VERSIONS}/*": {"GET": lacking.not_in_catalogue},
+    f"{_S}/{_VERSIONS}": {"GET": lacking.no_catalogue_here},
+    f"{_S}/{_VERSIONS}/*": {"GET": lacking.not_in_catalogue_here},
+}
+for _kind in (kinds.LICENSE, kinds.GATEWAY, kinds.PRIVATE_LINK_SCOPE):
+    for _container in (_S, _G):
+        ROUTES[f"{_container}/providers/{_kind.key}"] = {"GET": typed.lister(_kind)}
+    ROUTES[f"{_G}/providers/{_kind.key}/*"] = typed.methods(_kind)
+
+# What may hang below any scope within a subscription.
+EXTENDING: dict[str, dict[str, Handler]] = {
+    _LOCKS: {"GET": locks.list_locks},
+    f"{_LOCKS}/*": {"GET": locks.get_lock, "PUT": locks.put_lock, "DELETE": locks.delete_lock},
+    _TAGS: {"GET": tags.get_tags, "PUT": tags.put_tags, "PATCH": tags.patch_tags, "DELETE": tags.delete_tags},
 }
 _WRITES = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 
@@ -66,13 +156,14 @@ def find(method: str, path: str) -> tuple[Handler, tuple[str, ...]]:
     route = paths.read(path)
     if route is None:
         raise ApiError(404, "NotFound", "There is nothing at this path.")
-    methods = ROUTES.get(route.shape) or _provider_route(route.shape)
+    methods = ROUTES.get(route.shape) or _extending(route.shape) or _provider_route(route.shape)
     if methods is None:
         if "providers" in route.shape.split("/"):
-            namespace = general.provider_in_path(path)
+            namespace = providers.provider_in_path(path)
             parts = path.rstrip("/").split("/")
             lower = [part.lower() for part in parts]
-            kind = "/".join(parts[lower.index("providers") + 2 :][::2])
+            last = len(parts) - 1 - lower[::-1].index("providers")
+            kind = "/".join(parts[last + 2 :][::2])
             raise ApiError(
                 404,
                 "InvalidResourceType",
@@ -89,14 +180,21 @@ def find(method: str, path: str) -> tuple[Handler, tuple[str, ...]]:
     return methods[method], route.names
 
 
+def _extending(shape: str) -> Mapping[str, Handler] | None:
+    """Tags and locks, whatever they are of: their handlers know what exists."""
+    if not shape.startswith(f"{_S}/"):
+        return None
+    return next((found for end, found in EXTENDING.items() if shape.endswith(end)), None)
+
+
 def _provider_route(shape: str) -> Mapping[str, Handler] | None:
     """`S/providers/{namespace}` and `../register`, whatever the namespace: the handler knows which exist."""
     parts = shape.split("/")
     if parts[:3] != ["subscriptions", "*", "providers"]:
         return None
     if len(parts) == 4:
-        return {"GET": general.get_provider}
-    return {"POST": general.register_provider} if len(parts) == 5 and parts[4] == "register" else None
+        return {"GET": providers.get_provider}
+    return {"POST": providers.register_provider} if len(parts) == 5 and parts[4] == "register" else None
 
 
 def check_api_version(query: Mapping[str, str]) -> str:
@@ -116,7 +214,7 @@ def check_api_version(query: Mapping[str, str]) -> str:
             400,
             "InvalidApiVersionParameter",
             f"The api-version '{version[:40]}' is invalid. The supported versions are "
-            f"'{','.join(general.API_VERSIONS)}'.",
+            f"'{','.join(providers.API_VERSIONS)}'.",
         )
     return version.lower()
 
@@ -127,19 +225,50 @@ def _carry_out(hub: Hub, http: Call) -> Reply:
         caller = callers.authenticate(hub, session, http.headers.get("authorization"), at)
     try:
         check_api_version(http.query)
-        handler, names = find(http.method, http.path)
-        _check_subscription(hub, names)
-        return handler(HubCall(hub, http, caller, names, at))
+        if http.path.lower().rstrip("/") != "/batch":
+            return _one(hub, http, caller, at)
+        if http.method != "POST":
+            raise ApiError(405, "MethodNotAllowed", "A batch is a POST.", headers={"Allow": "POST"})
+        items = batch.read(http.body)
     except ApiError as error:
-        if http.method in _WRITES:
-            actor = audit.Actor(caller.kind, caller.audit_name)
-            audit.refused(hub.database, actor, http.method, http.path, error.code, http.request_id)
+        _audit_refusal(hub, http, caller, error)
         raise
+    return Reply(200, batch.answers(items, lambda item: _in_batch(hub, http, caller, at, item)))
 
 
-def _check_subscription(hub: Hub, names: tuple[str, ...]) -> None:
+def _one(hub: Hub, http: Call, caller: Caller, at: int) -> Reply:
+    handler, names = find(http.method, http.path)
+    _check_subscription(hub, http.path, names)
+    if http.method in _WRITES:
+        locks.check(hub, caller, http.method, http.path)
+    return handler(HubCall(hub, http, caller, names, at))
+
+
+def _in_batch(hub: Hub, http: Call, caller: Caller, at: int, item: batch.Item) -> Reply:
+    """One request of a batch. It stands and falls by itself."""
+    inner = replace(http, method=item.method, path="/batch", body=item.body)
+    try:
+        inner = batch.call_of(http, item, hub.settings.known_hosts, hub.settings.url)
+        check_api_version(inner.query)
+        reply = _one(hub, inner, caller, at)
+    except Exception as error:  # noqa: BLE001 - one request's fault is that one's answer
+        told = error_of(error)
+        if isinstance(error, ApiError):
+            _audit_refusal(hub, inner, caller, told)
+        return Reply(told.status, told.envelope(), {**answer_headers(inner), **told.headers})
+    return replace(reply, headers={**answer_headers(inner), **reply.headers})
+
+
+def _audit_refusal(hub: Hub, http: Call, caller: Caller, error: ApiError) -> None:
+    if http.method in _WRITES:
+        actor = audit.Actor(caller.kind, caller.audit_name)
+        target = error.about or http.path
+        audit.refused(hub.database, actor, http.method, target, error.code, http.request_id)
+
+
+def _check_subscription(hub: Hub, path: str, names: tuple[str, ...]) -> None:
     """An unknown subscription is told as such before rights are looked at, as onboarding tools expect."""
-    if names:
+    if names and path.lower().startswith("/subscriptions/"):
         with hub.database.read() as session:
             if find_subscription(session, names[0]) is None:
                 raise ApiError(404, "SubscriptionNotFound", f"The subscription '{names[0]}' could not be found.")

@@ -228,7 +228,7 @@ def test_groups(arm: Arm, sub: str) -> None:
     assert "Team(1)" in [item["name"] for item in arm("GET", f"{sub}/resourcegroups").json()["value"]]
     machine = f"{group}/{PROVIDER}/machines/inside"
     assert arm("PUT", machine, json={"location": "local"}).status_code == 200
-    assert arm("DELETE", group).status_code == 200
+    assert arm("DELETE", group).status_code == 202
     assert _code(arm("GET", machine)) == (404, "ResourceGroupNotFound")
     assert _code(arm("PUT", f"{sub}/resourceGroups/dot.", json={"location": "local"})) == (400, "InvalidResourceGroup")
 

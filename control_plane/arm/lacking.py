@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Microsoft.HybridCompute has and this hub does not: lists that are empty, and refusals that say so.
+
+400 `OperationNotSupported`, because clients repeat what is answered with 5xx (identity-and-arm-api.md F.18).
+"""
+
+from __future__ import annotations
+
+from control_plane.arm import paths
+from control_plane.arm.roles import Action
+from control_plane.call import Handler, HubCall
+from control_plane.errors import ApiError, not_found
+from control_plane.http import Reply
+from control_plane.storage import machines
+
+
+def _machine(call: HubCall) -> str:
+    """The id of the machine in the path, which is there.
+
+    Errors: ApiError 404.
+    """
+    with call.hub.database.read() as session:
+        machine = machines.find_machine(session, call.group(session), call.names[2])
+    if machine is None:
+        raise not_found(str(paths.MachineId(*call.names[:3])))
+    return machine.name
+
+
+def refused(action: Action, sentence: str) -> Handler:
+    """A write on a machine that this hub cannot carry out: `sentence` with `{name}`."""
+
+    def refuse(call: HubCall) -> Reply:
+        call.require(action, str(paths.MachineId(*call.names[:3])))
+        raise ApiError(400, "OperationNotSupported", sentence.format(name=_machine(call)))
+
+    return refuse
+
+
+def none_below(action: Action) -> Handler:
+    """GET, DELETE of something below a machine that this hub keeps none of: 404, 204."""
+
+    def absent(call: HubCall) -> Reply:
+        call.require(action, str(paths.MachineId(*call.names[:3])))
+        _machine(call)
+        if call.http.method == "DELETE":
+            return Reply(204)
+        raise not_found(call.http.path)
+
+    return absent
+
+
+def no_catalogue(_call: HubCall) -> Reply:
+    """GET of publishers, types, versions of extensions: the hub offers none yet."""
+    return Reply(200, {"value": []})
+
+
+def not_in_catalogue(call: HubCall) -> Reply:
+    """GET of one version of an extension."""
+    raise not_found(call.http.path)
+
+
+def no_catalogue_here(call: HubCall) -> Reply:
+    """The same below a subscription."""
+    call.require(Action.EXTENSION_READ, f"/subscriptions/{call.names[0]}")
+    return Reply(200, {"value": []})
+
+
+def not_in_catalogue_here(call: HubCall) -> Reply:
+    """The same below a subscription."""
+    call.require(Action.EXTENSION_READ, f"/subscriptions/{call.names[0]}")
+    raise not_found(call.http.path)
