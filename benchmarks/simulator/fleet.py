@@ -24,8 +24,8 @@ from benchmarks.simulator.machine import Machine, State
 from benchmarks.simulator.wire import Broken, connect, trust
 
 T = TypeVar("T")
-# At most so many exchanges of a bulk operation at once: more would only wait in the hub.
-CONCURRENCY = 32
+# At most so many machines in a bulk operation at once: one hub is busy with fewer, more would only wait in it.
+CONCURRENCY = 8
 ATTEMPTS = 20
 # A heartbeat is at most 300 s apart (docs/protocol.md section 13); two of them make a machine late.
 HEARTBEAT = 300.0
@@ -173,7 +173,7 @@ class Fleet:
 
     # Life
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Every machine lives from now on, until `stop`: check-ins, desired state, renewal, back-off."""
         if not self._tasks:
             self._tasks = [asyncio.create_task(machine.live()) for machine in self.machines]
@@ -192,17 +192,20 @@ class Fleet:
             if isinstance(problem, Exception):
                 raise problem
 
-    async def run(self, seconds: float | None = None, until: Callable[[], bool] | None = None) -> bool:
-        """Live for `seconds` (for ever if None), or until `until()` is true, looked at five times a second. Returns
-        whether it became true."""
+    async def until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Wait until `condition()`, looked at ten times a second. Returns whether it became true within `seconds`."""
         ends = None if seconds is None else time.monotonic() + seconds
-        self.start()
+        while True:
+            held = condition()
+            if held or (ends is not None and time.monotonic() >= ends):
+                return held
+            await asyncio.sleep(0.1)
+
+    async def run(self, seconds: float | None = None, until: Callable[[], bool] = lambda: False) -> bool:
+        """`start`, live for `seconds` (for ever if None) or until `until()`, `stop`. Returns whether it became true."""
+        await self.start()
         try:
-            while ends is None or time.monotonic() < ends:
-                if until is not None and until():
-                    return True
-                await asyncio.sleep(0.2)
-            return until is not None and until()
+            return await self.until(until, seconds)
         finally:
             await self.stop()
 
