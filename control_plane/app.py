@@ -21,6 +21,8 @@ from control_plane.callers import challenge
 from control_plane.channel import anchors, checkin
 from control_plane.channel import endpoints as channel
 from control_plane.errors import ApiError
+from control_plane.fleet.tail import Tail
+from control_plane.fleet.watcher import Watcher
 from control_plane.http import enveloped
 from control_plane.hub import Hub
 from control_plane.storage import upkeep
@@ -68,7 +70,16 @@ def build(hub: Hub) -> ASGIApp:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         hub.live.start(asyncio.get_running_loop())
         hub.bus.start(asyncio.get_running_loop())
-        work = (hub.live.run(), upkeep.run(hub.database), anchors.run(hub), tokens.watch(hub.tokens))
+        watcher, tail = Watcher(hub.database, hub.live.pulse), Tail(hub.database, hub.bus)
+        hub.live.on_beat = watcher.beat
+        work = (
+            hub.live.run(),
+            upkeep.run(hub.database),
+            anchors.run(hub),
+            tokens.watch(hub.tokens),
+            watcher.run(),
+            tail.run(watcher.told),
+        )
         tasks = [asyncio.create_task(item) for item in work]
         try:
             yield
@@ -78,6 +89,7 @@ def build(hub: Hub) -> ASGIApp:
             await asyncio.gather(*tasks, return_exceptions=True)
             try:
                 await hub.live.flush()
+                await watcher.stop()
             except Exception:
                 log.exception("The last heartbeats could not be written.")
 

@@ -238,7 +238,11 @@ def serve(data: Path, listen: str | None) -> None:
             timeout_graceful_shutdown=STOP_SECONDS,
             ssl_context_factory=lambda _config, _default: context,
         )
-        server = Server(config, hub.live.stop, ready)
+        def stopping() -> None:
+            hub.live.stop()
+            hub.bus.stop()
+
+        server = Server(config, stopping, ready)
         server.run([listening])
         if not server.force_exit and not hub.live.unwritten:
             end(hub)

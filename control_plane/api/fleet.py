@@ -78,7 +78,6 @@ def fleet_detail(session: Session, row: MachineRow, at: int) -> dict[str, Any]:
         "inventory": row.reports.get("inventory"),
         "configuration": row.reports.get("configuration"),
         "services": row.reports.get("services"),
-        "events": [event_json(item) for item in history.newest(session, machine.id, SHOWN_EVENTS)],
     }
 
 
@@ -193,4 +192,5 @@ def get_machine(call: HubCall) -> Reply:
     with call.hub.database.read() as session:
         machine, group = find(call, session, call.names[0])
         row = machines.complete(session, machine, group, call.hub.live.pulse)
-        return Reply(200, fleet_detail(session, row, call.at))
+        told = history.newest(session, machine.id, SHOWN_EVENTS) if call.may(Action.EVENT_READ, str(row.id)) else []
+        return Reply(200, {**fleet_detail(session, row, call.at), "events": [event_json(item) for item in told]})

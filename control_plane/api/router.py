@@ -5,7 +5,7 @@ what the OpenAPI document says of it."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from starlette.concurrency import run_in_threadpool
@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from control_plane import callers
-from control_plane.api import fleet, tickets
+from control_plane.api import events, fleet, stream, tickets
 from control_plane.bodies import CHANNEL_BODY
-from control_plane.call import Handler, HubCall
+from control_plane.call import HubCall
 from control_plane.clock import now
 from control_plane.errors import ApiError
 from control_plane.http import Call, Reply, json_response, read_call
@@ -26,6 +26,7 @@ ROOT = "/hawser/v1"
 REPEATED = frozenset({"tag"})
 _MACHINE = "(/?subscriptions/[^/]+/resourcegroups/[^/]+/providers/[^/]+/machines/[^/]+|[^/]+)"
 _MAX_PARAMETER = 4096
+Answering = Callable[[HubCall], Reply | Response]
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -33,16 +34,17 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 class Operation:
     """`path` below `/hawser/v1` with names in braces; `{machine}` is a vmId or a resource id, slashes escaped or
     not. `query`: parameter names, described in openapi.py, all others are refused; `body`, `answer`: names of schemas
-    in docs/schemas. `status`: of success."""
+    in docs/schemas, of `media` text/event-stream the schema of one event's data. `status`: of success."""
 
     method: str
     path: str
-    handler: Handler
+    handler: Answering
     summary: str
     status: int = 200
     query: tuple[str, ...] = ()
     body: str | None = None
     answer: str | None = None
+    media: str = "application/json"
     pattern: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,24 @@ OPERATIONS: tuple[Operation, ...] = (
         "Count the fleet",
         query=fleet.SUMMARY_PARAMETERS,
         answer="fleet-summary",
+    ),
+    Operation("GET", "/events", events.list_events, "List events", query=events.LIST_PARAMETERS, answer="events-page"),
+    Operation(
+        "GET",
+        "/events/stream",
+        stream.open_stream,
+        "Follow events",
+        query=stream.PARAMETERS,
+        answer="event",
+        media="text/event-stream",
+    ),
+    Operation(
+        "GET",
+        "/history",
+        events.read_history,
+        "The fleet over time",
+        query=events.HISTORY_PARAMETERS,
+        answer="fleet-history",
     ),
     Operation("GET", "/machines/{machine}", fleet.get_machine, "One machine with details", answer="fleet-machine"),
 )
@@ -114,7 +134,7 @@ def _is_text(value: str) -> bool:
     return "\x00" not in value and "\ufffd" not in value
 
 
-def _carry_out(hub: Hub, http: Call) -> Reply:
+def _carry_out(hub: Hub, http: Call) -> Reply | Response:
     operation, names = find(http.method, http.path)
     at = now()
     with hub.database.read() as session:
@@ -135,5 +155,8 @@ async def endpoint(hub: Hub, request: Request) -> Response:
     settings = hub.settings
     http = await read_call(request, CHANNEL_BODY, settings.url, settings.known_hosts)
     reply = await run_in_threadpool(_carry_out, hub, http)
+    if isinstance(reply, Response):
+        reply.headers["x-ms-request-id"] = http.request_id
+        return reply
     headers = {"x-ms-request-id": http.request_id, "Cache-Control": "no-store", **reply.headers}
     return json_response(reply.status, reply.body, headers)

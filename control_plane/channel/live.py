@@ -54,6 +54,8 @@ class Live:
         self._writing: dict[int, Pulse] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changes = 0
+        self.on_beat: Callable[[int, Pulse | None, Pulse], None] = lambda _id, _old, _new: None
+        """Told of every heartbeat, on the loop: machine, its hot row before and now."""
         self.stopping = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -115,8 +117,9 @@ class Live:
 
     def beat(self, record: Record, pulse: Pulse) -> None:
         """Take note of a heartbeat; written within FLUSH_SECONDS."""
-        record.pulse = pulse
+        old, record.pulse = record.pulse, pulse
         self._dirty[record.machine_id] = pulse
+        self.on_beat(record.machine_id, old, pulse)
 
     def _on_loop(self, action: Callable[[], None]) -> None:
         if self._loop is not None:

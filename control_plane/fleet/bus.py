@@ -28,12 +28,18 @@ class Event:
 
 
 class Subscription:
-    """An endless iterator of events from the moment of subscribing."""
+    """An iterator of events from the moment of subscribing until the bus ends."""
 
     def __init__(self) -> None:
         self._queue: deque[Event] = deque()
         self._filled = asyncio.Event()
         self._missed = 0
+        self._ended = False
+
+    def end(self) -> None:
+        """Loop only: what is queued is still given out."""
+        self._ended = True
+        self._filled.set()
 
     def put(self, event: Event) -> None:
         """Loop only."""
@@ -48,6 +54,8 @@ class Subscription:
 
     async def __anext__(self) -> Event:
         while not self._queue:
+            if self._ended:
+                raise StopAsyncIteration
             self._filled.clear()
             await self._filled.wait()
         if self._missed:
@@ -63,6 +71,7 @@ class Bus:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._subscribers: set[Subscription] = set()
+        self._ended = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind to the loop that subscribers run on."""
@@ -77,11 +86,19 @@ class Bus:
         for subscriber in self._subscribers:
             subscriber.put(event)
 
+    def stop(self) -> None:
+        """Loop only: the hub is going down."""
+        self._ended = True
+        for subscriber in self._subscribers:
+            subscriber.end()
+
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[Subscription]:
         """A subscription for the life of the block."""
         subscription = Subscription()
         self._subscribers.add(subscription)
+        if self._ended:
+            subscription.end()
         try:
             yield subscription
         finally:

@@ -9,6 +9,7 @@ import logging
 from sqlalchemy import delete
 
 from control_plane.clock import now
+from control_plane.fleet import counts
 from control_plane.storage.database import Database
 from control_plane.storage.models import Answered, Ticket
 
@@ -22,6 +23,9 @@ def forget_old(database: Database, at: int) -> None:
     with database.write() as session:
         session.execute(delete(Answered).where(Answered.created < at - KEPT_SECONDS))
         session.execute(delete(Ticket).where(Ticket.expires < at - KEPT_SECONDS))
+    with database.write() as session:
+        counts.thin(session, at)
+        counts.forget(session, at, at - 2 * EVERY_SECONDS)
 
 
 async def run(database: Database) -> None:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, false, or_, true
 
@@ -14,14 +15,16 @@ from control_plane.storage.models import Machine, ResourceGroup
 
 def machines_in(scopes: Iterable[str]) -> ColumnElement[bool]:
     """True for machines within one of the scopes; the query joins `Machine` with `ResourceGroup`."""
-    conditions = [_machine(scope) for scope in scopes]
+    return within(scopes, (Machine.subscription_id, ResourceGroup.name_key, Machine.name_key))
+
+
+def within(scopes: Iterable[str], columns: Sequence[Any]) -> ColumnElement[bool]:
+    """The same where `columns` are those of subscription, group and machine, in lower case."""
+    conditions = [
+        and_(true(), *(column == name for column, name in zip(columns, _names(scope), strict=False)))
+        for scope in scopes
+    ]
     return or_(false(), *conditions)
-
-
-def _machine(scope: str) -> ColumnElement[bool]:
-    names = _names(scope)
-    wanted = (Machine.subscription_id, ResourceGroup.name_key, Machine.name_key)
-    return and_(true(), *(column == name for column, name in zip(wanted, names, strict=False)))
 
 
 def groups_in(scopes: Iterable[str]) -> ColumnElement[bool]:
