@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from control_plane import callers
-from control_plane.api import events, fleet, stream, tickets
+from control_plane.api import audit as audit_log
+from control_plane.api import events, fleet, role_assignments, stream, tickets, users
 from control_plane.bodies import CHANNEL_BODY
 from control_plane.call import HubCall
 from control_plane.clock import now
@@ -89,6 +90,36 @@ OPERATIONS: tuple[Operation, ...] = (
         answer="fleet-history",
     ),
     Operation("GET", "/machines/{machine}", fleet.get_machine, "One machine with details", answer="fleet-machine"),
+    Operation("GET", "/users", users.list_users, "List the users", answer="users-page"),
+    Operation("GET", "/users/{user}", users.get_user, "One user", answer="user"),
+    Operation("PUT", "/users/{user}", users.put_user, "Make or change a user", body="user-put", answer="user"),
+    Operation("DELETE", "/users/{user}", users.delete_user, "Take a user away", answer="user"),
+    Operation(
+        "GET",
+        "/roleAssignments",
+        role_assignments.list_assignments,
+        "List role assignments",
+        query=role_assignments.PARAMETERS,
+        answer="role-assignments-page",
+    ),
+    Operation(
+        "PUT",
+        "/roleAssignments/{name}",
+        role_assignments.put_assignment,
+        "Give a role",
+        body="role-assignment-put",
+        answer="role-assignment",
+    ),
+    Operation(
+        "DELETE",
+        "/roleAssignments/{name}",
+        role_assignments.delete_assignment,
+        "Take a role away",
+        answer="role-assignment",
+    ),
+    Operation(
+        "GET", "/audit", audit_log.list_entries, "Read the audit", query=audit_log.PARAMETERS, answer="audit-page"
+    ),
 )
 
 

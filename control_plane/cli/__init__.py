@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "principal": ("principals", "Service principals: who may use the hub."),
     "user": ("users", "People: who may sign in on the fleet page."),
     "role": ("roles", "Role assignments of principals and users."),
+    "audit": ("audit", "Who wrote what, and what was refused."),
     "keys": ("keys", "The keys that sign access tokens, and their rotation."),
     "machines": ("fleet", "The fleet."),
     "cloud-profile": ("fleet", "Print the profile that agents need."),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,11 @@ from control_plane.arm.roles import HUB, ROLES
 from control_plane.clock import now, rfc3339
 from control_plane.errors import OperatorError
 from control_plane.operate.database import opened
+from control_plane.people.assignments import Holder, holders
 from control_plane.setup import operator
 from control_plane.storage import audit, machines, people
 from control_plane.storage import principals as stored
-from control_plane.storage.models import RoleAssignment, User
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who may hold roles. `kind`: principal or user."""
-
-    object_id: str
-    name: str
-    kind: str
+from control_plane.storage.models import RoleAssignment
 
 
 def role_named(text: str) -> str:
@@ -122,13 +113,11 @@ def every(data: Path, who: str | None, scope: str | None) -> list[dict[str, Any]
         if who is not None:
             query = query.where(RoleAssignment.object_id == holder_named(session, who).object_id)
         wanted = scope_named(session, scope).lower() if scope is not None else None
-        known = {
-            item.object_id: Holder(item.object_id, item.name, "principal") for item in stored.all_principals(session)
-        }
-        known |= {item.id: Holder(item.id, item.name, "user") for item in session.scalars(select(User))}
+        found = session.scalars(query).all()
+        known = holders(session, {item.object_id for item in found})
         return [
             _shown(item, known.get(item.object_id, Holder(item.object_id, "?", "unknown")))
-            for item in session.scalars(query)
+            for item in found
             if wanted is None or item.scope.lower() == wanted
         ]
 

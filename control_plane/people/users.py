@@ -7,6 +7,7 @@ import re
 
 from sqlalchemy.orm import Session
 
+from control_plane.bodies import is_guid
 from control_plane.errors import ApiError, bad_content
 from control_plane.people import passwords
 from control_plane.storage import people
@@ -18,7 +19,7 @@ _EMAIL = re.compile(r"[^@\s<>\"'()]{1,64}@[^@\s<>\"'()]{1,189}")
 
 def check_name(name: str) -> None:
     """Errors: ApiError 400."""
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or is_guid(name):  # a GUID is taken for an object id
         raise bad_content(f"'{name[:128]}' cannot be a user's name: use letters, digits and . _ @ - .", "name")
 
 

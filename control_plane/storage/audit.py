@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The append-only audit: one row for each write, in the transaction of the write itself."""
+"""The append-only audit: one row for each write, in the transaction of the write itself; and reading it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import ColumnElement, false, func, or_, select, true
 from sqlalchemy.orm import Session
 
-from control_plane.clock import now
+from control_plane.clock import now, rfc3339
 from control_plane.storage.database import Database
 from control_plane.storage.models import AuditEntry
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Who. `type`: principal, ticket, machine or operator (the command line); `name`: client id, or login name."""
+    """Who. `type`: principal, user, ticket, machine, operator (the command line); `name`: client id or login name."""
 
     type: str
     name: str
@@ -52,3 +54,69 @@ def refused(database: Database, actor: Actor, action: str, target: str, code: st
     """Add an entry for a write that was not carried out."""
     with database.write() as session:
         record(session, actor, action, target, outcome="Refused", code=code, request_id=request_id)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which entries; None: whatever it is. `target`: a prefix, without case, as is `action`; `begins`, `ends`: Unix
+    seconds, the end not included."""
+
+    actor: str | None = None
+    action: str | None = None
+    target: str | None = None
+    outcome: str | None = None
+    begins: int | None = None
+    ends: int | None = None
+
+
+def _conditions(wanted: Wanted, scopes: Iterable[str]) -> Iterator[ColumnElement[bool]]:
+    if wanted.actor is not None:
+        yield func.lower(AuditEntry.actor) == wanted.actor.lower()
+    if wanted.action is not None:
+        yield func.lower(AuditEntry.action).startswith(wanted.action.lower(), autoescape=True)
+    if wanted.target is not None:
+        yield func.lower(AuditEntry.target).startswith(wanted.target.lower(), autoescape=True)
+    if wanted.outcome is not None:
+        yield AuditEntry.outcome == wanted.outcome
+    if wanted.begins is not None:
+        yield AuditEntry.at >= wanted.begins
+    if wanted.ends is not None:
+        yield AuditEntry.at < wanted.ends
+    yield or_(false(), *(_within(scope) for scope in scopes))
+
+
+def _within(scope: str) -> ColumnElement[bool]:
+    if scope == "/":
+        return true()
+    target = func.lower(AuditEntry.target)
+    return or_(target == scope.lower(), target.startswith(f"{scope.lower()}/", autoescape=True))
+
+
+def page(
+    session: Session, wanted: Wanted, *, scopes: Iterable[str], before: int | None, size: int
+) -> Sequence[AuditEntry]:
+    """At most `size` entries whose targets are within `scopes`, the newest first, below id `before`."""
+    query = select(AuditEntry).where(*_conditions(wanted, scopes)).order_by(AuditEntry.id.desc()).limit(size)
+    return session.scalars(query if before is None else query.where(AuditEntry.id < before)).all()
+
+
+def since(session: Session, wanted: Wanted, after: int, size: int) -> Sequence[AuditEntry]:
+    """At most `size` entries younger than the one with id `after`, the oldest first."""
+    query = select(AuditEntry).where(*_conditions(wanted, ["/"]), AuditEntry.id > after)
+    return session.scalars(query.order_by(AuditEntry.id).limit(size)).all()
+
+
+def as_json(entry: AuditEntry) -> dict[str, Any]:
+    """How an entry is shown, by the API, the page and the command alike."""
+    return {
+        "id": entry.id,
+        "at": rfc3339(entry.at),
+        "actorType": entry.actor_type,
+        "actor": entry.actor,
+        "action": entry.action,
+        "target": entry.target,
+        "outcome": entry.outcome,
+        "code": entry.code,
+        "requestId": entry.request_id,
+        "detail": entry.detail,
+    }

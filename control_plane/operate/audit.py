@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading the audit from the command line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from control_plane.api.audit import OUTCOMES
+from control_plane.clock import parse_rfc3339
+from control_plane.errors import OperatorError
+from control_plane.operate.database import opened
+from control_plane.storage import audit
+
+_EVERY_SECONDS = 1.0
+_AT_ONCE = 1000
+
+
+def wanted(
+    actor: str | None, action: str | None, target: str | None, outcome: str | None, begins: str | None, ends: str | None
+) -> audit.Wanted:
+    """The filter of the options.
+
+    Errors: OperatorError.
+    """
+    if outcome is not None and outcome.capitalize() not in OUTCOMES:
+        raise OperatorError(f"'{outcome}' is no outcome.", f"Use one of {', '.join(OUTCOMES)}.")
+    return audit.Wanted(actor, action, target, outcome.capitalize() if outcome else None, _time(begins), _time(ends))
+
+
+def _time(text: str | None) -> int | None:
+    found = parse_rfc3339(text) if text is not None else None
+    if text is not None and found is None:
+        raise OperatorError(f"'{text}' is not a time.", "Write it as 2026-11-23T10:00:00Z.")
+    return found
+
+
+def newest(data: Path, which: audit.Wanted, count: int) -> list[dict[str, Any]]:
+    """The newest entries, the oldest of them first."""
+    with opened(data) as (database, _config), database.read() as session:
+        found = audit.page(session, which, scopes=["/"], before=None, size=count)
+        return [audit.as_json(item) for item in reversed(found)]
+
+
+def follow(data: Path, which: audit.Wanted, after: int) -> Iterator[dict[str, Any]]:
+    """Entries younger than the one with id `after`, as they come; ends when the caller stops."""
+    with opened(data) as (database, _config):
+        while True:
+            with database.read() as session:
+                found = [audit.as_json(item) for item in audit.since(session, which, after, _AT_ONCE)]
+            for item in found:
+                after = item["id"]
+                yield item
+            if len(found) < _AT_ONCE:
+                time.sleep(_EVERY_SECONDS)
