@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime import errors
+from agent_runtime import errors, support
 from agent_runtime.cli import services
 from agent_runtime.cli.output import shown, table
 from agent_runtime.platform import local
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from agent_runtime.cli.parsing import Parser
     from agent_runtime.cli.session import Session
 
-# Display name and JSON key, in the order of the vendor's sample; the last five are ours.
+# Display name and JSON key, in the order of the vendor's sample; those from the identity's state on are ours.
 FIELDS = (
     ("Resource Name", "resourceName"),
     ("Resource Group Name", "resourceGroup"),
@@ -56,6 +57,9 @@ FIELDS = (
     ("Identity State", "identityState"),
     ("Identity Certificate Expires", "identityCertificateExpires"),
     ("Tags", "tags"),
+    ("Agent Released", "agentReleased"),
+    ("Agent Supported Until", "agentSupportedUntil"),
+    ("Agent Support", "agentSupport"),
 )
 OS_FIELDS = (
     ("OS Name", "osName"),
@@ -114,6 +118,8 @@ def text(data: Mapping[str, Any], fields: list[tuple[str, str]], bare: bool = Fa
         if key == "services":
             rows.append((name, ""))
             rows += [(f"  {s.get('displayName')} ({s.get('serviceName')})", str(s.get("status"))) for s in value or ()]
+        elif key == "agentSupport" and value == support.ENDED:
+            rows.append((name, "ended: this version is over a year old; upgrade the agent"))
         elif isinstance(value, dict):
             rows.append((name, "" if value else "none"))
             rows += [(f"  {inner}", shown(item)) for inner, item in value.items()]
@@ -142,4 +148,5 @@ def from_files(session: Session, problem: errors.AgentError) -> dict[str, Any]:
         "status": "Disconnected",
         "agentErrorCode": problem.code,
         "agentErrorDetails": str(problem),
+        **support.status(time.time()),
     }

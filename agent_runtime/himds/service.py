@@ -7,10 +7,11 @@ import contextlib
 import json
 import os
 import random
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from agent_runtime import errors
+from agent_runtime import errors, support
 from agent_runtime.himds import connecting
 from agent_runtime.himds.challenges import Challenges
 from agent_runtime.himds.checkin import Keeper
@@ -27,7 +28,7 @@ from agent_runtime.service.log import Log
 from agent_runtime.service.loop import Event, Loop, sleep
 from agent_runtime.state import atomic, config
 from agent_runtime.state.outbox import REPORTS, Outbox
-from agent_runtime.version import VERSION
+from agent_runtime.version import RELEASED, VERSION
 
 SERVICE_KINDS = {"gcad": ("policy", "trust"), "extd": ("extensions", "runcommands", "agent", "trust")}
 SERVICE_NAMES = {"gcad": "GC Service", "extd": "Extension Service"}
@@ -42,7 +43,7 @@ class Himds:
         self._log = log
         self._computer = computer
         self._known = Known(paths, log)
-        self._known.inventory = computer.inventory(VERSION)
+        self._known.inventory = self._inventory()
         self._outbox = Outbox(paths.outbox)
         self._waiting_reports = Event()
         self._reported: dict[str, str] = {}
@@ -133,8 +134,11 @@ class Himds:
         for stream in self._services.values():
             self._push(stream, message)
 
+    def _inventory(self) -> dict[str, Any]:
+        return {**self._computer.inventory(VERSION), "agentReleased": RELEASED}
+
     def _look_at_the_machine(self) -> None:
-        self._known.inventory = self._computer.inventory(VERSION)
+        self._known.inventory = self._inventory()
         self._report_if_changed("inventory", self._known.inventory)
         try:
             local = config.load(self._known.paths)
@@ -197,7 +201,8 @@ class Himds:
         for name, display in SERVICE_NAMES.items():
             state = "active" if name in self._services else "inactive"
             services.append({"displayName": display, "serviceName": name, "status": state})
-        return {**self._known.status(), "services": services}
+        now = self._hub.now() if self._hub is not None else time.time()
+        return {**self._known.status(), **support.status(now), "services": services}
 
     @contextlib.contextmanager
     def _alone(self) -> Any:

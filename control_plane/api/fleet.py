@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from control_plane import support
 from control_plane.arm import paging, paths, scopes
 from control_plane.arm.machine_view import MachineRow, addresses
 from control_plane.arm.roles import HUB, Action
@@ -56,6 +57,7 @@ def fleet_item(row: MachineRow, at: int) -> dict[str, Any]:
         "address": peer or (reported[0] if reported else None),
         "addresses": reported,
         "vmId": row.machine.vm_id,
+        "support": support.of_machine(row.machine.agent_version, inventory, at),
     }
 
 

@@ -33,6 +33,7 @@ _TEXTS = (
     "domainName",
     "vmUuid",
     "agentVersion",
+    "agentReleased",
     "manufacturer",
     "model",
     "serialNumber",
