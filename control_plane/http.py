@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import DataError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from control_plane.bodies import check_length, is_guid, too_large
 from control_plane.errors import ApiError, TokenError
-from control_plane.storage.engines import UNAVAILABLE
+from control_plane.storage.engines import UNAVAILABLE, described
 
 log = logging.getLogger("hawser.hub")
 
@@ -124,7 +124,7 @@ def error_of(error: Exception) -> ApiError:
         log.warning("The database cannot keep a value: %s", error.orig)
         return ApiError(400, "InvalidRequestContent", "A value of the request cannot be kept: too long, or with a NUL.")
     if isinstance(error, UNAVAILABLE):
-        log.error("The database refused: %s", error.orig if isinstance(error, DBAPIError) else error)
+        log.error("The database refused: %s", described(error))
         return ApiError(503, "ServiceUnavailable", "The database cannot be used at the moment; try again.")
     log.error("Unexpected error", exc_info=error)
     return ApiError(500, "InternalServerError", "The hub failed to carry out the request; its log says why.")

@@ -11,6 +11,7 @@ from typing import Any
 from control_plane import config, keyring, settings
 from control_plane.authority.tokens import Tokens
 from control_plane.channel.live import Live
+from control_plane.channel.peers import Peers
 from control_plane.fleet.bus import Bus
 from control_plane.people.throttle import Throttle
 from control_plane.storage import address
@@ -20,7 +21,8 @@ from control_plane.token_keys import Folder
 
 @dataclass
 class Hub:
-    """`config`: the sections of DATA/config.yaml. `epoch`: raised by every unclean start."""
+    """`config`: the sections of DATA/config.yaml. `epoch`: raised by every unclean start. `peers`: other processes,
+    over PostgreSQL."""
 
     data: Path
     settings: settings.Settings
@@ -31,7 +33,17 @@ class Hub:
     live: Live
     bus: Bus = field(default_factory=Bus)
     sign_ins: Throttle = field(default_factory=Throttle)
+    peers: Peers | None = None
     epoch: int = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another process, or this one, raised it. From any thread."""
+        self.epoch = max(self.epoch, epoch)
+
+    def find_dead(self) -> None:
+        """Look whether another process of this hub has died, which raises the epoch. From any thread."""
+        if self.peers is not None:
+            self.peers.find_dead()
 
 
 def open_database(data: Path) -> Database:

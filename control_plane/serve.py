@@ -14,15 +14,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import uvicorn
 from sqlalchemy import update
-from sqlalchemy.exc import OperationalError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from control_plane import keyring
 from control_plane.app import build
+from control_plane.channel.peers import Peers
 from control_plane.errors import OperatorError
 from control_plane.hub import Hub, open_hub
+from control_plane.storage.engines import UNAVAILABLE, described
 from control_plane.storage.models import HubState
 
 LOCK_FILE = "hub.lock"
@@ -178,8 +180,15 @@ def tls_context(data: Path) -> ssl.SSLContext:
     return context
 
 
-def begin(hub: Hub) -> int:
-    """Raise the epoch if the last run did not end cleanly; mark this one as running. Returns the epoch."""
+def begin(hub: Hub, address: str = "") -> int:
+    """Raise the epoch if the last run did not end cleanly (over PostgreSQL: if any process did not); mark this one as
+    running. Returns the epoch. `address`: where this process listens.
+
+    Errors: engines.UNAVAILABLE, psycopg.Error.
+    """
+    if hub.database.url is not None:
+        hub.peers = Peers(hub.database, hub.database.url, hub.live, hub.set_epoch, address)
+        return hub.peers.begin()
     with hub.database.write() as session:
         state = session.get_one(HubState, 1)
         if not state.clean:
@@ -188,17 +197,21 @@ def begin(hub: Hub) -> int:
         return state.epoch
 
 
-def end(hub: Hub) -> None:
-    """Mark a clean stop.
+def end(hub: Hub, *, clean: bool = True) -> None:
+    """Mark the stop; one that is not `clean` lets the next start (over PostgreSQL: any other process) raise the epoch.
 
-    Errors: OperatorError when it cannot be written; the next start raises the epoch then, which harms nobody.
+    Errors: OperatorError when a clean stop cannot be written; the epoch is raised then, which harms nobody.
     """
     try:
-        with hub.database.write() as session:
-            session.execute(update(HubState).values(clean=True))
-    except OperationalError as error:
+        if hub.peers is not None:
+            hub.peers.end(clean=clean)
+        elif clean:
+            with hub.database.write() as session:
+                session.execute(update(HubState).values(clean=True))
+    except UNAVAILABLE as error:
         raise OperatorError(
-            f"The clean stop could not be noted ({error.orig}).", "Free some space; the next start raises the epoch."
+            f"The clean stop could not be noted ({described(error)}).",
+            "Make the database usable, with free space; the next start raises the epoch.",
         ) from error
 
 
@@ -208,7 +221,7 @@ def serve(data: Path, listen: str | None) -> None:
     Errors: OperatorError with one sentence and a remedy when it cannot start.
     """
     hub = open_hub(data)
-    held = lock(data)
+    held = lock(data) if hub.database.path is not None else None  # PostgreSQL may have many processes
     try:
         check_writable(data)
         hub.database.migrate()
@@ -217,7 +230,7 @@ def serve(data: Path, listen: str | None) -> None:
         context = tls_context(data)
         host, port = parse_listen(listen) if listen else ("0.0.0.0", hub.settings.port)  # noqa: S104 - documented default
         listening = bind(host, port)
-        hub.epoch = begin(hub)
+        hub.set_epoch(begin(hub, f"{socket.gethostname()} {host}:{port}"))
 
         def ready() -> None:
             sys.stdout.write(f"hawser-hub ready on {host}:{port} as {hub.settings.url} (epoch {hub.epoch})\n")
@@ -238,14 +251,19 @@ def serve(data: Path, listen: str | None) -> None:
             timeout_graceful_shutdown=STOP_SECONDS,
             ssl_context_factory=lambda _config, _default: context,
         )
+
         def stopping() -> None:
             hub.live.stop()
             hub.bus.stop()
 
         server = Server(config, stopping, ready)
         server.run([listening])
-        if not server.force_exit and not hub.live.unwritten:
-            end(hub)
+        end(hub, clean=not server.force_exit and not hub.live.unwritten)
+    except (*UNAVAILABLE, psycopg.Error) as error:
+        raise OperatorError(
+            f"The database cannot be used ({described(error)}).", "Check that it runs, rights and free space."
+        ) from error
     finally:
         hub.database.close()
-        os.close(held)
+        if held is not None:
+            os.close(held)

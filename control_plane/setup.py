@@ -14,7 +14,6 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
 
 from control_plane import config, keyring, settings
 from control_plane.bodies import is_guid
@@ -24,7 +23,7 @@ from control_plane.hub import open_database
 from control_plane.settings import Settings
 from control_plane.storage import address, audit
 from control_plane.storage.database import DATABASE_FILE, Database
-from control_plane.storage.engines import UNAVAILABLE
+from control_plane.storage.engines import UNAVAILABLE, described
 from control_plane.storage.models import HubState, Location, Subscription
 
 _LOCATION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]{0,59}$")
@@ -228,7 +227,7 @@ def _fill(data: Path, request: Request, subscription_id: str) -> None:
             audit.record(session, operator(), "hub/init", request.url)
     except UNAVAILABLE as error:
         raise OperatorError(
-            f"The database cannot be used ({error.orig if isinstance(error, DBAPIError) else error}).",
+            f"The database cannot be used ({described(error)}).",
             "Check rights and free space.",
         ) from error
     finally:

@@ -20,7 +20,7 @@ from control_plane.bodies import CHANNEL_BODY, check_length, guid, integer, json
 from control_plane.channel import callers, verdict
 from control_plane.channel.documents import KINDS
 from control_plane.channel.evidence import is_digest
-from control_plane.channel.live import Record
+from control_plane.channel.live import FLUSH_SECONDS, Record
 from control_plane.channel.verdict import Lease
 from control_plane.clock import now, rfc3339
 from control_plane.errors import ApiError, bad_content
@@ -32,6 +32,7 @@ from control_plane.storage.pulse import Pulse
 MAX_HOLD = 300
 KEEP_ALIVE = 30.0
 RENEW_BEFORE = 45 * 86400
+SETTLE_LOOKS = 4
 log = logging.getLogger("hawser.hub.checkin")
 
 
@@ -142,14 +143,32 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, Puls
     body = read(json_object(await _body(scope, receive)))
     record = await callers.machine(hub, authorization, at, body["slot"])
     peer = scope["client"][0] if scope.get("client") else ""
+    if record.stale:
+        await hub.live.reread(record)
     pulse, judged = next_pulse(record.pulse, body, hub.epoch, at, peer)
+    if hub.live.shared and judged in (Lease.CONFLICT, Lease.REBASE):
+        pulse, judged = await _asked_again(hub, record, body, at, peer)
     if judged is Lease.CONFLICT:
         log.warning("Unknown nonce from %s inside one epoch; counted, nobody accused.", record.resource_id)
     if record.agent_version != body["agentVersion"]:
         await asyncio.to_thread(_store_version, hub, record.machine_id, body["agentVersion"])
         record.agent_version = body["agentVersion"]
     hub.live.beat(record, pulse)
+    await hub.live.claim(record)
     return record, pulse, body
+
+
+async def _asked_again(hub: Hub, record: Record, body: dict[str, Any], at: int, peer: str) -> tuple[Pulse, Lease]:
+    """The verdict over what other processes know: a nonce is unknown only when it is still so after every process has
+    written its heartbeats, and none of them has died."""
+    for _ in range(SETTLE_LOOKS):
+        hub.set_epoch(await hub.live.reread(record))
+        pulse, judged = next_pulse(record.pulse, body, hub.epoch, at, peer)
+        if judged is not Lease.CONFLICT:
+            break
+        await asyncio.sleep(FLUSH_SECONDS)
+        await asyncio.to_thread(hub.find_dead)
+    return pulse, judged
 
 
 async def _gone(receive: Receive) -> None:

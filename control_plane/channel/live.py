@@ -4,18 +4,23 @@
 One event loop owns it. Threads that changed the database say so with `changed` or `dropped`; both return at once and
 wake held check-ins. Hot rows are written in batches by one writer, after the answer: they may be lost with the
 process, which is what the epoch is for. Everything else in a record is a copy of what is committed.
+
+Over PostgreSQL several processes share the fleet, and a machine may come to any of them. The one that it came to last
+speaks for it (`Record.mine`): it writes that down, and tells the others, before it answers the first check-in. What
+another process has not written yet is waited for before a nonce is called unknown (checkin.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import select
 
 from control_plane.arm.paths import MachineId
+from control_plane.storage import notices
 from control_plane.storage import pulse as pulses
 from control_plane.storage.database import Database
 from control_plane.storage.models import Credential, Heartbeat, HubState, Machine, ResourceGroup
@@ -28,7 +33,9 @@ log = logging.getLogger("hawser.hub.live")
 
 @dataclass(slots=True)
 class Record:
-    """A machine that has called since the hub started. `expires`: of the current certificate, Unix seconds."""
+    """A machine that has called since the hub started. `expires`: of the current certificate, Unix seconds. `mine`:
+    this process speaks for it; `stale`: another one has spoken for it since `pulse` was read; `stored`: the nonce of
+    the hot row as this process last read or wrote it."""
 
     machine_id: int
     client_id: str
@@ -40,6 +47,9 @@ class Record:
     expires: int
     agent_version: str | None
     pulse: Pulse | None
+    mine: bool = False
+    stale: bool = False
+    stored: str = ""
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
 
@@ -54,9 +64,14 @@ class Live:
         self._writing: dict[int, Pulse] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changes = 0
+        self._claims: dict[int, asyncio.Future[None]] = {}
+        self._urgent = asyncio.Event()
+        self._tasks: set[asyncio.Future[None]] = set()
+        self.shared = False
+        """True when other processes may serve the same machines."""
+        self.stopping = False
         self.on_beat: Callable[[int, Pulse | None, Pulse], None] = lambda _id, _old, _new: None
         """Told of every heartbeat, on the loop: machine, its hot row before and now."""
-        self.stopping = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind to the loop that will own the records."""
@@ -65,7 +80,7 @@ class Live:
     def pulse(self, machine_id: int) -> Pulse | None:
         """The newest hot row, written or not. Safe from any thread."""
         record = self._by_id.get(machine_id)
-        return record.pulse if record else self._unwritten(machine_id)
+        return record.pulse if record and not record.stale else self._unwritten(machine_id)
 
     def _unwritten(self, machine_id: int) -> Pulse | None:
         return self._dirty.get(machine_id) or self._writing.get(machine_id)
@@ -113,6 +128,7 @@ class Live:
                 expires=max((item.expires for item in credentials if item.state == "current"), default=0),
                 agent_version=machine.agent_version,
                 pulse=pulses.from_row(row) if row else None,
+                stored=row.nonce if row else "",
             )
 
     def beat(self, record: Record, pulse: Pulse) -> None:
@@ -120,6 +136,34 @@ class Live:
         old, record.pulse = record.pulse, pulse
         self._dirty[record.machine_id] = pulse
         self.on_beat(record.machine_id, old, pulse)
+
+    async def claim(self, record: Record) -> None:
+        """Where processes share the fleet: a heartbeat that is the first of this machine here is written, and the
+        others told, before it is answered. Many are written together.
+
+        Errors: engines.UNAVAILABLE; the machine repeats its request then.
+        """
+        if not self.shared or record.mine:
+            return
+        claim = self._claims.get(record.machine_id)
+        if claim is None or claim.done():
+            claim = self._claims[record.machine_id] = asyncio.get_running_loop().create_future()
+            self._urgent.set()
+        await asyncio.shield(claim)
+
+    async def reread(self, record: Record) -> int:
+        """Take the hot row of a machine from the database, unless a newer one waits to be written here. Returns the
+        epoch in the database."""
+        record.stale = False
+        pulse, epoch = await asyncio.to_thread(self._hot, record.machine_id)
+        record.stored = pulse.nonce if pulse else ""
+        record.pulse = self._unwritten(record.machine_id) or pulse
+        return epoch
+
+    def _hot(self, machine_id: int) -> tuple[Pulse | None, int]:
+        with self._database.read() as session:
+            row = session.get(Heartbeat, machine_id)
+            return (pulses.from_row(row) if row else None), session.get_one(HubState, 1).epoch
 
     def _on_loop(self, action: Callable[[], None]) -> None:
         if self._loop is not None:
@@ -152,6 +196,70 @@ class Live:
             if record is not None:
                 self._by_client.pop(record.client_id, None)
                 self.wake(record)
+
+        self._on_loop(apply)
+
+    def taken(self, ids: Iterable[int]) -> None:
+        """Another process speaks for these machines now. From any thread.
+
+        Their held check-ins stay: to end them would make two holders of one identity chase each other.
+        """
+
+        def apply() -> None:
+            for machine_id in ids:
+                if machine_id not in self._claims:
+                    self._dirty.pop(machine_id, None)  # older than what the other process has written
+                record = self._by_id.get(machine_id)
+                if record is not None:
+                    record.mine, record.stale = False, True
+
+        self._on_loop(apply)
+
+    def refresh(self, ids: Iterable[int]) -> None:
+        """Another process committed changes of these machines: copy them, and wake those whose desired state is
+        another. From any thread."""
+
+        def apply() -> None:
+            self._changes += 1
+            known = [record for machine_id in ids if (record := self._by_id.get(machine_id)) is not None]
+            if known:
+                task = asyncio.ensure_future(self._refresh(known))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+        self._on_loop(apply)
+
+    async def _refresh(self, records: list[Record]) -> None:
+        try:
+            found = await asyncio.to_thread(lambda: [self._load(record.client_id) for record in records])
+        except Exception:
+            log.exception("Changes made by another process could not be read; the machines are read anew.")
+            found = [None] * len(records)
+        for record, new in zip(records, found, strict=True):
+            if new is None:
+                self._forget(record)
+                continue
+            changed = record.generations != new.generations
+            record.generations, record.slots, record.expires = new.generations, new.slots, new.expires
+            record.resource_id, record.agent_version = new.resource_id, new.agent_version
+            if changed:
+                self.wake(record)
+
+    def _forget(self, record: Record) -> None:
+        if self._by_id.get(record.machine_id) is record:
+            del self._by_id[record.machine_id]
+            self._by_client.pop(record.client_id, None)
+        self.wake(record)
+
+    def deaf(self) -> None:
+        """What other processes told was missed for a while: read every machine anew. From any thread."""
+
+        def apply() -> None:
+            for record in self._by_id.values():
+                record.mine, record.stale = False, True
+            task = asyncio.ensure_future(self.renew_all())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
         self._on_loop(apply)
 
@@ -202,27 +310,60 @@ class Live:
 
     async def flush(self) -> None:
         """Write what is dirty in one transaction; on failure it stays dirty and is tried again."""
-        if not self._dirty:
+        if not self._dirty and not self._claims:
             return
         batch, self._dirty = self._dirty, {}
+        claims, self._claims = self._claims, {}
         self._writing = batch
+        rows, takes = self._rows(batch), set(claims) & set(batch)
         try:
-            await asyncio.to_thread(self._write, batch)
-        except Exception:
+            await asyncio.to_thread(self._write, rows, takes)
+        except Exception as error:
             self._dirty = {**batch, **self._dirty}
+            for machine_id in batch:
+                # The commit may have happened all the same, so that `stored` is not known.
+                if (record := self._by_id.get(machine_id)) is not None:
+                    record.mine = False
+            for claim in claims.values():
+                if not claim.done():
+                    claim.set_exception(error)
+                    claim.exception()  # a caller that went away leaves nobody to look at it
             raise
         finally:
             self._writing = {}
+        for machine_id, pulse in batch.items():
+            if (record := self._by_id.get(machine_id)) is not None:
+                record.stored = pulse.nonce
+                record.mine = record.mine or (machine_id in takes and not record.stale)
+        for claim in claims.values():
+            if not claim.done():
+                claim.set_result(None)
 
-    def _write(self, batch: dict[int, Pulse]) -> None:
+    def _rows(self, batch: Mapping[int, Pulse]) -> dict[int, tuple[Pulse, str | None]]:
+        """Hot rows with the nonce that each replaces; None: whatever is there, for this process speaks for it now."""
+        found: dict[int, tuple[Pulse, str | None]] = {}
+        for machine_id, pulse in batch.items():
+            record = self._by_id.get(machine_id)
+            sure = self.shared and record is not None and record.mine
+            found[machine_id] = (pulse, record.stored if sure and record else None)
+        return found
+
+    def _write(self, rows: Mapping[int, tuple[Pulse, str | None]], takes: Iterable[int]) -> None:
         with self._database.write() as session:
-            pulses.save(session, batch)
+            pulses.save(session, rows)
+            notices.post_machines(session, "taken", takes)
 
     async def run(self) -> None:
         """The one writer of hot rows; ends when cancelled."""
         while True:
-            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._urgent.wait()
+            except TimeoutError:
+                pass
+            self._urgent.clear()
             try:
                 await self.flush()
             except Exception:
                 log.exception("Heartbeats could not be written; they are kept and tried again.")
+                await asyncio.sleep(FLUSH_SECONDS)

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError
-
 from control_plane import settings
 from control_plane.errors import OperatorError
 from control_plane.hub import open_database
 from control_plane.storage.database import Database
-from control_plane.storage.engines import UNAVAILABLE
+from control_plane.storage.engines import UNAVAILABLE, described
 
 
 @contextmanager
@@ -28,7 +26,7 @@ def opened(data: Path) -> Iterator[tuple[Database, settings.Settings]]:
         yield database, config
     except UNAVAILABLE as error:
         raise OperatorError(
-            f"The database of {data} cannot be used ({error.orig if isinstance(error, DBAPIError) else error}).",
+            f"The database of {data} cannot be used ({described(error)}).",
             "Check rights and free space; while another command writes, try again.",
         ) from error
     finally:

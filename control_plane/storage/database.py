@@ -157,9 +157,8 @@ class Database:
                     "WHERE datname = current_database()"
                 ).one()
         except SQLAlchemyError as error:
-            told = str(getattr(error, "orig", error)).strip().splitlines()
             raise OperatorError(
-                f"The database {shown} cannot be used ({told[0] if told else error}).",
+                f"The database {shown} cannot be used ({engines.described(error)}).",
                 "Check that PostgreSQL runs, and user, password and database exist.",
             ) from error
         if encoding != "UTF8" or collation not in _BYTE_ORDER:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -29,6 +30,12 @@ _SERVER_SIDE = {  # milliseconds; a hub that hangs or vanishes must not hold up 
     "idle_in_transaction_session_timeout": 120_000,
 }
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000")
+
+
+def described(error: BaseException) -> str:
+    """What the database said, on one line."""
+    told = str(getattr(error, "orig", error)).strip().splitlines()
+    return told[0] if told else type(error).__name__
 
 
 def sqlite(path: Path, begin: str, pool_size: int, *, foreign_keys: bool = True) -> Engine:
@@ -62,6 +69,15 @@ def connect_arguments(url: URL) -> dict[str, Any]:
         "options": " ".join(f"-c {name}={value}" for name, value in _SERVER_SIDE.items()),
     }
     return {name: value for name, value in given.items() if name not in url.query}
+
+
+def plain(url: URL) -> psycopg.Connection[Any]:
+    """A connection outside every pool, each statement a transaction of its own.
+
+    Errors: psycopg.Error.
+    """
+    _, options = create_engine(url).dialect.create_connect_args(url)
+    return psycopg.connect(**{**connect_arguments(url), **options}, autocommit=True)
 
 
 def postgresql_readers(url: URL) -> Engine:

@@ -29,11 +29,13 @@ class Pulse:
 
 
 _COLUMNS = tuple(Pulse.__dataclass_fields__)
-# A machine may have been deleted since: its heartbeat is dropped, not an error for the whole batch.
+# A machine may have been deleted since: its heartbeat is dropped, not an error for the whole batch. So is one whose row
+# another process has rewritten since this one last did: that process speaks for the machine now.
 _UPSERT = text(
     f"INSERT INTO heartbeats (machine_id, {', '.join(_COLUMNS)}) "  # noqa: S608 - names from the class above
     f"SELECT id, {', '.join(':' + name for name in _COLUMNS)} FROM machines WHERE id = :machine_id "
-    f"ON CONFLICT (machine_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS)}"
+    f"ON CONFLICT (machine_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS)} "
+    "WHERE :take_over OR heartbeats.nonce = :stored"
 )
 
 
@@ -42,6 +44,12 @@ def from_row(row: Heartbeat) -> Pulse:
     return Pulse(**{name: getattr(row, name) for name in _COLUMNS})
 
 
-def save(session: Session, batch: Mapping[int, Pulse]) -> None:
-    """Write the hot rows of many machines in one statement."""
-    session.execute(_UPSERT, [{"machine_id": key, **asdict(pulse)} for key, pulse in batch.items()])
+def save(session: Session, rows: Mapping[int, tuple[Pulse, str | None]]) -> None:
+    """Write the hot rows of many machines in one statement, each with the nonce that it replaces (None: any)."""
+    session.execute(
+        _UPSERT,
+        [
+            {"machine_id": key, **asdict(pulse), "stored": stored or "", "take_over": stored is None}
+            for key, (pulse, stored) in sorted(rows.items())
+        ],
+    )
