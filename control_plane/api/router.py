@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 from control_plane import callers
 from control_plane.api import audit as audit_log
-from control_plane.api import events, fleet, role_assignments, stream, tickets, users
+from control_plane.api import events, fleet, openapi, role_assignments, stream, tickets, users
+from control_plane.arm.roles import Caller
 from control_plane.bodies import CHANNEL_BODY
 from control_plane.call import HubCall
 from control_plane.clock import now
@@ -28,6 +29,7 @@ REPEATED = frozenset({"tag"})
 _MACHINE = "(/?subscriptions/[^/]+/resourcegroups/[^/]+/providers/[^/]+/machines/[^/]+|[^/]+)"
 _MAX_PARAMETER = 4096
 Answering = Callable[[HubCall], Reply | Response]
+ANYBODY = Caller("anybody", "", "", "")
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -35,7 +37,8 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 class Operation:
     """`path` below `/hawser/v1` with names in braces; `{machine}` is a vmId or a resource id, slashes escaped or
     not. `query`: parameter names, described in openapi.py, all others are refused; `body`, `answer`: names of schemas
-    in docs/schemas, of `media` text/event-stream the schema of one event's data. `status`: of success."""
+    in docs/schemas, of `media` text/event-stream the schema of one event's data. `status`: of success. `open`:
+    needs no token."""
 
     method: str
     path: str
@@ -46,6 +49,7 @@ class Operation:
     body: str | None = None
     answer: str | None = None
     media: str = "application/json"
+    open: bool = False
     pattern: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +57,14 @@ class Operation:
         object.__setattr__(self, "pattern", re.compile(expression, re.IGNORECASE))
 
 
+def describe(call: HubCall) -> Reply:
+    """GET /hawser/v1/openapi.json."""
+    settings = call.hub.settings
+    return Reply(200, openapi.document(OPERATIONS, settings.url, settings.tenant_id, REPEATED))
+
+
 OPERATIONS: tuple[Operation, ...] = (
+    Operation("GET", "/openapi.json", describe, "This document", answer="openapi", open=True),
     Operation("POST", "/tickets", tickets.make_ticket, "Ask for a ticket", status=201, body="tickets", answer="ticket"),
     Operation(
         "GET",
@@ -168,8 +179,10 @@ def _is_text(value: str) -> bool:
 def _carry_out(hub: Hub, http: Call) -> Reply | Response:
     operation, names = find(http.method, http.path)
     at = now()
-    with hub.database.read() as session:
-        caller = callers.authenticate(hub, session, http.headers.get("authorization"), at, tickets=False)
+    caller = ANYBODY
+    if not operation.open:
+        with hub.database.read() as session:
+            caller = callers.authenticate(hub, session, http.headers.get("authorization"), at, tickets=False)
     try:
         check_query(operation, http.pairs)
         return operation.handler(HubCall(hub, http, caller, names, at))

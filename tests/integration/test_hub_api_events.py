@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from jsonschema import Draft7Validator
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
+from control_plane.hub import open_database
 from tests.integration import hub_process
 from tests.integration.hub_machine import API, Machine
 from tests.integration.hub_process import HubProcess
@@ -213,8 +216,8 @@ def test_streams_end_when_the_hub_stops_and_silence_is_told_once(tmp_path: Path)
     time.sleep(3)
     assert [item["data"]["to"] for item in listed(hub, owner, kind="machine.status")] == ["Connected"]
     assert hub.stop() == 0
-    with sqlite3.connect(hub.data / "hub.db") as database:  # as if the hub had listened all the time since
-        database.execute("UPDATE listening SET since = since - 5000, deaf_from = 0")
+    with _rows(hub) as session:  # as if the hub had listened all the time since
+        session.execute(text("UPDATE listening SET since = since - 5000, deaf_from = 0"))
     hub.start()
     found = eventually(lambda: listed(hub, owner, kind="machine.status")[:-1])
     assert found[0]["data"] == {"from": "Connected", "to": "Disconnected"}
@@ -224,13 +227,22 @@ def test_streams_end_when_the_hub_stops_and_silence_is_told_once(tmp_path: Path)
     assert hub.stop() == 0
 
 
+@contextmanager
+def _rows(hub: HubProcess) -> Iterator[Session]:
+    """The database of a stopped hub."""
+    database = open_database(hub.data)
+    with database.write() as session:
+        yield session
+    database.close()
+
+
 def _age(hub: HubProcess, seconds: int) -> None:
     """Move everything that the database of a stopped hub holds of time into the past."""
-    with sqlite3.connect(hub.data / "hub.db") as database:
+    with _rows(hub) as session:
         for table, columns in {
             "heartbeats": ("seen", "connected_since"),
             "listening": ("since", "alive"),
             "machine_states": ("since",),
         }.items():
             for column in columns:
-                database.execute(f"UPDATE {table} SET {column} = {column} - ?", (seconds,))  # noqa: S608
+                session.execute(text(f"UPDATE {table} SET {column} = {column} - :s"), {"s": seconds})  # noqa: S608

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schemathesis reads the hub's own OpenAPI document and asks what it says may be asked, and what it says may not: no
+answer may be a failure of the hub, or another than the document describes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from control_plane.api.router import OPERATIONS, Operation
+from control_plane.hub import open_database
+from tests.integration import hub_process
+from tests.integration.fleet_rows import fill
+from tests.integration.hub_process import HubProcess
+
+EXAMPLES = 20
+# The stream does not end by itself; test_hub_api_events.py reads it.
+ASKED = [operation for operation in OPERATIONS if operation.media == "application/json"]
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local")
+    database = open_database(made.data)
+    with database.write() as session:
+        fill(session, 30, int(time.time()), made.subscription_id)
+    database.close()
+    made.start()
+    yield made
+    assert made.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def owner(hub: HubProcess) -> str:
+    return hub.token(hub.principal("schema-owner", "Owner"))
+
+
+@pytest.fixture(scope="module")
+def api(hub: HubProcess) -> Any:
+    answer = hub.session().get(f"{hub.url}/hawser/v1/openapi.json", timeout=30)
+    assert answer.status_code == 200
+    return schemathesis.openapi.from_dict(answer.json())
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])
+@pytest.mark.parametrize("operation", ASKED, ids=lambda operation: f"{operation.method} {operation.path}")
+def test_answers_are_what_the_document_says(
+    operation: Operation, mode: GenerationMode, api: Any, hub: HubProcess, owner: str
+) -> None:
+    session = requests.Session()
+    session.trust_env = False
+
+    @given(case=api[operation.path][operation.method].as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: Any) -> None:
+        headers = {"Authorization": f"Bearer {owner}"}
+        answer = case.call(f"{hub.url}/hawser/v1", session=session, headers=headers, verify=hub.ca_file, timeout=30)
+        case.validate_response(answer, checks=CHECKS)
+
+    try:
+        ask()
+    except Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE  # there is nothing that could be wrong in the request
