@@ -16,6 +16,7 @@ import fastjsonschema
 import yaml
 
 from control_plane.errors import OperatorError
+from control_plane.people import admission
 
 CONFIG_FILE = "config.yaml"
 _MAX = 256 * 1024
@@ -49,4 +50,6 @@ def load(data: Path) -> Mapping[str, Any]:
     except fastjsonschema.JsonSchemaValueException as error:
         told = error.message.replace("data", "the file", 1) if error.name == "data" else error.message
         raise OperatorError(f"{path}: {told}.", "Compare it with docs/operations.md.") from error
+    if "oidc" in sections:
+        admission.check(sections["oidc"])
     return sections

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sign-in with an external account: the hub's functions against a real OpenID provider over HTTPS."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from control_plane import pki
+from control_plane.arm.roles import Action, allows
+from control_plane.cli import main
+from control_plane.clock import now
+from control_plane.errors import ApiError, OperatorError
+from control_plane.hub import Hub, open_hub
+from control_plane.people import oidc, sessions
+from tests.integration import oidc_provider
+from tests.integration.oidc_provider import CLIENT, SECRET, IdToken, Provider
+
+URL, PEER = "https://hub.example:8443", "192.0.2.1"
+
+
+def run(data: Path, *arguments: str, given: str | None = None) -> Result:
+    return CliRunner().invoke(main, ["--data", str(data), *arguments], input=given, catch_exceptions=False)
+
+
+@pytest.fixture
+def idp(tmp_path: Path) -> Iterator[Provider]:
+    with oidc_provider.running(tmp_path) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("hub") / "data"
+    assert run(data, "init", "--url", URL).exit_code == 0
+    return data
+
+
+@pytest.fixture
+def data(made: Path, tmp_path: Path, idp: Provider) -> Path:
+    data = tmp_path / "data"
+    shutil.copytree(made, data)
+    (tmp_path / "client.secret").write_text(SECRET + "\n")
+    section = {
+        "issuer": idp.issuer,
+        "client_id": CLIENT,
+        "client_secret_file": str(tmp_path / "client.secret"),
+        "ca_file": idp.ca_file,
+        "admit": [
+            {"claim": "groups", "value": "operators", "role": "Owner"},
+            {"claim": "groups", "value": "staff", "role": "Reader"},
+            {"claim": "preferred_username", "value": "ada"},
+            {"claim": "email", "value": "grace@example.org", "role": "Reader"},
+        ],
+    }
+    (data / "config.yaml").write_text(yaml.safe_dump({"oidc": section}))
+    return data
+
+
+@pytest.fixture
+def hub(data: Path) -> Iterator[Hub]:
+    opened = open_hub(data)
+    yield opened
+    opened.database.close()
+
+
+def value(set_cookie: str) -> str:
+    return set_cookie.partition("=")[2].partition(";")[0]
+
+
+def sign_in(hub: Hub, idp: Provider, to: str | None = None) -> oidc.Finished:
+    begun = oidc.begin(hub, to)
+    return oidc.finish(hub, idp.authorise(begun.location), value(begun.set_cookie), PEER)
+
+
+def test_an_external_account_signs_in(hub: Hub, idp: Provider, data: Path) -> None:
+    idp.account = {"sub": "7", "preferred_username": "ada", "groups": ["staff", "other"], "email": "a@example.org"}
+    begun = oidc.begin(hub, "/machines?x=1")
+    asked = parse_qs(urlsplit(begun.location).query)
+    assert (asked["tenant"], asked["response_type"], asked["code_challenge_method"]) == (["x"], ["code"], ["S256"])
+    assert asked["redirect_uri"] == [f"{URL}/signin/oidc/callback"]
+    assert all(word in begun.set_cookie for word in ("Secure", "HttpOnly", "SameSite=Lax", "__Host-"))
+    done = oidc.finish(hub, idp.authorise(begun.location), value(begun.set_cookie), PEER)
+    assert done.to == "/machines?x=1"
+    person = sessions.of_cookie(hub, done.token)
+    assert person is not None
+    assert (person.caller.name, person.caller.assignments, person.email) == ("ada", (("Reader", "/"),), None)
+    assert allows(person.caller, Action.MACHINE_READ, "/subscriptions/x")
+    with sqlite3.connect(data / "hub.db") as connection:
+        last = connection.execute("SELECT actor, action, detail FROM audit ORDER BY id DESC").fetchone()
+    assert last[:2] == ("ada", "session/create")
+    assert '"oidc"' in last[2]
+
+
+def test_roles_from_claims_are_what_they_are_today(hub: Hub, idp: Provider, data: Path) -> None:
+    idp.account = {"sub": "7", "preferred_username": "ada", "groups": ["operators"]}
+    sign_in(hub, idp)
+    assert run(data, "role", "assign", "ada", "Onboarding").exit_code == 0
+    idp.account["groups"] = ["staff"]
+    idp.account["preferred_username"] = "ada2"  # another name there; the subject is who it is
+    person = sessions.of_cookie(hub, sign_in(hub, idp).token)
+    assert person is not None
+    assert (person.caller.name, set(person.caller.assignments)) == ("ada", {("Reader", "/"), ("Onboarding", "/")})
+
+
+@pytest.mark.parametrize(
+    ("account", "told"),
+    [
+        ({"sub": "1", "preferred_username": "eve"}, "may not sign in here"),
+        ({"sub": "1", "preferred_username": "eve", "groups": "staff-not"}, "may not sign in here"),
+        ({"sub": "1", "preferred_username": "x", "email": "grace@example.org"}, "may not sign in here"),
+        (
+            {"sub": "1", "preferred_username": "x", "email": "grace@example.org", "email_verified": "true"},
+            "may not sign in here",
+        ),
+        ({"sub": "1", "groups": ["staff"]}, "no usable name"),
+        ({"sub": "1", "groups": ["staff"], "preferred_username": "<b>"}, "no usable name"),
+        ({"sub": "1", "groups": ["staff"], "preferred_username": "local"}, "belongs to another user"),
+    ],
+)
+def test_who_is_not_admitted(hub: Hub, idp: Provider, data: Path, account: dict[str, Any], told: str) -> None:
+    assert run(data, "user", "create", "local", "--role", "Owner", given="a quiet harbour at noon").exit_code == 0
+    idp.account = account
+    with pytest.raises(ApiError, match=told) as refused:
+        sign_in(hub, idp)
+    assert (refused.value.status, refused.value.code) == (403, "NotAdmitted")
+    with sqlite3.connect(data / "hub.db") as connection:
+        assert connection.execute("SELECT count(*) FROM users").fetchone() == (1,)
+        assert connection.execute("SELECT outcome, code FROM audit ORDER BY id DESC").fetchone() == (
+            "Refused",
+            "NotAdmitted",
+        )
+
+
+def test_a_disabled_user_stays_out(hub: Hub, idp: Provider, data: Path) -> None:
+    token = sign_in(hub, idp).token
+    assert run(data, "user", "disable", "ada").exit_code == 0
+    assert sessions.of_cookie(hub, token) is None
+    with pytest.raises(ApiError, match="disabled"):
+        sign_in(hub, idp)
+
+
+def test_a_verified_address_admits(hub: Hub, idp: Provider) -> None:
+    idp.account = {"sub": "1", "preferred_username": "g", "email": "grace@example.org", "email_verified": True}
+    assert sign_in(hub, idp).to == "/"
+
+
+def test_no_password_opens_an_external_account(hub: Hub, idp: Provider) -> None:
+    sign_in(hub, idp)
+    for password in ("", "None", "ada"):
+        with pytest.raises(ApiError):
+            sessions.sign_in(hub, "ada", password, PEER)
+
+
+def test_state_and_cookie_belong_together(hub: Hub, idp: Provider) -> None:
+    one, other = oidc.begin(hub), oidc.begin(hub)
+    back = idp.authorise(one.location)
+    tries: list[tuple[dict[str, str], str | None]] = [
+        (back, None),
+        (back, ""),
+        (back, value(other.set_cookie)),
+        (back, value(one.set_cookie)[:-4] + "AAAA"),
+        (back, "ä"),
+        ({**back, "state": "x"}, value(one.set_cookie)),
+        ({"code": back["code"]}, value(one.set_cookie)),
+    ]
+    for query, cookie in tries:
+        with pytest.raises(ApiError) as refused:
+            oidc.finish(hub, query, cookie, PEER)
+        assert (refused.value.status, refused.value.code) == (400, "InvalidSignIn")
+    assert idp.redeemed == []
+
+
+def test_it_must_not_take_too_long(hub: Hub, idp: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = oidc.begin(hub)
+    later = now() + oidc.LIFE_SECONDS + 1
+    monkeypatch.setattr(oidc, "now", lambda: later)
+    with pytest.raises(ApiError, match="took too long"):
+        oidc.finish(hub, idp.authorise(begun.location), value(begun.set_cookie), PEER)
+
+
+def test_a_code_is_good_once(hub: Hub, idp: Provider) -> None:
+    begun = oidc.begin(hub)
+    back = idp.authorise(begun.location)
+    oidc.finish(hub, back, value(begun.set_cookie), PEER)
+    with pytest.raises(ApiError, match="code was refused"):
+        oidc.finish(hub, back, value(begun.set_cookie), PEER)
+
+
+def test_a_code_of_another_browser_is_refused_by_pkce(hub: Hub, idp: Provider) -> None:
+    mine, stolen = oidc.begin(hub), oidc.begin(hub)
+    code = idp.authorise(stolen.location)["code"]
+    state = idp.authorise(mine.location)["state"]
+    with pytest.raises(ApiError, match="code was refused"):
+        oidc.finish(hub, {"code": code, "state": state}, value(mine.set_cookie), PEER)
+
+
+def _claims(**changes: Any) -> Any:
+    def twist(token: IdToken) -> None:
+        token.claims = {name: item for name, item in {**token.claims, **changes}.items() if item is not None}
+
+    return twist
+
+
+def _token(**changes: Any) -> Any:
+    def twist(token: IdToken) -> None:
+        for name, item in changes.items():
+            setattr(token, name, item)
+
+    return twist
+
+
+@pytest.mark.parametrize(
+    "twist",
+    [
+        _claims(nonce="another"),
+        _claims(nonce=None),
+        _claims(iss="https://evil.example"),
+        _claims(aud="another"),
+        _claims(aud=[CLIENT, "another"]),  # without azp
+        _claims(aud=[CLIENT, "another"], azp="another"),
+        _claims(exp=1000),
+        _claims(exp=None),
+        _claims(iat=None),
+        _claims(sub=None),
+        _claims(sub=7),
+        _claims(at_hash="AAAA"),
+        _token(algorithm="none", key=None),
+        _token(algorithm="HS256", key="shared" * 6, header={"kid": "shared"}),
+        _token(key=rsa.generate_private_key(65537, 2048)),
+        _token(header={"kid": "unknown"}),
+        _token(algorithm="RS512"),
+    ],
+)
+def test_id_tokens_that_are_not_believed(hub: Hub, idp: Provider, twist: Any) -> None:
+    idp.twist = twist
+    with pytest.raises(ApiError) as refused:
+        sign_in(hub, idp)
+    assert (refused.value.status, refused.value.code) == (401, "InvalidIdToken")
+
+
+def test_a_token_without_kid_is_believed_when_there_is_one_key(hub: Hub, idp: Provider) -> None:
+    idp.twist = _token(header={})
+    assert sign_in(hub, idp).token
+
+
+def test_another_issuer_in_the_answer(hub: Hub, idp: Provider) -> None:
+    begun = oidc.begin(hub)
+    back = idp.authorise(begun.location)
+    with pytest.raises(ApiError, match="another identity provider"):
+        oidc.finish(hub, {**back, "iss": "https://evil.example"}, value(begun.set_cookie), PEER)
+    assert oidc.finish(hub, {**back, "iss": idp.issuer}, value(begun.set_cookie), PEER).token
+
+
+def test_the_provider_says_no(hub: Hub, idp: Provider) -> None:
+    begun = oidc.begin(hub)
+    state = idp.authorise(begun.location)["state"]
+    for answer in ({"error": "access_denied\x1b[2J" + "x" * 500}, {}):
+        with pytest.raises(ApiError) as refused:
+            oidc.finish(hub, {"state": state, **answer}, value(begun.set_cookie), PEER)
+        assert (refused.value.code, len(refused.value.message) < 120) == ("SignInRefused", True)
+        assert "\x1b" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"issuer": "https://evil.example"},
+        {"token_endpoint": "http://127.0.0.1/token"},
+        {"authorization_endpoint": None},
+    ],
+)
+def test_metadata_that_is_refused(hub: Hub, idp: Provider, document: dict[str, Any]) -> None:
+    idp.document = document
+    with pytest.raises(ApiError) as refused:
+        oidc.begin(hub)
+    assert (refused.value.status, refused.value.code) == (502, "IdentityProviderUnavailable")
+
+
+def test_an_answer_without_end_is_cut(hub: Hub, idp: Provider) -> None:
+    idp.document = {"jwks_uri": f"{idp.issuer}/huge"}
+    with pytest.raises(ApiError, match="answers too much"):
+        sign_in(hub, idp)
+
+
+def test_a_provider_with_an_untrusted_certificate(hub: Hub, idp: Provider, tmp_path: Path) -> None:
+    (tmp_path / "other.pem").write_bytes(pki.certificate_pem(pki.make_ca("other").certificate))
+    hub.config = {"oidc": {**hub.config["oidc"], "ca_file": str(tmp_path / "other.pem")}}
+    with pytest.raises(ApiError, match="cannot be reached"):
+        oidc.begin(hub)
+
+
+@pytest.mark.parametrize(
+    ("to", "safe"),
+    [
+        ("/machines", "/machines"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/a\r\nSet-Cookie: x=y", "/"),
+        ("", "/"),
+        (None, "/"),
+        ("/" + "x" * 2000, "/"),
+    ],
+)
+def test_nobody_is_sent_elsewhere(to: str | None, safe: str) -> None:
+    assert oidc.local_path(to) == safe
+
+
+def test_off_unless_configured(data: Path) -> None:
+    (data / "config.yaml").unlink()
+    hub = open_hub(data)
+    assert not oidc.enabled(hub)
+    for call in (lambda: oidc.begin(hub), lambda: oidc.finish(hub, {}, None, PEER)):
+        with pytest.raises(ApiError) as refused:
+            call()
+        assert refused.value.status == 404
+    hub.database.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"admit": []}, "admit"),
+        ({"admit": [{"claim": "groups", "value": "x", "role": "God"}]}, "God"),
+        ({"admit": [{"claim": "groups", "value": "x", "role": "Owner", "scope": "all"}]}, "scope"),
+        ({"issuer": "http://idp.example"}, "issuer"),
+        ({"secret": "in the file"}, "secret"),
+    ],
+)
+def test_configurations_that_are_refused(data: Path, change: dict[str, Any], told: str) -> None:
+    section = yaml.safe_load((data / "config.yaml").read_text())["oidc"]
+    (data / "config.yaml").write_text(yaml.safe_dump({"oidc": {**section, **change}}))
+    with pytest.raises(OperatorError, match=told):
+        open_hub(data)
