@@ -93,6 +93,7 @@ PATH: dict[str, tuple[dict[str, Any], str]] = {
     "name": ({**_TEXT, "maxLength": 128}, "The name."),
     "rule": ({"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}, "The name of a rule."),
 }
+_NOTHING = {"description": "There was nothing to do."}
 _ERRORS = {
     "400": "A parameter or the body cannot be used; the message names it.",
     "401": "No token, or one that is not valid.",
@@ -161,6 +162,10 @@ def _operation(operation: Operation, repeated: frozenset[str]) -> dict[str, Any]
         "parameters": _parameters(operation, repeated),
         "responses": {
             str(operation.status): success,
+            **{
+                str(status): {**success, "description": "Made."} if status == 201 else _NOTHING
+                for status in operation.also
+            },
             **{status: {"$ref": f"#/components/responses/Error{status}"} for status in _ERRORS},
         },
     }

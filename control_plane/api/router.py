@@ -37,8 +37,8 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 class Operation:
     """`path` below `/hawser/v1` with names in braces; `{machine}` is a vmId or a resource id, slashes escaped or
     not. `query`: parameter names, described in openapi.py, all others are refused; `body`, `answer`: names of schemas
-    in docs/schemas, of `media` text/event-stream the schema of one event's data. `status`: of success. `open`:
-    needs no token."""
+    in docs/schemas, of `media` text/event-stream the schema of one event's data. `status`: of success; `also`: others
+    of success, 201 with the same answer, 204 with none. `open`: needs no token."""
 
     method: str
     path: str
@@ -48,6 +48,7 @@ class Operation:
     query: tuple[str, ...] = ()
     body: str | None = None
     answer: str | None = None
+    also: tuple[int, ...] = ()
     media: str = "application/json"
     open: bool = False
     pattern: re.Pattern[str] = field(init=False, repr=False)
@@ -103,8 +104,10 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/machines/{machine}", fleet.get_machine, "One machine with details", answer="fleet-machine"),
     Operation("GET", "/users", users.list_users, "List the users", answer="users-page"),
     Operation("GET", "/users/{user}", users.get_user, "One user", answer="user"),
-    Operation("PUT", "/users/{user}", users.put_user, "Make or change a user", body="user-put", answer="user"),
-    Operation("DELETE", "/users/{user}", users.delete_user, "Take a user away", answer="user"),
+    Operation(
+        "PUT", "/users/{user}", users.put_user, "Make or change a user", body="user-put", answer="user", also=(201,)
+    ),
+    Operation("DELETE", "/users/{user}", users.delete_user, "Take a user away", answer="user", also=(204,)),
     Operation(
         "GET",
         "/roleAssignments",
@@ -120,6 +123,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Give a role",
         body="role-assignment-put",
         answer="role-assignment",
+        also=(201,),
     ),
     Operation(
         "DELETE",
@@ -127,6 +131,7 @@ OPERATIONS: tuple[Operation, ...] = (
         role_assignments.delete_assignment,
         "Take a role away",
         answer="role-assignment",
+        also=(204,),
     ),
     Operation(
         "GET", "/audit", audit_log.list_entries, "Read the audit", query=audit_log.PARAMETERS, answer="audit-page"
