@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import uuid4
 
+from control_plane.arm import paths
 from control_plane.bodies import json_object
 from control_plane.errors import ApiError, bad_content
 from control_plane.http import Call, Reply
@@ -70,7 +71,7 @@ def call_of(outer: Call, item: Item, known_hosts: frozenset[str], url: str) -> C
     here = parts.scheme == "https" and (parts.netloc.lower() in known_hosts or f"https://{parts.netloc}" == url)
     if not here and (parts.scheme or parts.netloc):
         raise ApiError(400, "InvalidRequestUri", "The request's url is not one of this hub.")
-    path = unquote(parts.path, errors="replace")
+    path = paths.without_gaps(unquote(parts.path, errors="replace"))
     if not path.startswith("/") or path.lower().rstrip("/") == "/batch":
         raise ApiError(400, "InvalidRequestUri", "The request's url must name a path, and not a batch again.")
     query = {name.lower(): value for name, value in parse_qsl(parts.query, keep_blank_values=True)}

@@ -14,6 +14,7 @@ from control_plane.http import Reply
 from control_plane.hub import Hub
 from control_plane.storage import machines
 from control_plane.storage.models import Subscription
+from control_plane.storage.resource_models import SubscriptionTags
 
 
 def endpoints(hub: Hub, api_version: str) -> Any:
@@ -55,6 +56,8 @@ def _readable(call: HubCall) -> list[Subscription]:
 
 
 def _subscription_json(call: HubCall, item: Subscription) -> dict[str, Any]:
+    with call.hub.database.read() as session:
+        tagged = session.get(SubscriptionTags, item.id)
     return {
         "id": f"/subscriptions/{item.id}",
         "subscriptionId": item.id,
@@ -68,6 +71,7 @@ def _subscription_json(call: HubCall, item: Subscription) -> dict[str, Any]:
         },
         "authorizationSource": "RoleBased",
         "managedByTenants": [],
+        "tags": tagged.tags if tagged else {},
     }
 
 

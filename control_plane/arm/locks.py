@@ -53,7 +53,7 @@ def check(hub: Hub, caller: Caller, method: str, path: str) -> None:
         return
     with hub.database.read() as session:
         held = [(lock.scope, lock.level) for lock in resources.locks_of(session, route.names[0])]
-    scope = standing_against(method, path.replace("//", "/").rstrip("/"), held)
+    scope = standing_against(method, path.rstrip("/"), held)
     if scope is not None:
         word = "delete" if method == "DELETE" else "write"
         raise ApiError(
@@ -75,7 +75,7 @@ def _json(lock: Lock) -> dict[str, Any]:
 
 
 def _scope(call: HubCall) -> str:
-    return paths.scope_of(call.http.path).replace("//", "/")
+    return paths.scope_of(call.http.path)
 
 
 def _key(scope: str, name: str) -> str:

@@ -13,6 +13,7 @@ _API_VERSION = re.compile(r"^\d{4}-\d{2}-\d{2}(-[a-z]+)?$", re.IGNORECASE)
 _MACHINE_NAME = re.compile(r"^[a-zA-Z0-9\-_.]{1,54}$")
 _GROUP_NAME = re.compile(r"^[-\w.()]{0,89}[-\w()]$")
 _CONTAINERS = frozenset({"subscriptions", "resourcegroups"})
+_SLASHES = re.compile("//+")
 MAX_PATH = 2048
 MAX_SEGMENTS = 24
 
@@ -42,6 +43,12 @@ class MachineId:
         return f"{group_id(self.subscription, self.group)}/providers/{MACHINE_TYPE}/{self.name}"
 
 
+def without_gaps(path: str) -> str:
+    """The path with one slash where clients send several: az writes `providers/NAMESPACE//TYPE/NAME` for a resource
+    without parent, SDKs `//subscriptions/..` for a scope that begins with a slash."""
+    return _SLASHES.sub("/", path)
+
+
 def scope_of(path: str) -> str:
     """What an extension resource's path hangs below: all before its last `/providers/`."""
     return path[: path.lower().rindex("/providers/")]
@@ -55,17 +62,13 @@ def group_id(subscription: str, group: str) -> str:
 def read(path: str) -> Route | None:
     """The shape of a path, or None when it cannot be one (too long, empty segments).
 
-    Below `subscriptions`, `resourcegroups` and below a provider's namespace, words and names alternate. One empty
-    segment after a namespace is left out: az writes `providers/NAMESPACE//TYPE/NAME` for a resource without parent.
+    Below `subscriptions`, `resourcegroups` and below a provider's namespace, words and names alternate.
     """
     if len(path) > MAX_PATH or not path.startswith("/"):
         return None
     segments = path[1:].split("/")
     if segments[-1] == "" and len(segments) > 1:
         segments.pop()
-    segments = [
-        part for place, part in enumerate(segments) if part or place < 2 or segments[place - 2].lower() != "providers"
-    ]
     if not 1 <= len(segments) <= MAX_SEGMENTS or not all(segments):
         return None
     shape: list[str] = []

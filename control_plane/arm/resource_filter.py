@@ -24,7 +24,7 @@ _PROPERTIES = {
     name.lower(): name for name in ("name", "resourceType", "resourceGroup", "location", "tagName", "tagValue")
 }
 _TAG = ("tagName", "tagValue")
-_TOKEN = re.compile(r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<mark>[(),])|(?P<word>[A-Za-z_$/.]+))")
+_TOKEN = re.compile(r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<mark>[(),])|(?P<word>[A-Za-z][A-Za-z0-9_/.-]*))")
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
     headers: dict[str, str] = {}
     try:
         http = await read_call(request, ARM_BODY, settings.url, settings.known_hosts)
+        http = replace(http, path=paths.without_gaps(http.path))
         headers = answer_headers(http)
         if http.path.lower().rstrip("/") == "/metadata/endpoints":
             return JSONResponse(general.endpoints(hub, check_api_version(http.query)), headers=headers)

@@ -48,7 +48,7 @@ def _found(call: HubCall, session: Session, action: Action) -> Found:
     Errors: ApiError 400 for another name than `default`, 403, 404.
     """
     scope = paths.scope_of(call.http.path)
-    call.require(action, scope.replace("//", "/"))
+    call.require(action, scope)
     if call.names[-1].lower() != "default":
         raise ApiError(400, "InvalidTagsName", "The tags of a resource have the name 'default'.")
     found = resources.target(session, scope)

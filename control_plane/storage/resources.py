@@ -55,13 +55,8 @@ def target(session: Session, resource_id: str) -> Found | None:
         machine = machines.find_machine(session, group, route.names[2])
         name = machine.name if machine else ""
         return Found(str(paths.MachineId(group.subscription_id, group.name, name)), machine) if machine else None
-    # The names as they were written would do, were it not for az's empty segment.
-    resource = find(session, "/" + "/".join(_segments(resource_id)))
+    resource = find(session, resource_id)
     return Found(resource.resource_id, resource) if resource else None
-
-
-def _segments(resource_id: str) -> list[str]:
-    return [part for part in resource_id.split("/") if part]
 
 
 def resources_in(scopes: Iterable[str]) -> ColumnElement[bool]:
