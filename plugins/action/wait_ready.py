@@ -34,9 +34,14 @@ class ActionModule(HubAction):
         if options["interval"] < 1:
             raise OptionError(f"interval is {options['interval']}", "Give at least 1 second")
         name = str(options.get("name") or task_vars.get("inventory_hostname", ""))
+        query = [
+            ("subscriptionId", options["subscription_id"]),
+            ("resourceGroup", options["resource_group"]),
+            ("name", name),
+        ]
         begin = time.monotonic()
         while True:
-            found = hub.fleet(options["subscription_id"], options["resource_group"], name)
+            found = hub.fleet(query)
             machine = found[0] if found else None
             lacking = verdict(machine, hub.now(), options["heartbeat_age"], options["agent_version"])
             waited = time.monotonic() - begin

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of every module that may speak to the hub."""
+"""Options of everything that may speak to the hub: modules, inventory, lookup."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Credentials and place, for the action group `machine`."""
+    """Addresses and credentials; `place` are the further options of the action group `machine`."""
 
     DOCUMENTATION = r"""
 options:
@@ -52,6 +52,10 @@ options:
       - A file on the controller with the hub's CA in PEM.
       - If it is not set, E(HAWSER_CA_FILE) counts, then the CA of the cloud profile, then the CAs of the system.
     type: path
+"""
+
+    PLACE = r"""
+options:
   subscription_id:
     description:
       - The subscription, a GUID.

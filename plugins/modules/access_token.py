@@ -27,6 +27,7 @@ options:
     type: raw
 extends_documentation_fragment:
   - hawser.machine._hub
+  - hawser.machine._hub.place
   - hawser.machine._attributes
   - hawser.machine._attributes.group
 attributes:

@@ -69,6 +69,7 @@ options:
     default: fail
 extends_documentation_fragment:
   - hawser.machine._hub
+  - hawser.machine._hub.place
   - hawser.machine._attributes
   - hawser.machine._attributes.group
   - hawser.machine._attributes.host

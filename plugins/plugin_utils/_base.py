@@ -8,19 +8,15 @@ Action            options, errors, secrets, the hub's settings
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible import constants as C  # noqa: N812 - the field's name
 from ansible.module_utils.common.parameters import remove_values
 from ansible.plugins.action import ActionBase
-from ansible_collections.hawser.machine.plugins.plugin_utils import _answer, _settings, _spec, _wish
+from ansible_collections.hawser.machine.plugins.plugin_utils import _answer, _controller, _settings, _spec, _wish
 from ansible_collections.hawser.machine.plugins.plugin_utils._carrier import Carrier
 from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HawserError, OptionError
-from ansible_collections.hawser.machine.plugins.plugin_utils._hub import Hub, TokenCache
+from ansible_collections.hawser.machine.plugins.plugin_utils._hub import Hub
 
 try:  # ansible-core 2.22 and newer mask registered values in all output
     from ansible.module_utils.secrets import register_secret  # type: ignore[import-not-found,unused-ignore]
@@ -85,25 +81,9 @@ class Action(ActionBase):  # type: ignore[misc]
 
     def hub(self, found: dict[str, Any], profile: dict[str, Any] | None) -> Hub:
         """The hub of the resolved options."""
-        ca_file = found.get("ca_file")
-        if ca_file:
-            ca_file = os.path.expanduser(str(ca_file))
-        elif profile and profile.get("ca_pem"):
-            ca_file = _ca_file_of(str(profile["ca_pem"]))
-        settings = _settings.hub_settings(found, ca_file)
-        self.hide(settings.client_secret)
-        return Hub(settings, TokenCache(C.DEFAULT_LOCAL_TMP))
-
-
-def _ca_file_of(pem: str) -> str:
-    """A file with a profile's CA in Ansible's temporary directory of this run; `open_url` takes a file only."""
-    path = Path(C.DEFAULT_LOCAL_TMP) / f"hawser-ca-{hashlib.sha256(pem.encode()).hexdigest()}.pem"
-    if not path.exists():
-        descriptor, name = tempfile.mkstemp(prefix="hawser-", dir=C.DEFAULT_LOCAL_TMP)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(pem)
-        os.replace(name, path)
-    return str(path)
+        hub = _controller.open_hub(found, profile)
+        self.hide(hub.settings.client_secret)
+        return hub
 
 
 class HostAction(Action):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import email.utils
+import http.client
 import json
 import random
 import time
@@ -22,6 +23,7 @@ TIMEOUT = 30
 ATTEMPTS = 6
 LONGEST_WAIT = 60.0
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_NO_ANSWER = (SSLValidationError, urllib.error.URLError, UrlConnectionError, http.client.HTTPException, OSError)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def wait_before(attempt: int, retry_after: str | None, draw: Callable[[], float]
             when = email.utils.parsedate_tz(retry_after)
             seconds = email.utils.mktime_tz(when) - now if when else -1.0
         if seconds >= 0:
-            return min(seconds, LONGEST_WAIT) + draw()
+            return seconds + draw()
     return draw() * min(2.0 ** (attempt - 1), LONGEST_WAIT)
 
 
@@ -97,6 +99,10 @@ def _unreachable(url: str, error: Exception) -> HubError:
             "Set ca_file to the CA of the hub",
             "AZCM0026",
         )
+    if isinstance(error, http.client.HTTPException):
+        reason = (
+            "the answer broke off" if isinstance(error, http.client.IncompleteRead) else f"no HTTP answer ({error})"
+        )
     return HubError(
         f"{parts.netloc} cannot be reached: {reason}",
         "Check the address, the network and that the hub runs",
@@ -135,7 +141,16 @@ class Client:
                 use_netrc=False,
             ) as response:
                 self._learn_time(response.headers.get("Date"))
-                return response.status, response.read(BODY_LIMIT), response.headers.get("Retry-After")
+                raw = response.read(BODY_LIMIT + 1)
+                if len(raw) > BODY_LIMIT:
+                    raise HubError(
+                        f"the answer of {urlsplit(url).netloc} is larger than {BODY_LIMIT} bytes",
+                        "Check arm: it must be the hub's address",
+                    )
+                length = 0 if response.headers.get("Content-Encoding") else response.headers.get("Content-Length") or 0
+                if len(raw) < int(length):
+                    raise http.client.IncompleteRead(raw)
+                return response.status, raw, response.headers.get("Retry-After")
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read(BODY_LIMIT), error.headers.get("Retry-After")
@@ -167,7 +182,7 @@ class Client:
             retry_after = None
             try:
                 status, raw, retry_after = self._once(method, url, headers, data)
-            except (SSLValidationError, urllib.error.URLError, UrlConnectionError, OSError) as error:
+            except _NO_ANSWER as error:
                 failure = _unreachable(url, error)
                 if "not trusted" in failure.message or attempt >= ATTEMPTS // 2:
                     raise failure from None
@@ -177,7 +192,12 @@ class Client:
                 failure = _failure(method, url, status, raw)
                 if status not in _AGAIN or attempt >= ATTEMPTS:
                     raise failure
-            self._sleep(wait_before(attempt, retry_after, self._draw, time.time()))
+            seconds = wait_before(attempt, retry_after, self._draw, time.time())
+            if retry_after and seconds > LONGEST_WAIT + 1:
+                # To ask earlier would be rude, to wait longer would look like a hang.
+                failure.remedy = f"Try again in {int(seconds)} seconds, as the hub wishes"
+                raise failure
+            self._sleep(seconds)
             attempt += 1
 
     def _learn_time(self, date: str | None) -> None:

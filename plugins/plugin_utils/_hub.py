@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -19,6 +19,7 @@ from ansible_collections.hawser.machine.plugins.plugin_utils._http import Client
 from ansible_collections.hawser.machine.plugins.plugin_utils._settings import HubSettings
 
 API_VERSION = "2026-07-15"
+PAGES = 5000
 _SPARE = 120
 _ABSENT = frozenset({"ResourceNotFound", "ResourceGroupNotFound"})
 
@@ -136,11 +137,10 @@ class Hub:
         )
         return self._pages(f"{place}/providers/Microsoft.HybridCompute/machines?api-version={API_VERSION}")
 
-    def fleet(self, subscription_id: str, resource_group: str, name: str) -> list[dict[str, Any]]:
-        """Rows of the fleet query (docs/protocol.md section 4a): at most one, with `status` and `lastHeartbeat`."""
-        query = urlencode({"subscriptionId": subscription_id, "resourceGroup": resource_group, "name": name})
+    def fleet(self, query: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Rows of the fleet query (docs/protocol.md section 4a), of all pages; `query` are its parameters."""
         try:
-            return self._pages(f"/hawser/v1/machines?{query}")
+            return self._pages(f"/hawser/v1/machines?{urlencode(query)}")
         except HubError as error:
             if error.status == 404 and error.hub_code in _ABSENT:
                 return []
@@ -157,10 +157,14 @@ class Hub:
                 raise HubError(
                     f"the hub's list goes on at {url}", "Set arm to the public address of the hub, as its pages name it"
                 )
+            if len(seen) >= PAGES:
+                raise HubError(f"the hub's list has more than {PAGES} pages", "Narrow it with filters")
             seen.add(url)
             body = self._client.request("GET", url, token=self._bearer()).body
             if not isinstance(body, dict) or not isinstance(body.get("value"), list):
                 raise HubError("the hub answered without a list", "Check arm: it must be the hub's address")
+            if not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in body["value"]):
+                raise HubError("the hub's list holds something that is no machine", "Upgrade the collection")
             found.extend(body["value"])
             url = body.get("nextLink") or None
         return found

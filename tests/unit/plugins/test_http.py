@@ -26,6 +26,7 @@ class Server:
     def __init__(self) -> None:
         self.script: Script = []
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.cut = 0  # so many answers break off in their middle
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -38,6 +39,9 @@ class Server:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
+                if outer.cut:
+                    outer.cut -= 1
+                    answer = answer[: len(answer) // 2]
                 self.wfile.write(answer)
 
             do_GET = do_POST = _answer  # noqa: N815 - the names are http.server's
@@ -90,6 +94,34 @@ def test_busy_for_ever_ends(server: Server, client: http_client.Client, slept: l
         client.request("GET", server.url + "/x")
     assert caught.value.code == "AZCM0026"
     assert len(slept) == http_client.ATTEMPTS - 1
+
+
+def test_a_wait_that_is_too_long_is_said_and_not_slept(
+    server: Server, client: http_client.Client, slept: list[float]
+) -> None:
+    server.say(429, {"error": {"code": "TooManyRequests", "message": "later"}}, Retry_After="3600")
+    with pytest.raises(errors.HubError, match="TooManyRequests: later") as caught:
+        client.request("GET", server.url + "/x")
+    assert "3600 seconds" in caught.value.remedy
+    assert slept == []
+    assert len(server.seen) == 1
+
+
+def test_half_an_answer_is_asked_for_again(server: Server, client: http_client.Client, slept: list[float]) -> None:
+    server.cut = 2
+    server.say(200, {"value": [1, 2, 3]})
+    server.say(200, {"value": [1, 2, 3]})
+    server.say(200, {"value": [1, 2, 3]})
+    assert client.request("GET", server.url + "/x").body == {"value": [1, 2, 3]}
+    assert len(slept) == 2
+
+
+def test_half_an_answer_for_ever_ends(server: Server, client: http_client.Client) -> None:
+    server.cut = 99
+    for _ in range(http_client.ATTEMPTS):
+        server.say(200, {"value": [1, 2, 3]})
+    with pytest.raises(errors.HubError, match="the answer broke off"):
+        client.request("GET", server.url + "/x")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +184,7 @@ def test_the_hubs_clock_is_learned(server: Server, client: http_client.Client) -
         (3, None, 2.0),
         (30, None, 30.0),
         (1, "10", 10.5),
-        (1, "9999", 60.5),
+        (1, "9999", 9999.5),
         (1, "soon", 0.5),
         (1, formatdate(1030), 30.5),
     ],
@@ -193,10 +225,18 @@ def test_a_given_token_is_used_as_it_is(server: Server, client: http_client.Clie
 
 
 def test_pages(server: Server, client: http_client.Client, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    server.say(200, {"value": [{"name": "a"}], "nextLink": server.url + "/subscriptions/s/more"})
-    server.say(200, {"value": [{"name": "b"}], "nextLink": None})
+    server.say(200, {"value": [{"id": "/a", "name": "a"}], "nextLink": server.url + "/subscriptions/s/more"})
+    server.say(200, {"value": [{"id": "/b", "name": "b"}], "nextLink": None})
     listed = hub(server, str(tmp_path), client, access_token="t").machines("s", None)
     assert [machine["name"] for machine in listed] == ["a", "b"]
+
+
+@pytest.mark.parametrize("rows", [["a"], [{"name": "a"}], [{"id": 1}]])
+def test_a_list_of_something_else(server: Server, client: http_client.Client, tmp_path, rows: Any) -> None:  # type: ignore[no-untyped-def]
+    server.say(200, {"value": rows, "nextLink": None})
+    with pytest.raises(errors.HubError, match="no machine"):
+        hub(server, str(tmp_path), client, access_token="t").fleet([("search", "ä&b")])
+    assert server.seen[0][1] == "/hawser/v1/machines?search=%C3%A4%26b"
 
 
 @pytest.mark.parametrize("link", ["https://elsewhere/x", "{self}"])
