@@ -21,7 +21,9 @@ from control_plane.callers import challenge
 from control_plane.channel import anchors, checkin
 from control_plane.channel import endpoints as channel
 from control_plane.errors import ApiError
+from control_plane.fleet.notify import Notifier
 from control_plane.fleet.tail import Tail
+from control_plane.fleet.targets import read as read_targets
 from control_plane.fleet.watcher import Watcher
 from control_plane.http import enveloped
 from control_plane.hub import Hub
@@ -64,13 +66,19 @@ def _dispatch(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
 
 
 def build(hub: Hub) -> ASGIApp:
-    """The application; its lifespan starts and ends the batch writer."""
+    """The application; its lifespan starts and ends what runs beside the requests.
+
+    Errors: OperatorError for notification targets that cannot be.
+    """
+    targets = read_targets(hub.config)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         hub.live.start(asyncio.get_running_loop())
         hub.bus.start(asyncio.get_running_loop())
-        watcher, tail = Watcher(hub.database, hub.live.pulse), Tail(hub.database, hub.bus)
+        watcher = Watcher(hub.database, hub.live.pulse, [(target.name, target.words) for target in targets])
+        tail = Tail(hub.database, hub.bus)
+        notifier = Notifier(hub.database, hub.settings.url, targets, shared=hub.database.url is not None)
         hub.live.on_beat = watcher.beat
         work = (
             hub.live.run(),
@@ -79,6 +87,7 @@ def build(hub: Hub) -> ASGIApp:
             tokens.watch(hub.tokens),
             watcher.run(),
             tail.run(watcher.told),
+            notifier.run(),
         )
         tasks = [asyncio.create_task(item) for item in work]
         try:

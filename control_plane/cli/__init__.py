@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("audit", "Who wrote what, and what was refused."),
     "keys": ("keys", "The keys that sign access tokens, and their rotation."),
     "machines": ("fleet", "The fleet."),
+    "events": ("events", "What happened to machines."),
+    "notify": ("notify", "Who is told when machines fall silent."),
     "cloud-profile": ("fleet", "Print the profile that agents need."),
     "onboarding-script": ("fleet", "Print a POSIX script that connects a machine."),
     "audience": ("audiences", "Applications that machines may get tokens for."),
