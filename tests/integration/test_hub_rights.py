@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every operation of ARM and of `/hawser/v1` against every role at every kind of scope, through the whole application.
+
+The table below is written by hand from agent-surface.md ('Needed rights') and docs/hub.md ('Roles'); it does not read
+roles.py. An operation that has no row fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from click.testing import CliRunner
+from starlette.testclient import TestClient
+
+from control_plane.api.router import OPERATIONS, find
+from control_plane.app import build
+from control_plane.arm.router import EXTENDING, ROUTES
+from control_plane.authority import claims
+from control_plane.authority.claims import Subject
+from control_plane.call import HubCall
+from control_plane.callers import authenticate
+from control_plane.cli import main
+from control_plane.clock import now
+from control_plane.errors import ApiError
+from control_plane.http import Call
+from control_plane.hub import Hub, open_hub
+from control_plane.people import sessions
+from control_plane.storage import people, principals
+from control_plane.storage.models import Principal
+
+URL = "https://hub.example:8443"
+SUB = "11111111-1111-4111-8111-111111111111"
+S = f"/subscriptions/{SUB}"
+G, OTHER_G = f"{S}/resourceGroups/fleet", f"{S}/resourceGroups/fleet-2"
+P = "providers/Microsoft.HybridCompute"
+M, OTHER_M = f"{G}/{P}/machines/web01", f"{G}/{P}/machines/web01x"
+SCOPES = {"hub": "/", "subscription": S, "group": G, "machine": M, "neighbour group": OTHER_G, "neighbour": OTHER_M}
+ROLES = {
+    "O": "Owner",
+    "C": "Contributor",
+    "R": "Reader",
+    "N": "Onboarding",
+    "A": "Resource Administrator",
+}
+
+# (method, path): roles that may, where, and whether it is a list that shows what the caller may read of it.
+# `where` None: whoever is known to the hub.
+ANYONE: tuple[str, str | None, bool] = ("OCRNA", None, False)
+Row = tuple[str, str | None, bool]
+
+
+def _one(roles: str, where: str) -> Row:
+    return roles, where, False
+
+
+def _list(roles: str, where: str) -> Row:
+    return roles, where, True
+
+
+_L = "providers/microsoft.hybridcompute"
+_S, _G = "subscriptions/*", "subscriptions/*/resourcegroups/*"
+_M = f"{_G}/{_L}/machines/*"
+_PLS = f"{_G}/{_L}/privatelinkscopes/*"
+_CATALOGUE = f"{_L}/locations/*/publishers"
+LICENSE, GATEWAY, SCOPE = (f"{G}/{P}/{kind}/one" for kind in ("licenses", "gateways", "privateLinkScopes"))
+
+ARM: dict[tuple[str, str], Row] = {
+    ("GET", "tenants"): ANYONE,
+    ("GET", "subscriptions"): ANYONE,
+    ("GET", _S): _list("OCRNA", S),
+    ("GET", f"{_S}/locations"): _one("OCRNA", S),
+    ("GET", f"{_S}/providers"): _one("OCRNA", S),
+    ("GET", f"{_S}/resources"): _list("OCRA", S),
+    ("GET", f"{_S}/tagnames"): _list("OCRA", S),
+    ("GET", f"{_S}/resourcegroups"): _list("OCRNA", S),
+    ("GET", f"{_G}/resources"): _list("OCRA", G),
+    ("GET", _G): _one("OCRNA", G),
+    ("HEAD", _G): _one("OCRNA", G),
+    ("PUT", _G): _one("OC", G),
+    ("PATCH", _G): _one("OC", G),
+    ("DELETE", _G): _one("OC", G),
+    ("GET", f"{_L}/operations"): ANYONE,
+    ("GET", f"{_S}/providers/microsoft.compute/virtualmachines"): _one("OCR", S),
+    ("GET", f"{_G}/providers/microsoft.compute/virtualmachines"): _one("OCR", G),
+    ("GET", f"{_S}/{_L}/machines"): _list("OCRNA", S),
+    ("GET", f"{_G}/{_L}/machines"): _list("OCRNA", G),
+    ("GET", _M): _one("OCRNA", M),
+    ("HEAD", _M): _one("OCRNA", M),
+    ("PUT", _M): _one("OCA", M),  # of a machine that exists; what Onboarding may is tested below
+    ("PATCH", _M): _one("OCA", M),
+    ("DELETE", _M): _one("OCA", M),
+    ("GET", f"{_M}/networkprofile"): _one("OCRNA", M),
+    ("GET", f"{_M}/extensions"): _one("OCRA", M),
+    ("GET", f"{_M}/extensions/*"): _one("OCRA", M),
+    ("PUT", f"{_M}/extensions/*"): _one("OCA", M),
+    ("PATCH", f"{_M}/extensions/*"): _one("OCA", M),
+    ("DELETE", f"{_M}/extensions/*"): _one("OCA", M),
+    ("POST", f"{_M}/upgradeextensions"): _one("OCA", M),
+    ("POST", f"{_M}/addextensions"): _one("OCA", M),
+    ("GET", f"{_M}/runcommands"): _one("OCRA", M),
+    ("GET", f"{_M}/runcommands/*"): _one("OCRA", M),
+    ("PUT", f"{_M}/runcommands/*"): _one("OCA", M),
+    ("PATCH", f"{_M}/runcommands/*"): _one("OCA", M),
+    ("DELETE", f"{_M}/runcommands/*"): _one("OCA", M),
+    ("POST", f"{_M}/assesspatches"): _one("OCA", M),
+    ("POST", f"{_M}/installpatches"): _one("OCA", M),
+    ("GET", f"{_M}/licenseprofiles"): _list("OCRA", M),
+    ("GET", f"{_M}/licenseprofiles/*"): _one("OCRA", M),
+    ("HEAD", f"{_M}/licenseprofiles/*"): _one("OCRA", M),
+    ("PUT", f"{_M}/licenseprofiles/*"): _one("OCA", M),
+    ("PATCH", f"{_M}/licenseprofiles/*"): _one("OCA", M),
+    ("DELETE", f"{_M}/licenseprofiles/*"): _one("OCA", M),
+    ("GET", f"{_M}/privatelinkscopes/*"): _one("OCRNA", M),
+    ("GET", f"{_M}/{_L}/settings/*"): _one("OCRA", M),
+    ("HEAD", f"{_M}/{_L}/settings/*"): _one("OCRA", M),
+    ("PUT", f"{_M}/{_L}/settings/*"): _one("OCA", M),
+    ("PATCH", f"{_M}/{_L}/settings/*"): _one("OCA", M),
+    ("POST", f"{_S}/{_L}/validatelicense"): _one("OCA", S),
+    ("GET", f"{_S}/{_L}/locations/*/operationstatus/*"): ANYONE,  # only one's own are found; tested with them
+    ("GET", f"{_S}/{_L}/locations/*/operationresults/*"): ANYONE,
+    ("GET", f"{_S}/{_L}/locations/*/privatelinkscopes/*"): _one("OCRA", S),
+    ("GET", f"{_PLS}/privatelinkresources"): _one("OCRA", SCOPE),
+    ("GET", f"{_PLS}/privatelinkresources/*"): _one("OCRA", SCOPE),
+    ("GET", f"{_PLS}/privateendpointconnections"): _one("OCRA", SCOPE),
+    ("GET", f"{_PLS}/privateendpointconnections/*"): _one("OCRA", SCOPE),
+    ("PUT", f"{_PLS}/privateendpointconnections/*"): _one("OCA", SCOPE),
+    ("DELETE", f"{_PLS}/privateendpointconnections/*"): _one("OCA", SCOPE),
+    ("GET", f"{_PLS}/networksecurityperimeterconfigurations"): _one("OCRA", SCOPE),
+    ("GET", f"{_PLS}/networksecurityperimeterconfigurations/*"): _one("OCRA", SCOPE),
+    ("POST", f"{_PLS}/networksecurityperimeterconfigurations/*/reconcile"): _one("OCA", SCOPE),
+    ("GET", _CATALOGUE): ANYONE,
+    ("GET", f"{_CATALOGUE}/*/extensiontypes"): ANYONE,
+    ("GET", f"{_CATALOGUE}/*/extensiontypes/*/versions"): ANYONE,
+    ("GET", f"{_CATALOGUE}/*/extensiontypes/*/versions/*"): ANYONE,
+    ("GET", f"{_S}/{_CATALOGUE}/*/extensiontypes/*/versions"): _one("OCRA", S),
+    ("GET", f"{_S}/{_CATALOGUE}/*/extensiontypes/*/versions/*"): _one("OCRA", S),
+}
+for _kind, _target in (("licenses", LICENSE), ("gateways", GATEWAY), ("privatelinkscopes", SCOPE)):
+    ARM["GET", f"{_S}/{_L}/{_kind}"] = _list("OCRA", S)
+    ARM["GET", f"{_G}/{_L}/{_kind}"] = _list("OCRA", G)
+    ARM["GET", f"{_G}/{_L}/{_kind}/*"] = ARM["HEAD", f"{_G}/{_L}/{_kind}/*"] = _one("OCRA", _target)
+    for _method in ("PUT", "PATCH", "DELETE"):
+        ARM[_method, f"{_G}/{_L}/{_kind}/*"] = _one("OCA", _target)
+
+_LOCKS, _TAGS = "/providers/microsoft.authorization/locks", "/providers/microsoft.resources/tags/*"
+# Below any scope: roles that may.
+BELOW: dict[tuple[str, str], str] = {
+    ("GET", _LOCKS): "OCRA",
+    ("GET", f"{_LOCKS}/*"): "OCRA",
+    ("PUT", f"{_LOCKS}/*"): "O",
+    ("DELETE", f"{_LOCKS}/*"): "O",
+    ("GET", _TAGS): "OCRA",
+    ("PUT", _TAGS): "OC",
+    ("PATCH", _TAGS): "OC",
+    ("DELETE", _TAGS): "OC",
+}
+
+OWN: dict[tuple[str, str], Row] = {
+    ("GET", "/openapi.json"): ANYONE,  # who is not known may read it too
+    ("POST", "/tickets"): _one("OCNA", M),
+    ("GET", "/machines"): _list("OCRNA", "/"),
+    ("GET", "/machines/summary"): _list("OCRNA", "/"),
+    ("GET", "/machines/{machine}"): _one("OCRNA", M),
+    ("GET", "/events"): _list("OCRA", "/"),
+    ("GET", "/events/stream"): _list("OCRA", "/"),
+    ("GET", "/history"): _one("OCRA", S),  # counts of a whole subscription
+    ("GET", "/users"): _one("OC", "/"),
+    ("GET", "/users/{user}"): _one("OC", "/"),
+    ("PUT", "/users/{user}"): _one("O", "/"),
+    ("DELETE", "/users/{user}"): _one("O", "/"),
+    ("GET", "/roleAssignments"): _list("OCR", "/"),
+    ("PUT", "/roleAssignments/{name}"): _one("O", M),
+    ("DELETE", "/roleAssignments/{name}"): _one("O", "/"),  # of one that is not there
+    ("GET", "/audit"): _list("OC", "/"),
+}
+
+BODY: dict[str, Any] = {"operation": "Merge", "properties": {"tags": {}}}
+OWN_BODIES: dict[str, Any] = {
+    "/tickets": {"operations": [{"operation": "connect", "resourceId": M}]},
+    "/users/{user}": {"email": "x"},  # refused as such by who may; nothing is made
+    "/roleAssignments/{name}": {"objectId": str(uuid4()), "role": "Reader", "scope": M},
+}
+
+
+def _concrete(shape: str) -> str:
+    """A path of a shape, about what exists."""
+    parts, names = shape.split("/"), {"subscriptions": SUB, "resourcegroups": "fleet", "machines": "web01"}
+    found = [names.get(parts[index - 1], "one") if part == "*" else part for index, part in enumerate(parts)]
+    path = "/" + "/".join(found)
+    return path.replace("/tags/one", "/tags/default").replace("/licenseprofiles/one", "/licenseprofiles/default")
+
+
+def _within(scope: str, target: str) -> bool:
+    """Independent of roles.within()."""
+    ours, theirs = scope.lower().strip("/").split("/"), target.lower().strip("/").split("/")
+    return ours == [""] or theirs[: len(ours)] == ours
+
+
+def _may(row: Row, letter: str, scope: str) -> bool:
+    roles, where, is_list = row
+    if where is None:
+        return True
+    return letter in roles and (_within(scope, where) or (is_list and _within(where, scope)))
+
+
+def test_every_operation_has_a_row() -> None:
+    assert {(method, shape) for shape, methods in ROUTES.items() for method in methods} == set(ARM)
+    assert {(method, shape) for shape, methods in EXTENDING.items() for method in methods} == set(BELOW)
+    assert {(item.method, item.path) for item in OPERATIONS} == set(OWN)
+
+
+class Site:
+    """The application with one principal for each role and scope."""
+
+    def __init__(self, hub: Hub, client: TestClient) -> None:
+        self.hub, self.client = hub, client
+        self.tokens: dict[tuple[str, str], str] = {}
+        self.principals: dict[tuple[str, str], Principal] = {}
+        with hub.database.write() as session:
+            for letter, role in ROLES.items():
+                for kind, scope in SCOPES.items():
+                    self.principals[letter, kind] = principals.create(session, f"{letter}-{kind}", role, scope)
+            self.nobody = principals.create(session, "nobody", "Reader", f"{S}/resourceGroups/elsewhere")
+        for key, principal in self.principals.items():
+            self.tokens[key] = self.token(principal)
+
+    def token(self, principal: Principal) -> str:
+        subject = Subject(principal.id, principal.object_id)
+        return self.hub.tokens.issue(subject, URL, claims.SECRET, now(), 3600)
+
+    def ask(self, token: str | None, method: str, path: str, body: Any = None, **query: str) -> Any:
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        if not path.startswith("/hawser/"):
+            query["api-version"] = "2024-07-10"
+        return self.client.request(method, path, params=query, headers=headers, json=body)
+
+    def restore(self) -> None:
+        """The two groups and the machines, whatever a permitted DELETE took away."""
+        owner = self.tokens["O", "hub"]
+        for group in (G, OTHER_G):
+            assert self.ask(owner, "PUT", group, {"location": "local"}).status_code in (200, 201)
+        for machine in (M, OTHER_M):
+            body = {"location": "local", "properties": {"vmId": str(uuid4())}}
+            assert self.ask(owner, "PUT", machine, body).status_code in (200, 409)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    data: Path = tmp_path_factory.mktemp("hub") / "data"
+    arguments = ["--data", str(data), "init", "--url", URL, "--subscription-id", SUB]
+    assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
+    hub = open_hub(data)
+    with TestClient(build(hub), base_url=URL) as client:
+        made = Site(hub, client)
+        made.restore()
+        yield made
+    hub.database.close()
+
+
+def _probe(site: Site, method: str, path: str, body: Any, row: Row) -> None:
+    wrong = []
+    for (letter, kind), token in site.tokens.items():
+        answer = site.ask(token, method, path, body)
+        assert answer.status_code < 500, answer.text
+        if (answer.status_code not in (401, 403)) != _may(row, letter, SCOPES[kind]):
+            wrong.append(f"{ROLES[letter]} at {kind}: {answer.status_code} {answer.text[:200]}")
+        if method == "DELETE" and answer.status_code < 300:
+            site.restore()
+    assert not wrong, "\n".join(wrong)
+    refused = site.ask(None, method, path, body)
+    if not path.endswith("/openapi.json"):
+        assert (refused.status_code, "WWW-Authenticate" in refused.headers) == (401, True)
+
+
+@pytest.mark.parametrize(("method", "shape"), sorted(ARM))
+def test_arm(site: Site, method: str, shape: str) -> None:
+    body = BODY if method in ("PUT", "PATCH", "POST") else None
+    _probe(site, method, _concrete(shape), body, ARM[method, shape])
+
+
+@pytest.mark.parametrize("scope", [S, G, M])
+@pytest.mark.parametrize(("method", "end"), sorted(BELOW))
+def test_what_hangs_below_any_scope(site: Site, method: str, end: str, scope: str) -> None:
+    body = BODY if method in ("PUT", "PATCH") else None
+    _probe(site, method, scope + _concrete(end.lstrip("/")), body, (BELOW[method, end], scope, False))
+
+
+def test_the_stream(site: Site) -> None:
+    """By its handler: a stream has no end to wait for."""
+    row, path = OWN["GET", "/events/stream"], "/hawser/v1/events/stream"
+    operation, names = find("GET", path)
+    for (letter, kind), token in site.tokens.items():
+        with site.hub.database.read() as session:
+            caller = authenticate(site.hub, session, f"Bearer {token}", now())
+        http = Call("GET", path, {}, {}, b"", str(uuid4()), str(uuid4()), URL, "192.0.2.1")
+        try:
+            operation.handler(HubCall(site.hub, http, caller, names, now()))
+            opened = True
+        except ApiError as error:
+            assert error.status == 403  # noqa: PT017 - refused, or not
+            opened = False
+        assert opened == _may(row, letter, SCOPES[kind]), (letter, kind)
+    assert site.ask(None, "GET", path).status_code == 401
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(set(OWN) - {("GET", "/events/stream")}))
+def test_own_api(site: Site, method: str, path: str) -> None:
+    names = {"{machine}": M, "{user}": "nobody-of-this-name", "{name}": str(uuid4())}
+    concrete = path
+    for name, value in names.items():
+        concrete = concrete.replace(name, value)
+    _probe(site, method, f"/hawser/v1{concrete}", OWN_BODIES.get(path) if method != "GET" else None, OWN[method, path])
+
+
+def _writes() -> list[tuple[str, str]]:
+    found = [(method, _concrete(shape)) for method, shape in sorted(ARM) if method not in ("GET", "HEAD")]
+    found += [(method, S + _concrete(end.lstrip("/"))) for method, end in sorted(BELOW) if method != "GET"]
+    return found + [(method, f"/hawser/v1{path}") for method, path in sorted(OWN) if method != "GET"]
+
+
+def test_machines_tokens_open_nothing_of_arm(site: Site) -> None:
+    subject = Subject(str(uuid4()), str(uuid4()), M, 1)
+    token = site.hub.tokens.issue(subject, URL, claims.CERTIFICATE, now(), 3600)
+    for method, path in [*_writes(), ("GET", M), ("GET", G), ("GET", f"{S}/{P}/machines"), ("GET", "/hawser/v1/users")]:
+        body = OWN_BODIES.get(path.removeprefix("/hawser/v1"), BODY)
+        answer = site.ask(token, method, path, None if method == "GET" else body)
+        assert answer.status_code in (400, 403), (method, path, answer.text)
+        if answer.status_code == 400:  # a name that cannot be one
+            assert path.endswith("/roleAssignments/{name}")
+    assert site.ask(token, "GET", "/subscriptions").json()["value"] == []
+
+
+def _ticket(site: Site, operation: str, who: tuple[str, str]) -> str:
+    body = {"operations": [{"operation": operation, "resourceId": M}]}
+    answer = site.ask(site.tokens[who], "POST", "/hawser/v1/tickets", body)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["accessToken"])
+
+
+@pytest.mark.parametrize("operation", ["connect", "update", "delete"])
+def test_a_ticket_opens_its_one_machine_and_nothing_else(site: Site, operation: str) -> None:
+    token = _ticket(site, operation, ("O", "hub"))
+    assert site.ask(token, "GET", M).status_code == 200
+    for method, path in [("GET", OTHER_M), ("GET", G), ("GET", S), ("PUT", G), ("DELETE", G), ("PATCH", OTHER_M)]:
+        assert site.ask(token, method, path, None if method == "GET" else BODY).status_code == 403, (method, path)
+    for path in (f"{S}/{P}/machines", f"{S}/resources", f"{M}/extensions", f"{M}/runCommands"):
+        assert site.ask(token, "GET", path).status_code == 403, path
+    assert site.ask(token, "DELETE", M).status_code == (204 if operation == "delete" else 403)
+    assert site.ask(token, "PATCH", M, {"tags": {}}).status_code == (200 if operation == "update" else 403)
+    for path in ("/hawser/v1/machines", "/hawser/v1/users", "/hawser/v1/audit"):
+        assert site.ask(token, "GET", path).status_code == 401, path
+    site.restore()
+
+
+def test_a_ticket_is_not_made_for_more_than_ones_own(site: Site) -> None:
+    for who, operation, status in (
+        (("N", "hub"), "connect", 201),
+        (("N", "hub"), "update", 403),
+        (("N", "hub"), "delete", 403),
+        (("R", "hub"), "connect", 403),
+        (("O", "neighbour group"), "connect", 403),
+        (("A", "group"), "delete", 201),
+    ):
+        body = {"operations": [{"operation": operation, "resourceId": M}]}
+        assert site.ask(site.tokens[who], "POST", "/hawser/v1/tickets", body).status_code == status, (who, operation)
+
+
+def test_a_ticket_dies_with_its_makers_rights(site: Site) -> None:
+    with site.hub.database.write() as session:
+        maker = principals.create(session, f"maker-{uuid4()}", "Owner", "/")
+    answer = site.ask(
+        site.token(maker), "POST", "/hawser/v1/tickets", {"operations": [{"operation": "update", "resourceId": M}]}
+    )
+    ticket = answer.json()["accessToken"]
+    assert site.ask(ticket, "GET", M).status_code == 200
+    with site.hub.database.write() as session:
+        session.get_one(Principal, maker.id).revoked = now()
+    assert site.ask(ticket, "GET", M).status_code == 401
+    assert site.ask(site.token(maker), "GET", M).status_code == 401
+
+
+def test_onboarding_makes_machines_and_touches_no_other(site: Site) -> None:
+    token = site.tokens["N", "group"]
+    fresh = f"{G}/{P}/machines/fresh-{uuid4().hex[:8]}"
+    body = {"location": "local", "properties": {"vmId": str(uuid4())}}
+    assert site.ask(token, "PUT", fresh, body).status_code == 200
+    assert site.ask(token, "PUT", fresh, body).status_code == 200
+    assert site.ask(token, "PATCH", fresh, {"tags": {"a": "b"}}).status_code == 403
+    foreign = site.tokens["N", "subscription"]
+    assert site.ask(foreign, "DELETE", fresh).status_code == 403
+    assert site.ask(foreign, "PUT", M, {"location": "local", "tags": {"mine": "now"}}).status_code == 403
+    assert site.ask(foreign, "PUT", M, {"location": "local", "properties": {"vmId": str(uuid4())}}).status_code == 409
+    assert site.ask(token, "DELETE", fresh).status_code == 204  # never connected, and its own
+    assert site.ask(token, "PUT", f"{OTHER_G}/{P}/machines/x", body).status_code == 403
+
+
+def test_lists_show_what_the_scope_holds(site: Site) -> None:
+    def names(kind: str, path: str) -> set[str]:
+        return {item["name"] for item in site.ask(site.tokens["R", kind], "GET", path).json()["value"]}
+
+    everything = {"web01", "web01x"}
+    for kind, groups, machines in (
+        ("hub", {"fleet", "fleet-2"}, everything),
+        ("subscription", {"fleet", "fleet-2"}, everything),
+        ("group", {"fleet"}, everything),
+        ("machine", set(), {"web01"}),
+        ("neighbour", set(), {"web01x"}),
+        ("neighbour group", {"fleet-2"}, set()),
+    ):
+        assert names(kind, f"{S}/resourcegroups") == groups, kind
+        for path in (f"{S}/{P}/machines", "/hawser/v1/machines", f"{S}/resources"):
+            assert names(kind, path) & everything == machines, (kind, path)
+        assert len(site.ask(site.tokens["R", kind], "GET", "/subscriptions").json()["value"]) == 1
+    elsewhere = site.token(site.nobody)
+    assert site.ask(elsewhere, "GET", f"{S}/{P}/machines").json()["value"] == []
+
+
+def test_escalations(site: Site) -> None:
+    """What each may give: nobody more than he has."""
+    for (letter, kind), principal in site.principals.items():
+        for scope in ("/", S, OTHER_G if kind != "neighbour group" else G):
+            wish = {"objectId": principal.object_id, "role": "Owner", "scope": scope}
+            answer = site.ask(site.tokens[letter, kind], "PUT", f"/hawser/v1/roleAssignments/{uuid4()}", wish)
+            has = letter == "O" and _within(SCOPES[kind], scope)
+            assert (answer.status_code < 300 or answer.json()["error"]["code"] == "RoleAssignmentExists") == has
+
+
+def test_a_user_is_what_its_roles_are(site: Site) -> None:
+    with site.hub.database.write() as session:
+        user = people.create(session, f"u{uuid4().hex}", None, now())
+        principals.assign(session, user.id, "Reader", G, now())
+    token = sessions.begin(site.hub, user, "192.0.2.1", "oidc")
+    person = sessions.of_cookie(site.hub, token)
+    assert person is not None
+    assert person.caller.assignments == (("Reader", G),)
+    assert site.ask(token, "GET", M).status_code == 401  # a session's token is no bearer token
+
+
+def test_removed_assignments_stop_at_once(site: Site) -> None:
+    with site.hub.database.write() as session:
+        principal = principals.create(session, f"p{uuid4().hex}", "Reader", "/")
+    token, owner = site.token(principal), site.tokens["O", "hub"]
+    assert site.ask(token, "GET", M).status_code == 200
+    query = {"objectId": principal.object_id}
+    found = site.ask(owner, "GET", "/hawser/v1/roleAssignments", None, **query).json()["value"]
+    assert site.ask(owner, "DELETE", f"/hawser/v1/roleAssignments/{found[0]['name']}").status_code == 200
+    assert site.ask(token, "GET", M).status_code == 403
+    assert json.dumps(found[0]["role"]) == '"Reader"'
