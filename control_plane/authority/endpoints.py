@@ -186,6 +186,10 @@ def _as_token_error(error: ApiError) -> TokenError:
     return told
 
 
+# What clients name when no tenant is meant yet; `az logout` asks for the first.
+_ANY_TENANT = frozenset({"organizations", "common"})
+
+
 async def _route(hub: Hub, request: Request) -> Reply:
     tenant, _, rest = request.scope["path"].strip("/").partition("/")
     rest = rest.lower()
@@ -201,7 +205,8 @@ async def _route(hub: Hub, request: Request) -> Reply:
     if tenant.lower() == "common" and rest == "discovery/instance":
         return _instance(hub, request.query_params.get("authorization_endpoint", ""))
     if rest in ("v2.0/.well-known/openid-configuration", ".well-known/openid-configuration"):
-        check_tenant(hub, tenant)
+        if tenant.lower() not in _ANY_TENANT:
+            check_tenant(hub, tenant)
         return Reply(200, discovery.configuration(settings.url, settings.tenant_id, v2=rest.startswith("v2.0")))
     if rest in ("discovery/v2.0/keys", "discovery/keys"):
         check_tenant(hub, tenant)

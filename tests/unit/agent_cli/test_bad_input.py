@@ -215,7 +215,9 @@ def test_other_users_are_told_to_be_root(machine: Machine, words: list[str]) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
-@pytest.mark.parametrize("words", [["version"], ["help"], ["help", "connect"], ["license"], ["connect", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["version"], ["--version"], ["help"], ["help", "connect"], ["license"], ["connect", "--help"]]
+)
 def test_what_anybody_may_ask(machine: Machine, words: list[str]) -> None:
     done = machine.run(*words, user=65534)
     assert done.code == 0, done.out + done.err
