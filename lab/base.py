@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab.errors import LabError
@@ -107,38 +107,42 @@ def ensure(cache: Path, report: Callable[[str], None] = lambda _line: None) -> P
     Several callers at once wait for the first. What an interrupted call left behind is removed by the next.
     """
     target = path(cache)
-    if target.is_dir():
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    lock = os.open(cache / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.is_dir():
-            report(f"making the base of the hosts ({SUITE}, once)")
-            for partial in cache.glob("base-*.partial"):
-                shutil.rmtree(partial)
-            _make(target)
-    finally:
-        os.close(lock)
+    if not target.is_dir():
+        report(f"making the base of the hosts ({SUITE}, once)")
+        made(target, SUITE, PACKAGES, _CUSTOMIZE)
     return target
 
 
-def _make(target: Path) -> None:
+def made(target: Path, suite: str, packages: Sequence[str], customize: str) -> None:
+    """A Debian root at `target`; nothing is done when it is there. `customize`: a shell script, the root is its $1."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(target.parent / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_dir():
+            for partial in target.parent.glob("*.partial"):
+                shutil.rmtree(partial)
+            _make(target, suite, packages, customize)
+    finally:
+        os.close(lock)
+
+
+def _make(target: Path, suite: str, packages: Sequence[str], customize: str) -> None:
     partial = target.with_name(target.name + ".partial")
     hook = target.with_name(target.name + ".hook")
-    hook.write_text("#!/bin/sh\n" + _CUSTOMIZE, encoding="utf-8")
+    hook.write_text("#!/bin/sh\n" + customize, encoding="utf-8")
     hook.chmod(0o700)
     argv = [
         "mmdebstrap",
         "--quiet",
         "--mode=root",
         "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(packages)}",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         f"--customize-hook={hook}",
-        SUITE,
+        suite,
         str(partial),
     ]
     try:
@@ -147,7 +151,7 @@ def _make(target: Path) -> None:
         hook.unlink()
     if done.returncode != 0:
         raise LabError(
-            f"mmdebstrap could not make the base of the hosts: {done.stderr.strip()[-600:]}.",
-            "Check that the distribution's mirror is in reach (`mmdebstrap --simulate bookworm /dev/null`).",
+            f"mmdebstrap could not make {target.name} ({suite}): {done.stderr.strip()[-600:]}.",
+            f"Check that the distribution's mirror is in reach (`mmdebstrap --simulate {suite} /dev/null`).",
         )
     partial.rename(target)

@@ -60,7 +60,9 @@ class HimdsClient:
 
     def _connect(self) -> socket.socket:
         if sys.platform == "win32":
-            raise errors.NotSupported("this release speaks to himds on Linux", "Use a Linux machine")
+            raise errors.NotSupported(
+                "the agent's services do not run on Windows in this release", "See docs/windows.md"
+            )
         else:  # noqa: RET506 - mypy judges each system's branch by itself
             stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             stream.settimeout(STATUS_TIMEOUT)

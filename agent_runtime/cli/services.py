@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import Any
 
 # Display name, unit; names of agent-overview.txt.
@@ -21,8 +22,13 @@ TIMEOUT = 5.0
 def states(known: Any, himds_answers: bool) -> list[dict[str, str]]:
     """`displayName`, `serviceName`, `status` of every service.
 
-    Where systemd does not run, himds knows the services that are connected to it (`known`, the member of `status`).
+    On Windows the words are those of its service manager. Where systemd does not run, himds knows the services that are
+    connected to it (`known`, the member of `status`).
     """
+    if sys.platform == "win32":
+        from agent_runtime.platform import windows
+
+        return windows.services()
     told = ask_systemd()
     if told is None:
         told = {}

@@ -82,6 +82,9 @@ def run(session: Session) -> int:
     code = 0
     try:
         status = session.himds().status()
+    except errors.NotSupported:
+        # There is no himds on this system to ask: nothing is wrong, and the machine is not connected.
+        status = from_files(session, None)
     except errors.AgentError as problem:
         if not local.is_administrator():
             raise
@@ -128,8 +131,8 @@ def text(data: Mapping[str, Any], fields: list[tuple[str, str]], bare: bool = Fa
     return table(rows, 40)
 
 
-def from_files(session: Session, problem: errors.AgentError) -> dict[str, Any]:
-    """What root can say without himds: the registration, and why there is no more."""
+def from_files(session: Session, problem: errors.AgentError | None) -> dict[str, Any]:
+    """What root can say without himds: the registration, and why there is no more, if something is wrong."""
     known: dict[str, Any] = {}
     try:
         # himds owns this file: a small one is read, a link is not followed.
@@ -146,7 +149,7 @@ def from_files(session: Session, problem: errors.AgentError) -> dict[str, Any]:
         "agentVersion": VERSION,
         "agentLogfile": str(session.paths.himds_log),
         "status": "Disconnected",
-        "agentErrorCode": problem.code,
-        "agentErrorDetails": str(problem),
+        "agentErrorCode": problem.code if problem else "",
+        "agentErrorDetails": str(problem or ""),
         **support.status(time.time()),
     }

@@ -27,22 +27,23 @@ def _options(argv: list[str]) -> tuple[str, int]:
     raise SystemExit(errors.CommandFailed("").exit_code)
 
 
-def _computer() -> Machine:
-    """The machine this runs on. Errors: AZCM0003 where no module knows it yet."""
+def main() -> int:
+    """The exit code; 3 where the agent has no services yet."""
     if sys.platform == "win32":
-        raise errors.NotSupported("this release has no services on Windows")
-    else:  # noqa: RET506 - mypy judges each system's branch by itself
+        from agent_runtime.platform import windows
+
+        return windows.refuse_service("himds")
+    else:  # noqa: RET505 - mypy judges each system's branch by itself
         from agent_runtime.platform.linux import Linux
 
-        return Linux()
+        return _serve(Linux())
 
 
-def main() -> int:
+def _serve(computer: Machine) -> int:
     """Run until SIGTERM. Exit code 0 after a clean stop, 6 when it cannot begin."""
     from agent_runtime.himds.service import Himds
 
     root, port = _options(sys.argv[1:])
-    computer = _computer()
     paths = places.here(root)
     log = Log(paths.himds_log)
     loop = Loop(lambda name, error: log.error(f"{name}: {type(error).__name__}: {error}"))

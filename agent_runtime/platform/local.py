@@ -128,6 +128,10 @@ def sync_folder(folder: str) -> None:
 
 def operating_system() -> dict[str, str]:
     """`osName`, `osVersion`, `osKernel`, `osArchitecture`, `osHostname`; empty where unknown."""
+    if sys.platform == "win32":
+        from agent_runtime.platform import windows
+
+        return windows.operating_system()
     import platform
 
     release: dict[str, str] = {}

@@ -359,7 +359,12 @@ def machine_of(document: str) -> str | None:
 
 
 def serve(duty: Duty, paths: Paths) -> int:
-    """Exit code 0 after a clean stop, 1 when another process already does this duty."""
+    """Exit code 0 after a clean stop, 1 when another process already does this duty, 3 where the agent has no services
+    yet."""
+    if sys.platform == "win32":
+        from agent_runtime.platform import windows
+
+        return windows.refuse_service(duty.service)
     os.umask(0o077)
     for folder in (os.path.dirname(duty.log), duty.folder):
         os.makedirs(folder, mode=0o750 if folder != duty.folder else 0o700, exist_ok=True)
