@@ -244,6 +244,18 @@ def _one(hub: Hub, http: Call, caller: Caller, at: int) -> Reply:
     return handler(HubCall(hub, http, caller, names, at))
 
 
+def carry_out_for(hub: Hub, http: Call, caller: Caller, at: int) -> Reply:
+    """One request of somebody whom another part of the hub has authenticated; refused writes are audited.
+
+    Errors: ApiError.
+    """
+    try:
+        return _one(hub, http, caller, at)
+    except ApiError as error:
+        _audit_refusal(hub, http, caller, error)
+        raise
+
+
 def _in_batch(hub: Hub, http: Call, caller: Caller, at: int, item: batch.Item) -> Reply:
     """One request of a batch. It stands and falls by itself."""
     inner = replace(http, method=item.method, path="/batch", body=item.body)
