@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,7 +38,10 @@ class Endpoint(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """`private` is None when no address was found; `why` is empty when the endpoint answers."""
+    """`private` is None when no address was found; `why` is empty when the endpoint answers.
+
+    `milliseconds`: from the name to the answer, None without one.
+    """
 
     endpoint: Endpoint
     reachable: bool
@@ -46,6 +50,7 @@ class Finding(NamedTuple):
     proxy: str
     why: str
     stage: str
+    milliseconds: int | None
 
 
 def configure(parser: Parser) -> None:
@@ -108,14 +113,16 @@ def examine(profile: Mapping[str, Any], config: Mapping[str, Any]) -> list[Findi
     found = []
     for endpoint in endpoints(profile):
         proxy, word = proxies.proxy_for(endpoint.part, config, os.environ)
+        begun = time.monotonic()
         try:
             contact = net.connect(endpoint.probe, context, proxy, TIMEOUT)
             private = None if proxy else ipaddress.ip_address(contact.address.partition("%")[0]).is_private
             # Any answer will do: it came over verified TLS, and who may ask is another question.
             net.exchange(contact, "GET", endpoint.probe)
-            found.append(Finding(endpoint, True, private, contact.tls, word, "", ""))
+            taken = round((time.monotonic() - begun) * 1000)
+            found.append(Finding(endpoint, True, private, contact.tls, word, "", "", taken))
         except net.UnreachableError as problem:
-            found.append(Finding(endpoint, False, None, "unknown", word, str(problem), problem.stage))
+            found.append(Finding(endpoint, False, None, "unknown", word, str(problem), problem.stage, None))
     return found
 
 
@@ -152,6 +159,7 @@ def as_json(item: Finding) -> dict[str, Any]:
         "private": item.private,
         "tls": item.tls,
         "proxyStatus": item.proxy,
+        "latencyMs": item.milliseconds,
         "reason": item.why or None,
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible_collections.hawser.machine.plugins.plugin_utils import _controller, _inventory, _settings
+from ansible_collections.hawser.machine.plugins.plugin_utils import _controller, _fleet, _inventory, _settings
 from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HawserError
 from ansible_collections.hawser.machine.plugins.plugin_utils._hub import Hub
 
@@ -234,7 +234,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
 
     def _rows(self, path: str, cache: bool) -> list[dict[str, Any]]:
         """The machines, from the cache if the user wants one and it holds them."""
-        query = _inventory.query({option: self.get_option(option) for option in FILTERS})
+        query = _fleet.query({option: self.get_option(option) for option in FILTERS})
         hub = self._hub(path)
         if not self.get_option("cache"):
             return _inventory.once(hub.fleet(query))

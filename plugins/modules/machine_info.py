@@ -22,6 +22,30 @@ options:
     type: str
     choices: [machine, resource_group, subscription]
     default: machine
+  statuses:
+    description: Machines of these statuses alone, for the scopes that are no single machine.
+    type: list
+    elements: str
+    choices: [AwaitingConnection, Connected, Disconnected, Expired]
+  os_types:
+    description: Machines of these operating systems alone.
+    type: list
+    elements: str
+    choices: [linux, windows]
+  locations:
+    description: Machines at these locations alone.
+    type: list
+    elements: str
+  agent_versions:
+    description: Machines with these versions of the agent alone.
+    type: list
+    elements: str
+  tags:
+    description: Machines alone that have all of these tags; V(null) stands for any value.
+    type: dict
+  search:
+    description: Machines alone that have this text in their name, computer name or tags.
+    type: str
   cloud_profile:
     description: The profile of the hub, a dictionary or the path of a JSON file on the controller; it gives addresses,
       tenant and CA.
@@ -44,8 +68,12 @@ attributes:
     platforms: all
   async:
     support: none
+notes:
+  - The hub filters. O(scope=machine) takes no filter.
 seealso:
   - module: hawser.machine.agent_info
+  - plugin: hawser.machine.machines
+    plugin_type: inventory
 """
 
 EXAMPLES = r"""
@@ -60,10 +88,20 @@ EXAMPLES = r"""
   run_once: true
   register: fleet
 
-- name: Show who is connected
+- name: Show whose agent is out of support
   ansible.builtin.debug:
-    msg: "{{ fleet.machines | selectattr('properties.status', 'eq', 'Connected') | map(attribute='name') }}"
+    msg: "{{ fleet.machines | selectattr('fleet.support.state', 'defined') |
+      rejectattr('fleet.support.state', 'eq', 'supported') | map(attribute='name') | list }}"
   run_once: true
+
+- name: Read the production machines that are silent
+  hawser.machine.machine_info:
+    scope: subscription
+    statuses: [Disconnected, Expired]
+    tags:
+      env: production
+  run_once: true
+  register: silent
 """
 
 RETURN = r"""
@@ -87,5 +125,10 @@ machines:
       type: dict
     properties:
       description: Status, versions, operating system, profiles.
+      type: dict
+    fleet:
+      description: The same machine in the hub's fleet query, which knows what ARM has no member for, among it
+        C(lastHeartbeat), C(address), C(addresses) and C(support), the support of its agent's version. Members that a
+        newer hub adds are here too. V(null) if the machine was made or deleted meanwhile.
       type: dict
 """

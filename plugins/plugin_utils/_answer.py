@@ -108,6 +108,12 @@ def missing_result(check_mode: bool, host: str, diff: bool) -> dict[str, Any]:
     return result
 
 
+def message_of(error: dict[str, Any]) -> str:
+    """An `error` member as one sentence with its code, and the remedy."""
+    code, message, remedy = (str(error.get(key) or "").rstrip(". ") for key in ("code", "message", "remedy"))
+    return ". ".join(part for part in (f"{code}: {message}", remedy) if part) + "."
+
+
 def result_of(answer: dict[str, Any], host: str, diff: bool) -> dict[str, Any]:
     """The result for an answer: state, reasons, and on failure one sentence with code and remedy."""
     result: dict[str, Any] = {
@@ -126,10 +132,9 @@ def result_of(answer: dict[str, Any], host: str, diff: bool) -> dict[str, Any]:
         result["diff"] = diff_of(answer["before"], answer["after"], host)
     error = answer.get("error")
     if error:
-        code, message, remedy = (str(error.get(key) or "").rstrip(". ") for key in ("code", "message", "remedy"))
         result["failed"] = True
         result["error"] = error
-        result["msg"] = ". ".join(part for part in (f"{code}: {message}", remedy) if part) + "."
+        result["msg"] = message_of(error)
     return result
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.hawser.machine.plugins.plugin_utils import _errors as errors
+from ansible_collections.hawser.machine.plugins.plugin_utils import _fleet as fleet
 from ansible_collections.hawser.machine.plugins.plugin_utils import _inventory as inventory
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,7 +66,7 @@ def test_names_are_safe_distinct_and_do_not_depend_on_the_order(made: list[tuple
 
 def test_the_query_names_what_is_asked() -> None:
     asked = {"subscription_id": "s", "resource_groups": ["a", "b"], "tags": {"x": None, "env": "a=b"}, "search": "q"}
-    assert inventory.query(asked) == [
+    assert fleet.query(asked) == [
         ("subscriptionId", "s"), ("resourceGroup", "a,b"), ("tag", "env=a=b"), ("tag", "x"), ("search", "q"),
         ("$top", "1000"),
     ]  # fmt: skip
@@ -75,7 +76,7 @@ def test_the_query_names_what_is_asked() -> None:
                                      {"tags": {str(number): None for number in range(11)}}])  # fmt: skip
 def test_a_query_that_cannot_be_asked(options: dict[str, Any]) -> None:
     with pytest.raises(errors.OptionError):
-        inventory.query(options)
+        fleet.query(options)
 
 
 def test_only_a_list_of_machines_comes_from_the_cache() -> None:
