@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, ForeignKey, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from control_plane.storage.models import GUID, Base
+from control_plane.storage.models import GUID, TIME, Base
 
 
 class Resource(Base):
@@ -27,10 +27,10 @@ class Resource(Base):
     location: Mapped[str] = mapped_column(String(90))
     tags: Mapped[dict[str, str]] = mapped_column(JSON)
     properties: Mapped[dict[str, Any]] = mapped_column(JSON)
-    created: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
     created_by: Mapped[str] = mapped_column(GUID)
     created_by_type: Mapped[str] = mapped_column(String(32))
-    modified: Mapped[int] = mapped_column(Integer)
+    modified: Mapped[int] = mapped_column(TIME)
     modified_by: Mapped[str] = mapped_column(GUID)
     modified_by_type: Mapped[str] = mapped_column(String(32))
 
@@ -47,7 +47,7 @@ class Lock(Base):
     name: Mapped[str] = mapped_column(String(260))
     level: Mapped[str] = mapped_column(String(16))
     notes: Mapped[str | None] = mapped_column(String(512))
-    created: Mapped[int] = mapped_column(Integer)
+    created: Mapped[int] = mapped_column(TIME)
     created_by: Mapped[str] = mapped_column(GUID)
 
 
@@ -71,5 +71,5 @@ class Operation(Base):
     target: Mapped[str] = mapped_column(String(512))
     status: Mapped[str] = mapped_column(String(16))
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
-    started: Mapped[int] = mapped_column(Integer, index=True)
-    ended: Mapped[int] = mapped_column(Integer)
+    started: Mapped[int] = mapped_column(TIME, index=True)
+    ended: Mapped[int] = mapped_column(TIME)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept for a day and then forgotten: answers to repeated requests, tickets that expired."""
+"""What is kept for a day and then forgotten: answers to repeated requests, tickets that expired, operations."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from control_plane.clock import now
 from control_plane.fleet import counts
 from control_plane.storage.database import Database
 from control_plane.storage.models import Answered, Ticket
+from control_plane.storage.resource_models import Operation
 
 KEPT_SECONDS = 86400
 EVERY_SECONDS = 3600
@@ -23,6 +24,7 @@ def forget_old(database: Database, at: int) -> None:
     with database.write() as session:
         session.execute(delete(Answered).where(Answered.created < at - KEPT_SECONDS))
         session.execute(delete(Ticket).where(Ticket.expires < at - KEPT_SECONDS))
+        session.execute(delete(Operation).where(Operation.ended < at - KEPT_SECONDS))
     with database.write() as session:
         counts.thin(session, at)
         counts.forget(session, at, at - 2 * EVERY_SECONDS)

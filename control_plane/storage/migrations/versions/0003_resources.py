@@ -9,6 +9,8 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+_TIME = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     op.create_table(
@@ -24,10 +26,10 @@ def upgrade() -> None:
         sa.Column("location", sa.String(length=90), nullable=False),
         sa.Column("tags", sa.JSON(), nullable=False),
         sa.Column("properties", sa.JSON(), nullable=False),
-        sa.Column("created", sa.Integer(), nullable=False),
+        sa.Column("created", _TIME, nullable=False),
         sa.Column("created_by", sa.String(length=36), nullable=False),
         sa.Column("created_by_type", sa.String(length=32), nullable=False),
-        sa.Column("modified", sa.Integer(), nullable=False),
+        sa.Column("modified", _TIME, nullable=False),
         sa.Column("modified_by", sa.String(length=36), nullable=False),
         sa.Column("modified_by_type", sa.String(length=32), nullable=False),
         sa.ForeignKeyConstraint(
@@ -53,7 +55,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=260), nullable=False),
         sa.Column("level", sa.String(length=16), nullable=False),
         sa.Column("notes", sa.String(length=512), nullable=True),
-        sa.Column("created", sa.Integer(), nullable=False),
+        sa.Column("created", _TIME, nullable=False),
         sa.Column("created_by", sa.String(length=36), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_locks")),
         sa.UniqueConstraint("key", name=op.f("uq_locks_key")),
@@ -77,8 +79,8 @@ def upgrade() -> None:
         sa.Column("target", sa.String(length=512), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("result", sa.JSON(), nullable=True),
-        sa.Column("started", sa.Integer(), nullable=False),
-        sa.Column("ended", sa.Integer(), nullable=False),
+        sa.Column("started", _TIME, nullable=False),
+        sa.Column("ended", _TIME, nullable=False),
         sa.ForeignKeyConstraint(
             ["subscription_id"], ["subscriptions.id"], name=op.f("fk_operations_subscription_id_subscriptions")
         ),
