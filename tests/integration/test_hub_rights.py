@@ -9,44 +9,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from click.testing import CliRunner
-from starlette.testclient import TestClient
 
 from control_plane.api.router import OPERATIONS, find
-from control_plane.app import build
 from control_plane.arm.router import EXTENDING, ROUTES
 from control_plane.authority import claims
 from control_plane.authority.claims import Subject
 from control_plane.call import HubCall
 from control_plane.callers import authenticate
-from control_plane.cli import main
 from control_plane.clock import now
 from control_plane.errors import ApiError
 from control_plane.http import Call
-from control_plane.hub import Hub, open_hub
 from control_plane.people import sessions
 from control_plane.storage import people, principals
 from control_plane.storage.models import Principal
-
-URL = "https://hub.example:8443"
-SUB = "11111111-1111-4111-8111-111111111111"
-S = f"/subscriptions/{SUB}"
-G, OTHER_G = f"{S}/resourceGroups/fleet", f"{S}/resourceGroups/fleet-2"
-P = "providers/Microsoft.HybridCompute"
-M, OTHER_M = f"{G}/{P}/machines/web01", f"{G}/{P}/machines/web01x"
-SCOPES = {"hub": "/", "subscription": S, "group": G, "machine": M, "neighbour group": OTHER_G, "neighbour": OTHER_M}
-ROLES = {
-    "O": "Owner",
-    "C": "Contributor",
-    "R": "Reader",
-    "N": "Onboarding",
-    "A": "Resource Administrator",
-}
+from tests.integration import rights_site
+from tests.integration.rights_site import OTHER_G, OTHER_M, ROLES, SCOPES, URL, G, M, P, S, Site, concrete
 
 # (method, path): roles that may, where, and whether it is a list that shows what the caller may read of it.
 # `where` None: whoever is known to the hub.
@@ -169,6 +150,11 @@ OWN: dict[tuple[str, str], Row] = {
     ("GET", "/events"): _list("OCRA", "/"),
     ("GET", "/events/stream"): _list("OCRA", "/"),
     ("GET", "/history"): _one("OCRA", S),  # counts of a whole subscription
+    ("GET", "/cleanupRules"): _one("OCR", "/"),
+    ("GET", "/cleanupRules/{rule}"): _one("OCR", "/"),
+    ("PUT", "/cleanupRules/{rule}"): _one("OC", "/"),
+    ("DELETE", "/cleanupRules/{rule}"): _one("OC", "/"),
+    ("POST", "/cleanupRules/{rule}/run"): _one("OC", "/"),
     ("GET", "/users"): _one("OC", "/"),
     ("GET", "/users/{user}"): _one("OC", "/"),
     ("PUT", "/users/{user}"): _one("O", "/"),
@@ -182,17 +168,11 @@ OWN: dict[tuple[str, str], Row] = {
 BODY: dict[str, Any] = {"operation": "Merge", "properties": {"tags": {}}}
 OWN_BODIES: dict[str, Any] = {
     "/tickets": {"operations": [{"operation": "connect", "resourceId": M}]},
+    "/cleanupRules/{rule}": {"action": "x"},
+    "/cleanupRules/{rule}/run": {},
     "/users/{user}": {"email": "x"},  # refused as such by who may; nothing is made
     "/roleAssignments/{name}": {"objectId": str(uuid4()), "role": "Reader", "scope": M},
 }
-
-
-def _concrete(shape: str) -> str:
-    """A path of a shape, about what exists."""
-    parts, names = shape.split("/"), {"subscriptions": SUB, "resourcegroups": "fleet", "machines": "web01"}
-    found = [names.get(parts[index - 1], "one") if part == "*" else part for index, part in enumerate(parts)]
-    path = "/" + "/".join(found)
-    return path.replace("/tags/one", "/tags/default").replace("/licenseprofiles/one", "/licenseprofiles/default")
 
 
 def _within(scope: str, target: str) -> bool:
@@ -214,52 +194,10 @@ def test_every_operation_has_a_row() -> None:
     assert {(item.method, item.path) for item in OPERATIONS} == set(OWN)
 
 
-class Site:
-    """The application with one principal for each role and scope."""
-
-    def __init__(self, hub: Hub, client: TestClient) -> None:
-        self.hub, self.client = hub, client
-        self.tokens: dict[tuple[str, str], str] = {}
-        self.principals: dict[tuple[str, str], Principal] = {}
-        with hub.database.write() as session:
-            for letter, role in ROLES.items():
-                for kind, scope in SCOPES.items():
-                    self.principals[letter, kind] = principals.create(session, f"{letter}-{kind}", role, scope)
-            self.nobody = principals.create(session, "nobody", "Reader", f"{S}/resourceGroups/elsewhere")
-        for key, principal in self.principals.items():
-            self.tokens[key] = self.token(principal)
-
-    def token(self, principal: Principal) -> str:
-        subject = Subject(principal.id, principal.object_id)
-        return self.hub.tokens.issue(subject, URL, claims.SECRET, now(), 3600)
-
-    def ask(self, token: str | None, method: str, path: str, body: Any = None, **query: str) -> Any:
-        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-        if not path.startswith("/hawser/"):
-            query["api-version"] = "2024-07-10"
-        return self.client.request(method, path, params=query, headers=headers, json=body)
-
-    def restore(self) -> None:
-        """The two groups and the machines, whatever a permitted DELETE took away."""
-        owner = self.tokens["O", "hub"]
-        for group in (G, OTHER_G):
-            assert self.ask(owner, "PUT", group, {"location": "local"}).status_code in (200, 201)
-        for machine in (M, OTHER_M):
-            body = {"location": "local", "properties": {"vmId": str(uuid4())}}
-            assert self.ask(owner, "PUT", machine, body).status_code in (200, 409)
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    data: Path = tmp_path_factory.mktemp("hub") / "data"
-    arguments = ["--data", str(data), "init", "--url", URL, "--subscription-id", SUB]
-    assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
-    hub = open_hub(data)
-    with TestClient(build(hub), base_url=URL) as client:
-        made = Site(hub, client)
-        made.restore()
+    with rights_site.running(tmp_path_factory.mktemp("hub") / "data") as made:
         yield made
-    hub.database.close()
 
 
 def _probe(site: Site, method: str, path: str, body: Any, row: Row) -> None:
@@ -280,14 +218,14 @@ def _probe(site: Site, method: str, path: str, body: Any, row: Row) -> None:
 @pytest.mark.parametrize(("method", "shape"), sorted(ARM))
 def test_arm(site: Site, method: str, shape: str) -> None:
     body = BODY if method in ("PUT", "PATCH", "POST") else None
-    _probe(site, method, _concrete(shape), body, ARM[method, shape])
+    _probe(site, method, concrete(shape), body, ARM[method, shape])
 
 
 @pytest.mark.parametrize("scope", [S, G, M])
 @pytest.mark.parametrize(("method", "end"), sorted(BELOW))
 def test_what_hangs_below_any_scope(site: Site, method: str, end: str, scope: str) -> None:
     body = BODY if method in ("PUT", "PATCH") else None
-    _probe(site, method, scope + _concrete(end.lstrip("/")), body, (BELOW[method, end], scope, False))
+    _probe(site, method, scope + concrete(end.lstrip("/")), body, (BELOW[method, end], scope, False))
 
 
 def test_the_stream(site: Site) -> None:
@@ -310,16 +248,16 @@ def test_the_stream(site: Site) -> None:
 
 @pytest.mark.parametrize(("method", "path"), sorted(set(OWN) - {("GET", "/events/stream")}))
 def test_own_api(site: Site, method: str, path: str) -> None:
-    names = {"{machine}": M, "{user}": "nobody-of-this-name", "{name}": str(uuid4())}
-    concrete = path
+    names = {"{machine}": M, "{user}": "nobody-of-this-name", "{name}": str(uuid4()), "{rule}": "old"}
+    wanted = path
     for name, value in names.items():
-        concrete = concrete.replace(name, value)
-    _probe(site, method, f"/hawser/v1{concrete}", OWN_BODIES.get(path) if method != "GET" else None, OWN[method, path])
+        wanted = wanted.replace(name, value)
+    _probe(site, method, f"/hawser/v1{wanted}", OWN_BODIES.get(path) if method != "GET" else None, OWN[method, path])
 
 
 def _writes() -> list[tuple[str, str]]:
-    found = [(method, _concrete(shape)) for method, shape in sorted(ARM) if method not in ("GET", "HEAD")]
-    found += [(method, S + _concrete(end.lstrip("/"))) for method, end in sorted(BELOW) if method != "GET"]
+    found = [(method, concrete(shape)) for method, shape in sorted(ARM) if method not in ("GET", "HEAD")]
+    found += [(method, S + concrete(end.lstrip("/"))) for method, end in sorted(BELOW) if method != "GET"]
     return found + [(method, f"/hawser/v1{path}") for method, path in sorted(OWN) if method != "GET"]
 
 

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every write of ARM and of `/hawser/v1` leaves one row in the audit, in its own transaction; refused ones too."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from control_plane.api.router import OPERATIONS
+from control_plane.arm.router import EXTENDING, ROUTES
+from tests.integration import rights_site
+from tests.integration.rights_site import OTHER_M, G, M, P, S, Site, concrete
+
+_L = "providers/microsoft.hybridcompute"
+_G = "subscriptions/*/resourcegroups/*"
+_M = f"{_G}/{_L}/machines/*"
+_LOCK, _TAGS = "/providers/microsoft.authorization/locks/*", "/providers/microsoft.resources/tags/*"
+PASSWORD = "a quiet harbour at noon"
+ASSIGNMENT = "44444444-4444-4444-8444-444444444444"
+_KINDS: dict[str, Any] = {
+    "licenses": {"location": "local", "properties": {"licenseType": "ESU", "licenseDetails": {"state": "Deactivated"}}},
+    "gateways": {"location": "local", "properties": {"allowedFeatures": ["*"]}},
+    "privatelinkscopes": {"location": "local", "properties": {"publicNetworkAccess": "Disabled"}},
+}
+TAGS = {"properties": {"tags": {"a": "b"}}}
+
+# Writes that succeed, in an order in which they can: (method, shape, body). A body None: nothing is sent.
+CASES: list[tuple[str, str, Any]] = [
+    ("PUT", _G, {"location": "local", "tags": {"c": "d"}}),
+    ("PATCH", _G, {"tags": {"a": "b"}}),
+    ("PUT", _M, {"location": "local", "tags": {"c": "d"}}),
+    ("PATCH", _M, {"tags": {"a": "b"}}),
+    ("PUT", f"{_M}/{_L}/settings/*", {"properties": {}}),
+    ("PATCH", f"{_M}/{_L}/settings/*", {"properties": {}}),
+    ("PUT", f"{_M}/licenseprofiles/*", {"location": "local", "properties": {}}),
+    ("PATCH", f"{_M}/licenseprofiles/*", {"tags": {"a": "b"}}),
+    ("DELETE", f"{_M}/licenseprofiles/*", None),
+    *(
+        (method, f"{_G}/{_L}/{kind}/*", body if method == "PUT" else {"tags": {"e": "f"}})
+        for kind, body in _KINDS.items()
+        for method in ("PUT", "PATCH")
+    ),
+    *(("DELETE", f"{_G}/{_L}/{kind}/*", None) for kind in _KINDS),
+    ("PUT", _TAGS, TAGS),
+    ("PATCH", _TAGS, {"operation": "Merge", **TAGS}),
+    ("DELETE", _TAGS, None),
+    ("PUT", _LOCK, {"properties": {"level": "CanNotDelete"}}),
+    ("DELETE", _LOCK, None),
+    ("PUT", "/cleanupRules/{rule}", {"action": "delete", "status": "Expired", "olderThanDays": 30}),
+    ("POST", "/cleanupRules/{rule}/run", {"force": False}),
+    ("DELETE", "/cleanupRules/{rule}", None),
+    ("POST", "/tickets", {"operations": [{"operation": "update", "resourceId": M}]}),
+    ("PUT", "/users/{user}", {"password": PASSWORD}),
+    ("DELETE", "/users/{user}", None),
+    ("PUT", "/roleAssignments/{name}", {"objectId": "", "role": "Reader", "scope": OTHER_M}),
+    ("DELETE", "/roleAssignments/{name}", None),
+    ("DELETE", _M, None),
+    ("DELETE", _G, None),
+]
+# Writes that this hub refuses whoever asks, and those that only compute.
+NEVER = {
+    *((method, f"{_M}/{kind}/*") for kind in ("extensions", "runcommands") for method in ("PUT", "PATCH", "DELETE")),
+    *(("POST", f"{_M}/{word}") for word in ("upgradeextensions", "addextensions", "assesspatches", "installpatches")),
+    ("PUT", f"{_G}/{_L}/privatelinkscopes/*/privateendpointconnections/*"),
+    ("DELETE", f"{_G}/{_L}/privatelinkscopes/*/privateendpointconnections/*"),
+    ("POST", f"{_G}/{_L}/privatelinkscopes/*/networksecurityperimeterconfigurations/*/reconcile"),
+    ("POST", f"subscriptions/*/{_L}/validatelicense"),
+}
+
+
+def test_every_write_has_a_case() -> None:
+    writes = {
+        (method, shape)
+        for table in (ROUTES, EXTENDING)
+        for shape, methods in table.items()
+        for method in methods
+        if method not in ("GET", "HEAD")
+    }
+    writes |= {(item.method, item.path) for item in OPERATIONS if item.method != "GET"}
+    assert writes == {(method, shape) for method, shape, _ in CASES} | NEVER
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with rights_site.running(tmp_path_factory.mktemp("hub") / "data") as made:
+        yield made
+
+
+def _path(shape: str) -> str:
+    if not shape.startswith("/"):
+        return concrete(shape)
+    if shape in (_LOCK, _TAGS):
+        return G + concrete(shape.lstrip("/"))
+    return "/hawser/v1" + shape.replace("{user}", "audited").replace("{name}", ASSIGNMENT).replace("{rule}", "old")
+
+
+def _body(site: Site, body: Any) -> Any:
+    return {**body, "objectId": site.nobody.object_id} if body and "objectId" in body else body
+
+
+def _dump(site: Site) -> dict[str, list[Any]]:
+    """Every row of every table, the audit apart."""
+    with sqlite3.connect(site.hub.data / "hub.db") as connection:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        kept = [name for (name,) in names if name != "audit" and not name.startswith("sqlite_")]
+        return {name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr) for name in kept}  # noqa: S608
+
+
+def _audit(site: Site) -> list[Any]:
+    with sqlite3.connect(site.hub.data / "hub.db") as connection:
+        return connection.execute("SELECT actor, action, target, outcome, code FROM audit ORDER BY id").fetchall()
+
+
+def test_writes_leave_one_row_each(site: Site) -> None:
+    """In three ways: by somebody who may not, while the audit cannot be written, and as it should be."""
+    owner, reader = site.tokens["O", "hub"], site.tokens["R", "hub"]
+    site.restore()
+    for method, shape, body in CASES:
+        path, sent, told = _path(shape), _body(site, body), f"{method} {shape}"
+        before, state = _audit(site), _dump(site)
+        assert site.ask(reader, method, path, sent).status_code == 403, told
+        refused = _audit(site)[len(before) :]
+        assert [(row[0], row[3], row[4]) for row in refused] == [
+            (site.principals["R", "hub"].id, "Refused", "AuthorizationFailed")
+        ], told
+        with sqlite3.connect(site.hub.data / "hub.db") as connection:
+            connection.execute("CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room'); END")
+        try:
+            failed = site.ask(owner, method, path, sent)
+        finally:
+            with sqlite3.connect(site.hub.data / "hub.db") as connection:
+                connection.execute("DROP TRIGGER full")
+        assert failed.status_code >= 500, (told, failed.text)
+        assert _dump(site) == state, told
+        before = _audit(site)
+        answer = site.ask(owner, method, path, sent)
+        assert answer.status_code < 300, (told, answer.text)
+        rows = _audit(site)[len(before) :]
+        assert [(row[0], row[3]) for row in rows] == [(site.principals["O", "hub"].id, "Succeeded")], (told, rows)
+        assert _dump(site) != state or shape.endswith(("settings/*", "/run")), told  # of these nothing need change
+        assert PASSWORD not in str(rows)
+
+
+@pytest.mark.parametrize(("method", "shape"), sorted(NEVER))
+def test_what_is_never_carried_out_changes_nothing(site: Site, method: str, shape: str) -> None:
+    site.restore()
+    state, before = _dump(site), _audit(site)
+    answer = site.ask(site.tokens["O", "hub"], method, _path(shape), {"location": "local"})
+    rows = _audit(site)[len(before) :]
+    assert len(rows) == (1 if answer.status_code >= 400 else 0), (answer.text, rows)
+    assert all(row[3] == "Refused" for row in rows)
+    assert _dump(site) == state
+
+
+def test_a_batch_leaves_a_row_for_each_of_its_writes(site: Site) -> None:
+    site.restore()
+    before = _audit(site)
+    requests = [
+        {"httpMethod": "PATCH", "url": f"{M}?api-version=2024-07-10", "content": {"tags": {"x": "y"}}},
+        {"httpMethod": "PATCH", "url": f"{G}/{P}/machines/none?api-version=2024-07-10", "content": {"tags": {}}},
+        {"httpMethod": "GET", "url": f"{S}?api-version=2022-12-01"},
+    ]
+    answer = site.ask(site.tokens["O", "hub"], "POST", "/batch", {"requests": requests})
+    assert [item["httpStatusCode"] for item in answer.json()["responses"]] == [200, 404, 200]
+    assert [row[3] for row in _audit(site)[len(before) :]] == ["Succeeded", "Refused"]
