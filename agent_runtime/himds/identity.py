@@ -92,6 +92,7 @@ class Known:
             "tenantId": identity["tenantId"],
             "key": key_path(self.paths, slot),
             "certificate": certificate_path(self.paths, slot),
+            **{name: identity[name] for name in ("slot", "resourceId", "location") if name in identity},
         }
 
     def profile(self, name: str) -> dict[str, Any]:

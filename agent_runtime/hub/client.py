@@ -238,6 +238,7 @@ class Hub:
                 "audience": url,
                 "now": int(self.now()),
                 "jti": str(uuid.uuid4()),
+                "machine": {name: identity[name] for name in ("slot", "resourceId", "location") if name in identity},
             },
         )
         form = {

@@ -68,7 +68,8 @@ def thumbprint(certificate: x509.Certificate) -> str:
 
 
 def sign_assertion(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`{"key", "certificate", "clientId", "audience", "now", "jti"}` (paths; now in Unix seconds) → `{"assertion"}`."""
+    """`{"key", "certificate", "clientId", "audience", "now", "jti", "machine"}` (paths; now in Unix seconds; `machine`:
+    the claim `hawser_machine`, if given) → `{"assertion"}`."""
     key = _load(arguments["key"])
     certificate = _certificate(arguments["certificate"])
     if certificate.public_key().public_numbers() != key.public_key().public_numbers():  # type: ignore[union-attr]
@@ -83,7 +84,13 @@ def sign_assertion(arguments: dict[str, Any]) -> dict[str, Any]:
         "iat": now,
         "exp": now + ASSERTION_SECONDS,
     }
-    token = jwt.encode(claims, key, algorithm="PS256", headers={"x5t#S256": thumbprint(certificate)})
+    headers: dict[str, Any] = {"x5t#S256": thumbprint(certificate)}
+    if "machine" in arguments:
+        # For a hub that was restored from a backup and does not remember this certificate.
+        claims["hawser_machine"] = arguments["machine"]
+        der = certificate.public_bytes(serialization.Encoding.DER)
+        headers["x5c"] = [base64.b64encode(der).decode("ascii")]
+    token = jwt.encode(claims, key, algorithm="PS256", headers=headers)
     return {"assertion": token}
 
 

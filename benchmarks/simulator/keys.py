@@ -47,14 +47,16 @@ class Key:
         plain = serialization.NoEncryption()
         return self.private.private_bytes(serialization.Encoding.PEM, form, plain).decode()
 
-    def assertion(self, client_id: str, certificate: str, audience: str) -> str:
+    def assertion(self, client_id: str, certificate: str, audience: str, machine: dict[str, object]) -> str:
         """PS256 assertion of docs/protocol.md section 3, by this machine's clock."""
         leaf = x509.load_pem_x509_certificate(certificate.encode())
         thumbprint = base64.urlsafe_b64encode(leaf.fingerprint(hashes.SHA256())).rstrip(b"=").decode()
         at = int(time.time())
         claims = {"iss": client_id, "sub": client_id, "aud": audience, "jti": str(uuid4())}
-        claims |= {"nbf": at, "iat": at, "exp": at + 600}  # type: ignore[dict-item]
-        return jwt.encode(claims, self.private, algorithm="PS256", headers={"x5t#S256": thumbprint})
+        claims |= {"nbf": at, "iat": at, "exp": at + 600, "hawser_machine": machine}  # type: ignore[dict-item]
+        chain = [base64.b64encode(leaf.public_bytes(serialization.Encoding.DER)).decode()]
+        headers = {"x5t#S256": thumbprint, "x5c": chain}
+        return jwt.encode(claims, self.private, algorithm="PS256", headers=headers)
 
 
 class Pool:

@@ -206,7 +206,10 @@ class Machine:
         """Client credentials with a PS256 assertion."""
         client_id, path = self.seen.identity["clientId"], self.site.token_path
         signed = self.site.keys[self.seen.key].assertion(
-            client_id, self.seen.identity["certificate"], f"{self.site.urls[0]}{path}"
+            client_id,
+            self.seen.identity["certificate"],
+            f"{self.site.urls[0]}{path}",
+            {"slot": self.seen.slot, "resourceId": self.seen.resource_id},
         )
         form = {
             "grant_type": "client_credentials",

@@ -16,7 +16,7 @@ from control_plane.arm.paths import MachineId
 from control_plane.authority import assertions
 from control_plane.authority import claims as rules
 from control_plane.bodies import is_guid
-from control_plane.channel import slots
+from control_plane.channel import returning, slots
 from control_plane.channel.verdict import Slot
 from control_plane.errors import TokenError
 from control_plane.hub import Hub
@@ -98,9 +98,14 @@ def by_assertion(hub: Hub, session: Session, client_id: str, assertion: str, v2:
                 return Proven(rules.Subject(principal.id, principal.object_id), rules.CERTIFICATE)
         raise _unknown_key()
     machine = _machine(session, client_id)
-    if machine is None:
-        raise _unknown_application(hub, client_id)
-    return _by_slot(session, *machine, (assertion, header, claims), client_id, audiences, at)
+    presented = (assertion, header, claims)
+    found = _by_slot(session, *machine, presented, client_id, audiences, at) if machine else None
+    if found is not None:
+        return found
+    returned = returning.prove(hub, presented, client_id, audiences, at)
+    if returned is not None:
+        return Proven(returned[0], rules.CERTIFICATE, returned[1])
+    raise _unknown_key() if machine else _unknown_application(hub, client_id)
 
 
 def _audiences(hub: Hub, v2: bool) -> list[str]:
@@ -130,7 +135,7 @@ def _by_slot(
     client_id: str,
     audiences: Iterable[str],
     at: int,
-) -> Proven:
+) -> Proven | None:
     assertion, header, claims = presented
     for credential in session.scalars(select(Credential).where(Credential.machine_id == machine.id)):
         certificate = x509.load_pem_x509_certificate(credential.certificate.encode())
@@ -148,7 +153,7 @@ def _by_slot(
         resource_id = str(MachineId(machine.subscription_id, group, machine.name))
         subject = rules.Subject(machine.client_id, machine.principal_id, resource_id, credential.slot)
         return Proven(subject, rules.CERTIFICATE, machine.id)
-    raise _unknown_key()
+    return None
 
 
 def use_slot(hub: Hub, machine_id: int, subject: rules.Subject) -> None:

@@ -13,6 +13,7 @@ from control_plane.channel.live import Record
 from control_plane.channel.verdict import Slot
 from control_plane.errors import ApiError, bad_content
 from control_plane.hub import Hub
+from control_plane.storage.models import HubState
 
 PROTOCOL = 1
 _AUDIENCES = frozenset({CHANNEL})
@@ -49,14 +50,27 @@ async def machine(hub: Hub, authorization: str | None, at: int, given_slot: obje
         raise ApiError(401, "InvalidAuthenticationToken", "The access token is not that of a machine.")
     record = await hub.live.find(client_id)
     if record is None:
+        if await asyncio.to_thread(_forgotten, hub, claims.get("iat")):
+            raise _anew("The hub was restored from a backup that is older than this token; get a new one.")
         raise ApiError(404, "ResourceNotFound", "The machine of this token does not exist; it was deleted.")
     judged = verdict.slot(record.slots, slot)
     if judged is Slot.TAKE_OVER:
         judged = await asyncio.to_thread(slots.use, hub, record.machine_id, slot)
-    if judged in (Slot.SUPERSEDED, Slot.UNKNOWN):
+    if judged is Slot.SUPERSEDED:
         raise superseded()
+    if judged is Slot.UNKNOWN:
+        # The token is ours, the slot is not in the database: it was restored, or the machine enrolled anew meanwhile.
+        raise _anew(f"Credential slot {slot} is not known here; get a new token.")
     if given_slot is not None and given_slot != slot:
-        raise ApiError(
-            401, "InvalidAuthenticationToken", f"The access token belongs to credential slot {slot}; get a new token."
-        )
+        raise _anew(f"The access token belongs to credential slot {slot}; get a new token.")
     return record
+
+
+def _anew(message: str) -> ApiError:
+    return ApiError(401, "InvalidAuthenticationToken", message)
+
+
+def _forgotten(hub: Hub, issued: object) -> bool:
+    with hub.database.read() as session:
+        gaps = session.get_one(HubState, 1).gaps
+    return isinstance(issued, int) and verdict.in_gap(issued, gaps)

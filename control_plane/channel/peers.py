@@ -24,6 +24,7 @@ from control_plane.storage import engines, processes
 from control_plane.storage.database import Database
 from control_plane.storage.engines import UNAVAILABLE
 from control_plane.storage.notices import CHANNEL
+from control_plane.storage.presence import PRESENCE
 
 LISTEN_SECONDS = 0.5
 LOOK_SECONDS = 5.0
@@ -51,7 +52,7 @@ class Peers:
     def _hold(self, number: int) -> None:
         """Errors: psycopg.OperationalError when somebody else has the lock: the server still keeps the connection that
         was lost."""
-        query = f"SELECT pg_try_advisory_lock({processes.PRESENCE}, {int(number)})".encode()
+        query = f"SELECT pg_try_advisory_lock({PRESENCE}, {int(number)})".encode()
         row = self._connection.execute(query).fetchone() if self._connection else None
         if not row or not row[0]:
             raise psycopg.OperationalError("the presence lock is still held")

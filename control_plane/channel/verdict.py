@@ -7,10 +7,11 @@ Later parts add verdicts here, not fields on the wire.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 CURRENT, NEXT, RETIRED = "current", "next", "retired"
+GAP_SLACK = 60
 
 
 class Lease(StrEnum):
@@ -65,3 +66,9 @@ def lease(
     if given_nonce == previous_nonce:
         return Lease.REPEAT
     return Lease.CONFLICT
+
+
+def in_gap(moment: int, gaps: Sequence[Sequence[int]] | None) -> bool:
+    """True for a moment (Unix seconds) that a restored hub does not remember: from a backup to its restoring. What was
+    signed just before the backup may have been committed after it."""
+    return any(begins - GAP_SLACK <= moment <= ends for begins, ends in gaps or ())

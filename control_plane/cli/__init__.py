@@ -29,6 +29,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cloud-profile": ("fleet", "Print the profile that agents need."),
     "onboarding-script": ("fleet", "Print a POSIX script that connects a machine."),
     "audience": ("audiences", "Applications that machines may get tokens for."),
+    "backup": ("backup", "Write everything the hub is into a file."),
+    "restore": ("backup", "Make the hub of a backup."),
+    "migrate": ("migrate", "Bring the database to another revision."),
     "trust": ("trust", "What machines trust, and its rotation."),
 }
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy import URL, Connection, MetaData, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from control_plane.errors import OperatorError
-from control_plane.storage import engines, history, notices
+from control_plane.storage import archive, engines, history, notices, presence
 
 # Whoever writes machines through a Database leaves their events behind, and tells other processes.
 history.follow()
@@ -115,8 +115,9 @@ class Database:
         with self._readers.connect() as connection:
             return _found_revision(connection)
 
-    def migrate(self, to: str = "head") -> tuple[str | None, str | None]:
-        """Bring the schema to a revision, up or down. Returns the one before and the one after.
+    def migrate(self, to: str = "head", *, alone: bool = False) -> tuple[str | None, str]:
+        """Bring the schema to a revision, up or down. Returns the one before and the one after. `alone`: refuse while
+        hubs run.
 
         Errors: OperatorError when the database is newer than this program, or the revision is not known.
         """
@@ -134,12 +135,46 @@ class Database:
                     f"The database has version {found}, which this program does not know.",
                     "Install the newer hawser-hub again, or restore the backup made before the upgrade.",
                 )
+            if alone:
+                self.refuse_running(connection)
             config.attributes["connection"] = connection
             if found is not None and known.index(found) > known.index(target):
                 command.downgrade(config, target)
             elif found != target:
                 command.upgrade(config, target)
         return found, target
+
+    def dump(self, folder: Path) -> tuple[str | None, dict[str, int]]:
+        """Every row, as of one moment, into files (archive.py). Returns the revision and the last ids given."""
+        with self._readers.connect() as connection, connection.begin():
+            return _found_revision(connection), archive.dump(connection, folder)
+
+    def load(self, folder: Path, revision: str, lasts: dict[str, int], *, clear: bool) -> None:
+        """Make the schema of `revision` and fill it with what `dump` wrote, in one transaction. `clear`: tables that
+        are there are removed.
+
+        Errors: OperatorError when there are tables, and `clear` is not wished, or hubs run over them.
+        """
+        config = _migrations()
+        with self._migrating() as connection:
+            if _found_revision(connection) is not None:
+                if not clear:
+                    raise OperatorError(
+                        "The database is not empty.",
+                        "Name an empty one with --database, or remove its tables: --force.",
+                    )
+                self.refuse_running(connection)
+                found = MetaData()
+                found.reflect(connection)
+                found.drop_all(connection)
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+            archive.load(connection, folder, lasts)
+
+    def refuse_running(self, connection: Connection) -> None:
+        """Errors: OperatorError while processes run over this PostgreSQL. (SQLite: DATA/hub.lock.)"""
+        if self.url is not None and presence.running(connection):
+            raise OperatorError("Hub processes run over the database.", "Stop every one of them first.")
 
     def check(self) -> None:
         """Look at a PostgreSQL that is to become this hub's.

@@ -42,13 +42,15 @@ class Base(DeclarativeBase):
 
 
 class HubState(Base):
-    """One row. `epoch` rises with every unclean start (design section 4)."""
+    """One row. `epoch` rises with every unclean start (design section 4). `gaps`: times [from, to] that the database
+    does not remember, because a backup made at the first was restored at the second; None: it remembers everything."""
 
     __tablename__ = "hub_state"
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     epoch: Mapped[int] = mapped_column(Integer)
     clean: Mapped[bool] = mapped_column(Boolean)
     trust_generation: Mapped[int] = mapped_column(Integer)
+    gaps: Mapped[list[list[int]] | None] = mapped_column(JSON)
 
 
 class Process(Base):

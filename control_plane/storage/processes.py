@@ -10,22 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from control_plane.clock import now
 from control_plane.storage.database import Database
 from control_plane.storage.models import HubState, Process
-
-PRESENCE = 0x68617774  # first half of the advisory locks' names; the second is the number
-_PRESENT = text(
-    "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted "
-    "AND classid::bigint = :presence AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-).bindparams(presence=PRESENCE)
+from control_plane.storage.presence import numbers
 
 
 def _dead(session: Session) -> set[int]:
-    return set(session.scalars(select(Process.number))) - set(session.scalars(_PRESENT))
+    return set(session.scalars(select(Process.number))) - numbers(session.connection())
 
 
 def _bury(session: Session, also: int | None = None) -> int:

@@ -127,9 +127,11 @@ class Machine:
             "nbf": at,
             "iat": at,
             "exp": at + 600,
+            "hawser_machine": {"slot": self.slot, "resourceId": self.resource_id, "location": "local"},
             **changes,
         }
-        return jwt.encode(claims, self.key, algorithm="PS256", headers={"x5t#S256": thumbprint})
+        leaf = base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
+        return jwt.encode(claims, self.key, algorithm="PS256", headers={"x5t#S256": thumbprint, "x5c": [leaf]})
 
     def ask_token(self, resource: str = "api://hawser-channel", **changes: Any) -> requests.Response:
         """Client credentials with the assertion."""

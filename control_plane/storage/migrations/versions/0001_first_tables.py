@@ -241,7 +241,7 @@ def upgrade() -> None:
     # Append-only is a property of the table, not a promise of the program.
     if op.get_bind().dialect.name == "postgresql":
         op.execute(
-            "CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "CREATE OR REPLACE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS "
             "$$BEGIN RAISE EXCEPTION 'the audit table is append-only'; END$$"
         )
         op.execute(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hub processes over one database, times wider than 32 bits."""
+"""Hub processes over one database, what a restored one does not remember, times wider than 32 bits."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -56,9 +56,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name=op.f("pk_processes")),
         sqlite_autoincrement=True,
     )
+    op.add_column("hub_state", sa.Column("gaps", sa.JSON(), nullable=True))
     _times("bigint")
 
 
 def downgrade() -> None:
     _times("integer")
+    op.drop_column("hub_state", "gaps")
     op.drop_table("processes")

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`migrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from control_plane.cli.common import json_option, print_json, told
+from control_plane.operate import migrate as work
+
+
+@click.command()
+@click.option("--to", "target", default=work.HEAD, show_default=True, metavar="REVISION", help="Also an older one.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@json_option
+@click.pass_obj
+@told
+def migrate(data: Path, target: str, dry_run: bool, as_json: bool) -> None:
+    """Bring the database to a revision while no hub runs. 'serve' brings it to the newest by itself."""
+    done = work.migrate(data, target, dry_run=dry_run)
+    if as_json:
+        print_json(done)
+        return
+    passed = ", ".join(str(step) for step in done["steps"])  # type: ignore[attr-defined]
+    if not passed:
+        print(f"The database has revision {done['to']} already; nothing was changed.")
+    elif dry_run:
+        print(f"From {done['from']} to {done['to']}: would pass {passed}. Nothing was changed.")
+    else:
+        print(f"From {done['from']} to {done['to']}: passed {passed}.")
