@@ -22,6 +22,19 @@ _SUBSCRIPTION = "subscriptions/*"
 _GROUP = "subscriptions/*/resourcegroups/*"
 _MACHINE = f"{_GROUP}/providers/{paths.MACHINE_TYPE.lower()}/*"
 
+_SHOWN = (
+    Machine.id,
+    Machine.subscription_id,
+    Machine.name,
+    Machine.location,
+    Machine.tags,
+    Machine.kind,
+    Machine.identity_type,
+    Machine.principal_id,
+    Machine.created,
+    Machine.modified,
+)
+
 Target = Subscription | ResourceGroup | Machine | Resource
 
 
@@ -107,8 +120,9 @@ class Listed:
 
 
 def _machines(scopes: Iterable[str], subscription_id: str, group: ResourceGroup | None, node: Node | None) -> Any:
+    # Columns and no objects: a machine's properties are the larger part of it, and no list shows them.
     query = (
-        select(Machine, ResourceGroup.name)
+        select(*_SHOWN, ResourceGroup.name.label("group"))
         .join(ResourceGroup, Machine.group_id == ResourceGroup.id)
         .where(Machine.subscription_id == subscription_id, visible.machines_in(scopes))
         .order_by(Machine.id)
@@ -130,26 +144,23 @@ def _machines(scopes: Iterable[str], subscription_id: str, group: ResourceGroup 
 
 def _listed_machines(session: Session, query: Any, after: int, tenant_id: str) -> Iterator[tuple[int, Listed]]:
     query = query.where(Machine.id > after).execution_options(yield_per=_STREAMED)
-    for machine, group in session.execute(query):
-        assigned = "SystemAssigned" in machine.identity_type
-        identity = {"type": machine.identity_type}
-        if assigned:
-            identity |= {"principalId": machine.principal_id, "tenantId": tenant_id}
-        yield (
-            machine.id,
-            Listed(
-                str(paths.MachineId(machine.subscription_id, group, machine.name)),
-                machine.name,
-                paths.MACHINE_TYPE,
-                group,
-                machine.location,
-                machine.tags,
-                machine.kind,
-                identity,
-                machine.created,
-                machine.modified,
-            ),
+    for row in session.execute(query):
+        identity = {"type": row.identity_type}
+        if "SystemAssigned" in row.identity_type:
+            identity |= {"principalId": row.principal_id, "tenantId": tenant_id}
+        shown = Listed(
+            str(paths.MachineId(row.subscription_id, row.group, row.name)),
+            row.name,
+            paths.MACHINE_TYPE,
+            row.group,
+            row.location,
+            row.tags,
+            row.kind,
+            identity,
+            row.created,
+            row.modified,
         )
+        yield row.id, shown
 
 
 def _listed_resources(
@@ -203,8 +214,10 @@ def everything(
     position, first_source = after // 2, after % 2
     found: list[Listed] = []
     last = after
-    for source in (0, 1):
-        if source < first_source:
+    asked = resource_filter.required(node, "resourceType")
+    held = ((paths.MACHINE_TYPE.lower(),), tuple(types))
+    for source in range(first_source, len(held)):
+        if asked is not None and asked not in held[source]:
             continue
         start = position if source == first_source else 0
         if source == 0:
