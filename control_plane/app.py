@@ -21,6 +21,7 @@ from control_plane.callers import challenge
 from control_plane.channel import anchors, checkin
 from control_plane.channel import endpoints as channel
 from control_plane.errors import ApiError
+from control_plane.fleet.cleanup import Cleaner
 from control_plane.fleet.notify import Notifier
 from control_plane.fleet.tail import Tail
 from control_plane.fleet.targets import read as read_targets
@@ -79,6 +80,7 @@ def build(hub: Hub) -> ASGIApp:
         watcher = Watcher(hub.database, hub.live.pulse, [(target.name, target.words) for target in targets])
         tail = Tail(hub.database, hub.bus)
         notifier = Notifier(hub.database, hub.settings.url, targets, shared=hub.database.url is not None)
+        cleaner = Cleaner(hub.database, hub.live.changed, hub.live.dropped)
         hub.live.on_beat = watcher.beat
         work = (
             hub.live.run(),
@@ -88,6 +90,7 @@ def build(hub: Hub) -> ASGIApp:
             watcher.run(),
             tail.run(watcher.told),
             notifier.run(),
+            cleaner.run(),
         )
         tasks = [asyncio.create_task(item) for item in work]
         try:

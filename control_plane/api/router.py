@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from control_plane import callers
 from control_plane.api import audit as audit_log
-from control_plane.api import events, fleet, openapi, role_assignments, stream, tickets, users
+from control_plane.api import cleanup, events, fleet, openapi, role_assignments, stream, tickets, users
 from control_plane.arm.roles import Caller
 from control_plane.bodies import CHANNEL_BODY
 from control_plane.call import HubCall
@@ -100,6 +100,33 @@ OPERATIONS: tuple[Operation, ...] = (
         "The fleet over time",
         query=events.HISTORY_PARAMETERS,
         answer="fleet-history",
+    ),
+    Operation("GET", "/cleanupRules", cleanup.list_rules, "List clean-up rules", answer="cleanup-rules"),
+    Operation("GET", "/cleanupRules/{rule}", cleanup.get_rule, "One clean-up rule", answer="cleanup-rule-shown"),
+    Operation(
+        "PUT",
+        "/cleanupRules/{rule}",
+        cleanup.put_rule,
+        "Make or change a clean-up rule",
+        body="cleanup-rule",
+        answer="cleanup-rule-shown",
+        also=(201,),
+    ),
+    Operation(
+        "DELETE",
+        "/cleanupRules/{rule}",
+        cleanup.delete_rule,
+        "Take a clean-up rule away",
+        answer="cleanup-rule-shown",
+        also=(204,),
+    ),
+    Operation(
+        "POST",
+        "/cleanupRules/{rule}/run",
+        cleanup.run_rule,
+        "Run a clean-up rule now",
+        body="cleanup-run",
+        answer="cleanup-result",
     ),
     Operation("GET", "/machines/{machine}", fleet.get_machine, "One machine with details", answer="fleet-machine"),
     Operation("GET", "/users", users.list_users, "List the users", answer="users-page"),

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("keys", "The keys that sign access tokens, and their rotation."),
     "machines": ("fleet", "The fleet."),
     "events": ("events", "What happened to machines."),
+    "cleanup": ("cleanup", "Rules for machines that have been silent for long."),
     "notify": ("notify", "Who is told when machines fall silent."),
     "cloud-profile": ("fleet", "Print the profile that agents need."),
     "onboarding-script": ("fleet", "Print a POSIX script that connects a machine."),

@@ -28,7 +28,7 @@ MAX_QUEUE = 10_000
 MAX_AGE = 7 * 86400
 FIRST_PAUSE, LONGEST_PAUSE, GONE_PAUSE = 5, 3600, 86400
 EVERY = 2.0
-LEASE = 4 * SMTP_TIMEOUT  # longer than any delivery
+MAIL_LEASE, LEASE_MORE = 4 * SMTP_TIMEOUT, 10  # seconds; longer than a delivery takes
 log = logging.getLogger("hawser.hub.notify")
 
 
@@ -106,7 +106,7 @@ class Notifier:
             if not found or (mail and row.tries == 0 and found[0].created + mail.digest > at):
                 return None
             row.lease_by = self._me
-            row.lease_until = at + LEASE
+            row.lease_until = at + (MAIL_LEASE if isinstance(target.way, Mail) else target.way.timeout + LEASE_MORE)
             return Batch(tuple(item.id for item in found), tuple(item.event for item in found), row.dropped)
 
     def _sent(self, target: Target, ids: Sequence[int]) -> None:

@@ -183,7 +183,7 @@ def test_a_receiver_that_is_gone_is_left_alone(tmp_path: Path, receiver: Receive
 
 def test_a_kill_between_delivery_and_note_repeats_and_loses_nothing(tmp_path: Path, receiver: Receiver) -> None:
     """The receiver holds its answer back; the hub is killed while it has the request."""
-    hub = make(tmp_path, webhook(tmp_path, receiver, timeout=60))
+    hub = make(tmp_path, webhook(tmp_path, receiver, timeout=15))
     lose(hub, 3)
     receiver.delay = 5
     hub.start()
