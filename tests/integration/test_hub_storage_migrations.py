@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Migrations of the schema, up and down, on both databases with a hub's data in them; interrupted ones."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from control_plane.errors import OperatorError
+from control_plane.hub import open_database
+from control_plane.storage import fleet_models, resource_models
+from control_plane.storage.database import revisions
+from control_plane.storage.models import Base
+from tests.integration import hub_process
+from tests.integration.hub_machine import Machine
+from tests.integration.hub_process import HubProcess
+from tests.integration.postgres_server import PostgresServer
+
+BOTH = pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+MODELS = (fleet_models, resource_models)  # imported for their tables
+
+
+@pytest.fixture
+def used(postgres: PostgresServer, tmp_path: Path) -> Iterator[Callable[[str], tuple[HubProcess, Machine]]]:
+    """A hub on a kind of database that was in use, and its machine."""
+    made: list[HubProcess] = []
+
+    def make(kind: str) -> tuple[HubProcess, Machine]:
+        options: Sequence[str] = postgres.fresh() if kind == "postgresql" else ()
+        hub = hub_process.make(tmp_path / "data", *options).start()
+        made.append(hub)
+        token = hub.token(hub.principal("owner", "Owner"))
+        machine = Machine(hub, "kept").connect(token, tags={"env": "prod"})
+        assert machine.report("inventory", {"osName": "linux", "osType": "linux"}).status_code == 200
+        subprocess.run(
+            hub.command("user", "create", "anna", "--role", "Reader"),
+            input="correct horse battery staple\n",
+            text=True,
+            check=True,
+            capture_output=True,
+            cwd=hub_process.REPOSITORY,
+        )
+        assert hub.stop() == 0
+        return hub, machine
+
+    yield make
+    for hub in made:
+        hub.stop()
+
+
+def _rows(hub: HubProcess) -> list[tuple[object, ...]]:
+    return hub.rows("SELECT name, vm_id, client_id FROM machines ORDER BY id")
+
+
+@BOTH
+def test_every_revision_down_and_up_again(kind: str, used: Callable[[str], tuple[HubProcess, Machine]]) -> None:
+    hub, machine = used(kind)
+    before = _rows(hub)
+    known = revisions()
+    planned = hub.json("migrate", "--to", known[0], "--dry-run")
+    assert planned["changed"] is False
+    assert planned["steps"] == list(reversed(known[1:]))
+    database = open_database(hub.data)
+    try:
+        for revision in (*reversed(known[:-1]), *known[1:]):
+            database.migrate(revision)
+            assert database.revision() == revision
+            assert _rows(hub) == before
+            database.migrate(revision)
+        with database._readers.connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        with pytest.raises(OperatorError, match="no revision '0815'"):
+            database.migrate("0815")
+    finally:
+        database.close()
+    hub.start()
+    assert hub.run("migrate", "--to", known[0], check=False).returncode == 1, "not while a hub runs"
+    machine.http.close()
+    assert machine.checkin().status_code == 200
+    assert hub.rows("SELECT coalesce(sum(conflicts), 0) FROM heartbeats") == [(0,)]
+
+
+@BOTH
+def test_times_after_2038_and_bytes_and_json_are_kept(
+    kind: str, used: Callable[[str], tuple[HubProcess, Machine]]
+) -> None:
+    hub, _ = used(kind)
+    late = 4_102_444_800  # 2100-01-01
+    hub.execute("UPDATE heartbeats SET seen = :late", late=late)
+    hub.execute("UPDATE audiences SET created = :late", late=late)
+    assert hub.rows("SELECT seen FROM heartbeats") == [(late,)]
+    (tags,) = hub.rows("SELECT CAST(tags AS VARCHAR(100)) FROM machines")
+    assert tags == ('{"env": "prod"}',)
+    ((digest,),) = hub.rows("SELECT digest FROM principal_secrets")
+    assert len(bytes(digest)) == 32
+
+
+@BOTH
+def test_a_killed_migration_leaves_one_of_the_two_schemas(
+    kind: str, used: Callable[[str], tuple[HubProcess, Machine]]
+) -> None:
+    hub, _ = used(kind)
+    before = _rows(hub)
+    known = revisions()
+    for number in range(6):
+        target = known[0] if number % 2 == 0 else known[-1]
+        process = subprocess.Popen(
+            hub.command("migrate", "--to", target),
+            cwd=hub_process.REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(0.6 + 0.15 * number)
+        process.kill()
+        process.wait()
+        database = open_database(hub.data)
+        try:
+            assert database.revision() in (known[0], known[-1])
+            database.migrate(target)
+            assert _rows(hub) == before
+        finally:
+            database.close()
