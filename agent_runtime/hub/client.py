@@ -66,7 +66,7 @@ def as_agent_error(refusal: HubRefusal, otherwise: type[errors.AgentError]) -> e
     own. Pure."""
     if refusal.code == "LocationNotAvailableForResourceType":
         return errors.LocationUnknown(refusal.message)
-    if refusal.status == 409:
+    if refusal.status == 409 and refusal.code != "ScopeLocked":  # a lock is not about the name
         return errors.NameTaken(refusal.message)
     if refusal.code in (
         "TicketSpent",

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ import pytest
 import requests
 
 from tests.integration import hub_process
+from tests.integration.agent_process import Agent
 from tests.integration.hub_machine import API, Machine
 from tests.integration.hub_process import HubProcess
 
@@ -276,6 +279,28 @@ def test_locks(hub: HubProcess, arm: Arm, sub: str) -> None:
     nothing = f"{group}/{PROVIDER}/machines/none/providers/Microsoft.Authorization/locks/x"
     assert _code(arm("PUT", nothing, json=can_not_delete)) == (404, "ResourceNotFound")
     assert arm("DELETE", machine).status_code == 204
+
+
+def test_a_locked_machine_cannot_disconnect_and_stays_connected(hub: HubProcess, arm: Arm, tmp_path: Path) -> None:
+    agent = Agent(tmp_path / "machine").start()
+    try:
+        agent.add_cloud(hub)
+        assert agent.connect(hub, arm.token, "held").returncode == 0
+        shown = agent.show()
+        lock = f"{shown['resourceId']}/providers/Microsoft.Authorization/locks/hold"
+        assert arm("PUT", lock, json={"properties": {"level": "CanNotDelete"}}).status_code == 201
+        token = tmp_path / "disconnect.json"
+        token.write_text(json.dumps({"access-token": arm.token}))
+        token.chmod(0o600)
+        refused = agent.run("disconnect", "--config", str(token))
+        assert refused.returncode != 0
+        assert "remove the lock" in refused.stdout + refused.stderr
+        assert agent.show()["status"] == "Connected"
+        assert arm("DELETE", lock).status_code == 200
+        assert agent.run("disconnect", "--config", str(token)).returncode == 0
+        assert arm("GET", shown["resourceId"]).status_code == 404
+    finally:
+        assert agent.stop() == 0
 
 
 def _follow(arm: Arm, answer: requests.Response) -> tuple[dict[str, Any], requests.Response]:

@@ -116,6 +116,8 @@ def test_a_cloud_with_explicit_endpoints(hub: HubProcess, owner: dict[str, Any],
     assert az("group", "exists", "-n", "no-such-group") is False
     token = az("account", "get-access-token", "--resource", hub.url)
     assert token["tenant"] == hub.tenant_id
+    az("logout")
+    assert az("account", "list") == []
 
 
 def test_a_wrong_secret_is_told_with_its_code(hub: HubProcess, owner: dict[str, Any], tmp_path: Path) -> None:

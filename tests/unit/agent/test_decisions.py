@@ -60,6 +60,7 @@ def test_one_lost_connection_does_not_shorten_the_hold() -> None:
     [
         (400, "LocationNotAvailableForResourceType", "AZCM0020"),
         (409, "Conflict", "AZCM0044"),
+        (409, "ScopeLocked", "AZCM0042"),
         (403, "TicketSpent", "AZCM0012"),
         (401, "InvalidAuthenticationToken", "AZCM0012"),
         (401, "ExpiredAuthenticationToken", "AZCM0012"),
