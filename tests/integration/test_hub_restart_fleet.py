@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of a hub under a fleet of simulated machines: nobody is accused, everybody is Connected again within two
+heartbeats. Every day with 200 machines, in the lane fleet1000 with 1,000."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks.simulator import Fleet, Pace, background
+from tests.integration import hub_process
+from tests.integration.hub_machine import API
+from tests.integration.postgres_server import PostgresServer
+
+HOLD = 10  # a heartbeat of this fleet; real ones are at most 300 s apart
+CONFLICTS = "SELECT coalesce(sum(conflicts), 0) FROM heartbeats"
+
+
+def _kill_and_look(data: Path, options: Sequence[str], count: int, kills: int) -> None:
+    hub = hub_process.make(data, *options).start()
+    pace = Pace(first=0.2, last=3.0, hold=HOLD, spread=HOLD, connect=20.0, answer=30.0)
+    owner = hub.principal("fleet", "Owner")
+    fleet = Fleet(hub.url, hub.ca_file, hub.tenant_id, hub.subscription_id, "fleet", owner, count, pace=pace)
+    try:
+        with background() as call:
+            call(fleet.enrol())
+            call(fleet.start())
+            time.sleep(HOLD)
+            first = int(hub.rows("SELECT epoch FROM hub_state")[0][0])
+            for number in range(kills):
+                hub.stop(signal.SIGKILL)
+                hub.start()
+                back = time.time()
+                while fleet.beaten_since(back) < count and time.time() < back + 2 * HOLD:
+                    time.sleep(0.2)
+                assert fleet.beaten_since(back) == count, f"kill {number}: within two heartbeats"
+            call(fleet.stop())
+        told = fleet.summary()
+        assert told["unexpected"] == 0, told
+        assert set(told["states"]) == {"connected"}
+        time.sleep(1)  # the last heartbeats are written
+        assert hub.rows(CONFLICTS) == [(0,)]
+        assert hub.rows("SELECT epoch FROM hub_state") == [(first + kills,)]
+        token = hub.token(owner)
+        shown = hub.session().get(
+            f"{hub.url}/subscriptions/{hub.subscription_id}/providers/Microsoft.HybridCompute/machines",
+            params={**API, "$top": "1000"},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=60,
+        )
+        assert {item["properties"]["status"] for item in shown.json()["value"]} == {"Connected"}
+    finally:
+        assert hub.stop() == 0
+
+
+def test_killed_under_200_machines(tmp_path: Path) -> None:
+    _kill_and_look(tmp_path / "data", (), 200, 2)
+
+
+@pytest.mark.lane("fleet1000")
+def test_killed_under_1000_machines(tmp_path: Path) -> None:
+    _kill_and_look(tmp_path / "data", (), 1000, 3)
+
+
+@pytest.mark.lane("fleet1000")
+def test_killed_under_1000_machines_over_postgresql(tmp_path: Path, postgres: PostgresServer) -> None:
+    _kill_and_look(tmp_path / "data", postgres.fresh(), 1000, 3)
