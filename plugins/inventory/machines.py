@@ -2,16 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Inventory of the machines that a hub knows."""
 
+# Documentation stands first for ansible-test.
+# ruff: noqa: E402
+
 from __future__ import annotations
-
-import os
-from typing import Any
-
-from ansible.errors import AnsibleError, AnsibleParserError
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible_collections.hawser.machine.plugins.plugin_utils import _controller, _fleet, _inventory, _settings
-from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HawserError
-from ansible_collections.hawser.machine.plugins.plugin_utils._hub import Hub
 
 DOCUMENTATION = r"""
 name: machines
@@ -173,6 +167,15 @@ exclude_host_filters:
   - resourceGroup | lower == 'laboratory'
 client_secret: "{{ lookup('ansible.builtin.file', '/run/secrets/hawser') }}"
 """
+
+import os
+from typing import Any
+
+from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible_collections.hawser.machine.plugins.plugin_utils import _controller, _fleet, _inventory, _settings
+from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HawserError
+from ansible_collections.hawser.machine.plugins.plugin_utils._hub import Hub
 
 FILTERS = (
     "subscription_id",

@@ -2,16 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Lookup of tokens for the controller's service principal."""
 
+# Documentation stands first for ansible-test.
+# ruff: noqa: E402
+
 from __future__ import annotations
-
-import os
-from collections.abc import Mapping
-from typing import Any
-
-from ansible.errors import AnsibleError
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.hawser.machine.plugins.plugin_utils import _controller, _settings
-from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HawserError
 
 DOCUMENTATION = r"""
 name: access_token
@@ -65,6 +59,15 @@ _raw:
   type: list
   elements: str
 """
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.hawser.machine.plugins.plugin_utils import _controller, _settings
+from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HawserError
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]

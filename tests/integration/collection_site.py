@@ -51,7 +51,7 @@ class Run:
 
 @dataclass
 class Site:
-    """Everything that a rollout needs. `variables` go to all hosts of the inventory."""
+    """Everything that a rollout needs. `variables` go to all hosts of the inventory; ansible-core is in `programs`."""
 
     work: Path
     lab: Lab
@@ -59,6 +59,7 @@ class Site:
     principal: dict[str, Any]
     collections: Path
     variables: dict[str, Any] = field(default_factory=dict)
+    programs: Path = BIN
 
     def environment(self, **changes: str) -> dict[str, str]:
         """The controller's environment, with the credentials of the principal and nothing else that matters."""
@@ -66,7 +67,7 @@ class Site:
         secret.touch(mode=0o600)
         secret.write_text(self.principal["clientSecret"])
         return {
-            "PATH": f"{BIN}:/usr/bin:/bin:/usr/sbin:/sbin",
+            "PATH": f"{self.programs}:/usr/bin:/bin:/usr/sbin:/sbin",
             "HOME": str(self.work),
             "LANG": "C.UTF-8",
             "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
@@ -81,26 +82,33 @@ class Site:
             **changes,
         }
 
-    def inventory(self, **variables: Any) -> Path:
-        """The inventory of all hosts; `variables` change those of the site, None removes one."""
-        hosts = {name: {"ansible_host": str(host.address)} for name, host in self.lab.hosts.items()}
-        shared = {
+    def reach(self) -> dict[str, str]:
+        """Variables with which the hosts of the lab are reached."""
+        return {
             "ansible_user": "root",
             "ansible_ssh_private_key_file": str(self.lab.private_key),
             "ansible_ssh_common_args": f"-F none -o UserKnownHostsFile={self.lab.known_hosts}",
             "ansible_python_interpreter": "/usr/bin/python3",
-            **self.variables,
-            **variables,
         }
+
+    def inventory(self, **variables: Any) -> Path:
+        """The inventory of all hosts; `variables` change those of the site, None removes one."""
+        hosts = {name: {"ansible_host": str(host.address)} for name, host in self.lab.hosts.items()}
+        shared = {**self.reach(), **self.variables, **variables}
         shared = {name: value for name, value in shared.items() if value is not None}
         path = self.work / "inventory.yml"
         path.write_text(yaml.safe_dump({"hawser": {"vars": shared, "hosts": hosts}}))
         return path
 
     def play(
-        self, what: str | list[dict[str, Any]], *argv: str, extra: dict[str, str] | None = None, **variables: Any
+        self,
+        what: str | list[dict[str, Any]],
+        *argv: str,
+        extra: dict[str, str] | None = None,
+        source: Path | None = None,
+        **variables: Any,
     ) -> Run:
-        """Run a playbook by its full name, or a list of tasks, on all hosts."""
+        """Run a playbook by its full name, or a list of tasks, on all hosts, those of `source` if one is given."""
         playbook = what
         if isinstance(what, list):
             playbook = str(self.work / "play.yml")
@@ -108,7 +116,13 @@ class Site:
         results = self.work / "results.jsonl"
         results.unlink(missing_ok=True)
         done = subprocess.run(
-            [str(BIN / "ansible-playbook"), "-i", str(self.inventory(**variables)), str(playbook), *argv],
+            [
+                str(self.programs / "ansible-playbook"),
+                "-i",
+                str(source or self.inventory(**variables)),
+                str(playbook),
+                *argv,
+            ],
             cwd=self.work,
             env=self.environment(**(extra or {})),
             stdout=subprocess.PIPE,

@@ -91,7 +91,8 @@ def test_only_the_rooms_of_the_collection_are_in_it(artefact: Path) -> None:
         members = archive.getmembers()
     names = [member.name for member in members]
     assert {name.split("/")[0] for name in names} <= ROOMS
-    assert {name for name in names if name.startswith("docs/")} == {"docs/collection.md"}
+    docs = {name for name in names if name.startswith("docs/") and not name.startswith("docs/docsite")}
+    assert docs == {"docs/collection.md"}
     assert not [name for name in names if name.endswith((".pyc", ".deb", ".rpm", ".whl")) or "__pycache__" in name]
     assert artefact.stat().st_size < 1024 * 1024
 
@@ -100,7 +101,7 @@ def test_everything_of_the_rooms_is_in_it(artefact: Path) -> None:
     with tarfile.open(artefact) as archive:
         names = set(archive.getnames())
     listed = subprocess.run(
-        ["git", "ls-files", "plugins", "roles", "playbooks", "meta", "LICENSES"],
+        ["git", "ls-files", "plugins", "roles", "playbooks", "meta", "LICENSES", "docs/docsite"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -126,6 +127,24 @@ def test_documentation_renders(installed: Path, module: str) -> None:
     documented = json.loads(done.stdout)[f"hawser.machine.{module}"]
     assert documented["examples"]
     assert documented["return"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("inventory", "machines"), ("lookup", "access_token")])
+def test_plugins_are_documented(installed: Path, kind: str, name: str) -> None:
+    done = ansible(installed, "ansible-doc", "--json", "-t", kind, f"hawser.machine.{name}")
+    documented = json.loads(done.stdout)[f"hawser.machine.{name}"]
+    assert documented["examples"]
+    assert "client_secret" in documented["doc"]["options"]
+
+
+def test_an_execution_environment_finds_what_it_needs(installed: Path) -> None:
+    place = installed / "collections/ansible_collections/hawser/machine"
+    described = yaml.safe_load((place / "meta/execution-environment.yml").read_text())
+    assert described["version"] == 1
+    for path in described["dependencies"].values():
+        lines = [line for line in (place / path).read_text().splitlines() if line and not line.startswith("#")]
+        assert lines
+        assert not [line for line in lines if line.startswith("ansible") or "==" in line]
 
 
 def test_roles_are_documented(installed: Path) -> None:
