@@ -60,6 +60,7 @@ QUERY: dict[str, tuple[dict[str, Any], str]] = {
         {**_TEXT, "maxLength": filters.MAX_SEARCH},
         "Part of a name, a host name, an operating system, an address or a tag, without case; with '/' also of an id.",
     ),
+    "support": (_words(filters.SUPPORT), "Whether the agent's version is still supported."),
     "seenBefore": (_TIME, "Last heartbeat before this time."),
     "seenAfter": (_TIME, "Last heartbeat after this time."),
     "$orderby": (

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
+from control_plane import support
 from control_plane.arm.paths import folded_location
 from control_plane.arm.status import AWAITING, CONNECTED, DISCONNECTED, EXPIRED
 from control_plane.bodies import is_guid
@@ -14,6 +16,7 @@ from control_plane.errors import ApiError
 
 STATUSES = (AWAITING, CONNECTED, DISCONNECTED, EXPIRED)
 OS_TYPES = ("linux", "windows")
+SUPPORT = (support.SUPPORTED, support.ENDED, support.UNKNOWN)
 ORDERS = ("name", "status", "lastHeartbeat", "agentVersion", "location")
 PARAMETERS = (
     "subscriptionId",
@@ -24,6 +27,7 @@ PARAMETERS = (
     "osType",
     "location",
     "agentVersion",
+    "support",
     "search",
     "seenBefore",
     "seenAfter",
@@ -46,6 +50,7 @@ class FleetFilter:
     os_types: tuple[str, ...] = ()
     locations: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
+    support: tuple[str, ...] = ()
     search: str | None = None
     seen_before: int | None = None
     seen_after: int | None = None
@@ -133,10 +138,19 @@ def read(pairs: Sequence[tuple[str, str]]) -> FleetFilter:
         if "location" in given
         else (),
         versions=_words("agentVersion", given["agentversion"]) if "agentversion" in given else (),
+        support=_known("support", given["support"], SUPPORT) if "support" in given else (),
         search=search or None,
         seen_before=time_parameter("seenBefore", given.get("seenbefore")),
         seen_after=time_parameter("seenAfter", given.get("seenafter")),
     )
+
+
+def support_days(at: int) -> tuple[str, str]:
+    """The first and the last day of release (`YYYY-MM-DD`) of versions that are supported at `at`; what is later is
+    unknown, as support.py says."""
+    today = datetime.fromtimestamp(at, UTC).date()
+    first = date(today.year - 1, 3, 1) if (today.month, today.day) == (2, 29) else today.replace(year=today.year - 1)
+    return first.isoformat(), datetime.fromtimestamp(at + 86400, UTC).date().isoformat()
 
 
 def order(text: str | None) -> Order:

@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from control_plane import support
 from control_plane.arm.machine_view import addresses_in
 
 _FACTS = ("osName", "osSku", "osVersion", "computerName", "machineFqdn", "dnsFqdn", "adFqdn")
 _FACTS_MAX = 4096
 _TAGS = "\x1f"  # between what the agent reported and the tags
+_NEVER = 0.0  # the day is told whatever the time is
 _NUMBER = re.compile(r"\d+")
 
 
@@ -49,6 +51,11 @@ def with_tags(facts: str, tags: Mapping[str, str]) -> str:
     """A machine's `facts_key`, new or as it was before, with these tags behind it."""
     told = "\n".join(f"{name}={value}".lower() for name, value in tags.items())
     return facts.partition(_TAGS)[0] + _TAGS + told if told else facts.partition(_TAGS)[0]
+
+
+def released(version: str | None, inventory: Mapping[str, Any]) -> str:
+    """The day of release (`YYYY-MM-DD`) of the version that a machine runs; empty when its inventory does not tell."""
+    return support.of_machine(version, inventory, _NEVER)["released"] or ""
 
 
 def os_type(inventory: Mapping[str, Any], properties: Mapping[str, Any]) -> str:

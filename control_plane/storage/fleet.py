@@ -28,9 +28,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import GenericFunction
 
+from control_plane import support
 from control_plane.arm.machine_view import MachineRow
 from control_plane.arm.status import DISCONNECTED_AFTER, EXPIRED_AFTER
-from control_plane.fleet.filters import STATUSES, FleetFilter, Order
+from control_plane.fleet.filters import STATUSES, FleetFilter, Order, support_days
 from control_plane.storage import derived, visible
 from control_plane.storage.machines import PulseOf
 from control_plane.storage.models import Heartbeat, Machine, Report, ResourceGroup
@@ -110,13 +111,22 @@ def _search(text: str) -> ColumnElement[bool]:
     return or_(*(_holds(column, text) for column in columns))
 
 
+def _support(words: Sequence[str], at: int) -> ColumnElement[bool]:
+    first, last = support_days(at)
+    day = Machine.released
+    rules = {
+        support.SUPPORTED: and_(day >= first, day <= last),
+        support.ENDED: and_(day != "", day < first),
+        support.UNKNOWN: or_(day == "", day > last),
+    }
+    return or_(*(rules[word] for word in words))
+
+
 def conditions(wanted: FleetFilter, scopes: Sequence[str], moment: Moment) -> list[ColumnElement[bool]]:
     """The WHERE of a filter; for statements over `joined`."""
     found = [visible.machines_in(scopes)]
     if wanted.subscription_id:
         found.append(Machine.subscription_id == wanted.subscription_id)
-    if wanted.groups:
-        found.append(ResourceGroup.name_key.in_(wanted.groups))
     if wanted.name:
         found.append(Machine.name_key == wanted.name)
     if wanted.statuses:
@@ -124,12 +134,16 @@ def conditions(wanted: FleetFilter, scopes: Sequence[str], moment: Moment) -> li
     for name, value in wanted.tags:
         line = "\n" + derived.tag_line(name, value) if value is not None else derived.tag_name(name)
         found.append(_holds(Machine.tags_key, line))
-    if wanted.os_types:
-        found.append(Machine.os_type.in_(wanted.os_types))
-    if wanted.locations:
-        found.append(Machine.location.in_(wanted.locations))
-    if wanted.versions:
-        found.append(Machine.agent_version.in_(wanted.versions))
+    for column, values in (
+        (ResourceGroup.name_key, wanted.groups),
+        (Machine.os_type, wanted.os_types),
+        (Machine.location, wanted.locations),
+        (Machine.agent_version, wanted.versions),
+    ):
+        if values:
+            found.append(column.in_(values))
+    if wanted.support:
+        found.append(_support(wanted.support, moment.at))
     if wanted.search:
         found.append(_search(wanted.search))
     if wanted.seen_before is not None:

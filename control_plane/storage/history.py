@@ -50,6 +50,7 @@ def _derive(machine: Machine, inventory: Mapping[str, Any] | None) -> None:
     facts = machine.facts_key or "" if inventory is None else derived.facts_key(inventory)
     machine.facts_key = derived.with_tags(facts, machine.tags or {})
     if inventory is not None:
+        machine.released = derived.released(machine.agent_version, inventory)
         machine.os_type = derived.os_type(inventory, machine.properties)
     elif not machine.os_type:
         machine.os_type = derived.os_type({}, machine.properties or {})
@@ -99,7 +100,9 @@ def _derive_all(session: Session, _context: UOWTransaction, _instances: object) 
             elif item in session.new:
                 _derive(item, None)
             elif session.is_modified(item):
-                _derive(item, None)
+                other_version = inspect(item).attrs["agent_version"].history.has_changes()
+                report = session.get(Report, (item.id, "inventory")) if other_version else None
+                _derive(item, report.data if report else None)
                 group = _group(session, item)
                 for kind, data in _changes(item):
                     session.add(about(item, group, kind, at, data, None))

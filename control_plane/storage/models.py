@@ -182,8 +182,8 @@ class ResourceGroup(Base):
 class Machine(Base):
     """A machine resource. `properties`: what callers of ARM wrote; what the agent reported is in `reports`.
 
-    `version_key`, `os_type`, `tags_key`, `facts_key`: what the fleet query compares, derived by storage/history.py
-    whenever what they come from is written.
+    `version_key`, `released`, `os_type`, `tags_key`, `facts_key`: what the fleet query compares, derived by
+    storage/history.py whenever what they come from is written.
     """
 
     __tablename__ = "machines"
@@ -213,6 +213,7 @@ class Machine(Base):
     generations: Mapped[dict[str, int]] = mapped_column(JSON)
     agent_version: Mapped[str | None] = mapped_column(String(64))
     version_key: Mapped[str] = mapped_column(String(64), server_default="")
+    released: Mapped[str] = mapped_column(String(10), server_default="")
     os_type: Mapped[str] = mapped_column(String(16), server_default="")
     tags_key: Mapped[str] = mapped_column(Text, server_default="")
     facts_key: Mapped[str] = mapped_column(Text, server_default="")

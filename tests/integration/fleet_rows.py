@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from control_plane.storage.models import Heartbeat, Machine, Report, ResourceGro
 GROUPS = 20
 LOCATIONS = ("local", "ber1", "ham1", "muc1")
 VERSIONS = ("1.0.0.1", "1.2.0.4", "1.10.0.2", None)
+RELEASED = ("2020-01-01", (datetime.now(UTC) - timedelta(days=30)).date().isoformat(), "2999-01-01", None)
 SYSTEMS = (("linux", "debian", "Debian GNU/Linux 12"), ("windows", "windows", "Windows Server 2022 Datacenter"))
 
 
@@ -35,6 +37,8 @@ def inventory(number: int, system: tuple[str, str, str]) -> dict[str, Any]:
         "osName": system[1],
         "osSku": system[2],
         "osVersion": "12",
+        "agentVersion": VERSIONS[number % 4],
+        "agentReleased": RELEASED[number % 4],
         "computerName": f"host-{number:06}",
         "machineFqdn": f"host-{number:06}.example.org",
         "networkProfile": {"networkInterfaces": interfaces},
@@ -94,6 +98,7 @@ def fill(session: Session, count: int, at: int, subscription: str | None = None,
                 "modified_by": _guid(source),
                 "modified_by_type": "Application",
                 "version_key": derived.version_key(version),
+                "released": derived.released(version, data),
                 "os_type": system[0],
                 "tags_key": derived.tags_key(tags),
                 "facts_key": derived.with_tags(derived.facts_key(data), tags),

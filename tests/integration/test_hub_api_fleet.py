@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -101,6 +102,9 @@ def test_every_page_together_is_the_fleet_once(fleet: Fleet, rows: list[dict[str
         ([("osType", "Windows")], lambda row: row["os_type"] == "windows"),
         ([("location", "Ber1,muc1")], lambda row: row["location"] in ("ber1", "muc1")),
         ([("agentVersion", "1.0.0.1")], lambda row: row["agent_version"] == "1.0.0.1"),
+        ([("support", "ended")], lambda row: row["agent_version"] == "1.0.0.1"),
+        ([("support", "supported")], lambda row: row["agent_version"] == "1.2.0.4"),
+        ([("support", "unknown,ended")], lambda row: row["agent_version"] != "1.2.0.4"),
         ([("search", "SRV-0001")], lambda row: row["name"].startswith("Srv-0001")),
         ([("search", "host-000042.example")], lambda row: row["name"] == "Srv-000042"),
         ([("search", "env=prod")], lambda row: row["tags"]["env"] == "prod"),
@@ -167,6 +171,7 @@ def test_a_token_is_of_its_list_alone(fleet: Fleet) -> None:
     [
         ("status", "Online"),
         ("osType", "macos"),
+        ("support", "maybe"),
         ("seenBefore", "yesterday"),
         ("seenAfter", "2026-11-23T10:00:00"),
         ("$orderby", "secret"),
@@ -237,4 +242,10 @@ def test_a_heartbeat_counts_before_it_is_written(hub: HubProcess, fleet: Fleet, 
     assert fleet("machines", ("status", "Connected"), ("name", "FRESH01")).json()["value"][0]["status"] == "Connected"
     assert fleet("machines", ("status", "AwaitingConnection"), ("name", "fresh01")).json()["value"] == []
     assert fleet("machines", ("tag", "env=prod"), ("name", "fresh01")).json()["value"] == []
+    assert fleet("machines", ("name", "fresh01"), ("support", "unknown")).json()["value"]
+    day = datetime.now(UTC).date().isoformat()
+    machine.report("inventory", {"osType": "linux", "agentVersion": "1.1.0.0", "agentReleased": day})
+    assert fleet("machines", ("name", "fresh01"), ("support", "supported")).json()["value"] == []
+    assert machine.checkin(agentVersion="1.1.0.0").status_code == 200
+    assert fleet("machines", ("name", "fresh01"), ("support", "supported")).json()["value"]
     assert [row["name"] for row in fleet.all(("search", 'NÄME=1=quoted "value"'))] == ["fresh01"]

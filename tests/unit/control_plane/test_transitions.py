@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control_plane import support
 from control_plane.arm.status import CONNECTED, DISCONNECTED, DISCONNECTED_AFTER, EXPIRED, EXPIRED_AFTER, status
 from control_plane.errors import ApiError
 from control_plane.fleet import counts, filters
@@ -122,3 +125,11 @@ def test_any_query_is_read_or_refused_by_name(pairs: list[tuple[str, str]]) -> N
     except ApiError as error:
         refused = error
     assert refused is None or (refused.status, refused.target in filters.PARAMETERS) == (400, True)
+
+
+@given(st.integers(0, 4_000_000_000), st.integers(-800, 800))
+def test_support_is_filtered_as_it_is_shown(at: int, distance: int) -> None:
+    day = (datetime.fromtimestamp(at, UTC).date() + timedelta(days=distance)).isoformat()
+    first, last = filters.support_days(at)
+    word = support.ENDED if day < first else support.SUPPORTED if day <= last else support.UNKNOWN
+    assert support.window(day, at)["state"] == word

@@ -17,6 +17,7 @@ _BATCH = 1000
 def upgrade() -> None:
     for name, kind in (
         ("version_key", sa.String(length=64)),
+        ("released", sa.String(length=10)),
         ("os_type", sa.String(length=16)),
         ("tags_key", sa.Text()),
         ("facts_key", sa.Text()),
@@ -120,14 +121,14 @@ def _derive(connection: sa.Connection) -> None:
         sa.column("tags", sa.JSON),
         sa.column("properties", sa.JSON),
         sa.column("agent_version", sa.String),
-        *(sa.column(name, sa.String) for name in ("version_key", "os_type", "tags_key", "facts_key")),
+        *(sa.column(name, sa.String) for name in ("version_key", "released", "os_type", "tags_key", "facts_key")),
     )
     reports = sa.table("reports", sa.column("machine_id"), sa.column("kind"), sa.column("data", sa.JSON))
     joined = machines.outerjoin(reports, sa.and_(reports.c.machine_id == machines.c.id, reports.c.kind == "inventory"))
     query = sa.select(
         machines.c.id, machines.c.tags, machines.c.properties, machines.c.agent_version, reports.c.data
     ).select_from(joined)
-    names = ("version_key", "os_type", "tags_key", "facts_key")
+    names = ("version_key", "released", "os_type", "tags_key", "facts_key")
     change = (
         machines.update().where(machines.c.id == sa.bindparam("machine")).values({n: sa.bindparam(n) for n in names})
     )
@@ -140,6 +141,7 @@ def _derive(connection: sa.Connection) -> None:
                 {
                     "machine": row.id,
                     "version_key": derived.version_key(row.agent_version),
+                    "released": derived.released(row.agent_version, row.data or {}),
                     "os_type": derived.os_type(row.data or {}, row.properties or {}),
                     "tags_key": derived.tags_key(row.tags or {}),
                     "facts_key": derived.with_tags(derived.facts_key(row.data or {}), row.tags or {}),
@@ -163,5 +165,5 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_machine_states_status"), table_name="machine_states")
     op.drop_table("machine_states")
     op.drop_index("ix_machines_name_key_id", table_name="machines")
-    for name in ("facts_key", "tags_key", "os_type", "version_key"):
+    for name in ("facts_key", "tags_key", "os_type", "released", "version_key"):
         op.drop_column("machines", name)
