@@ -112,7 +112,7 @@ def examine(profile: Mapping[str, Any], config: Mapping[str, Any]) -> list[Findi
     context = net.trust(profile)
     found = []
     for endpoint in endpoints(profile):
-        proxy, word = proxies.proxy_for(endpoint.part, config, os.environ)
+        proxy, word = proxies.proxy_for(endpoint.part, config, os.environ, endpoint.probe)
         begun = time.monotonic()
         try:
             contact = net.connect(endpoint.probe, context, proxy, TIMEOUT)

@@ -86,7 +86,7 @@ def token(session: Session, way: Way | None, profile: Mapping[str, Any], tenant:
         naming.check_tenant(tenant, profile)
         return way.access_token
     session.out.verbose(f"Asking {profile['authority']} for a token")
-    proxy, _ = proxies.proxy_for("AAD", session.config(), os.environ)
+    proxy, _ = proxies.proxy_for("AAD", session.config(), os.environ, str(profile["authority"]))
     return authority.arm_token(
         profile, tenant, str(way.client_id), str(way.secret), proxy, say=lambda text: session.out.progress(0, text)
     )

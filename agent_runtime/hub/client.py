@@ -199,7 +199,7 @@ class Hub:
         token = await self.channel_token(identity)
         content = {"protocol": PROTOCOL, "requestId": str(uuid.uuid4()), **body}
         url = f"{self._channel()}/v1/checkin"
-        proxy = self._proxy("Arc")
+        proxy = self._proxy("Arc", url)
         fields = self._fields(token, True)
         connection, response = await self._transport.begin("POST", url, fields, json.dumps(content).encode(), proxy)
         self._note_clock(response.headers)
@@ -220,7 +220,7 @@ class Hub:
     async def ask_clock(self, tenant_id: str) -> None:
         """Learn the hub's time without a credential. Errors: NetworkFailed."""
         url = f"{self.profile['authority']}/{tenant_id}/v2.0/.well-known/openid-configuration"
-        answer = await self._transport.request("GET", url, self._fields(None, False), b"", self._proxy("AAD"))
+        answer = await self._transport.request("GET", url, self._fields(None, False), b"", self._proxy("AAD", url))
         self._note_clock(answer.headers)
 
     async def _ask_token(self, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class Hub:
             "scope": CHANNEL_SCOPE,
         }
         fields = {**self._fields(None, False), "Content-Type": "application/x-www-form-urlencoded"}
-        answer = await self._transport.request("POST", url, fields, urlencode(form).encode(), self._proxy("AAD"))
+        answer = await self._transport.request("POST", url, fields, urlencode(form).encode(), self._proxy("AAD", url))
         self._note_clock(answer.headers)
         body = decoded(answer)
         if answer.status != 200 or "access_token" not in body:
@@ -269,14 +269,14 @@ class Hub:
     ) -> Answer:
         content = b"" if body is None else json.dumps(body).encode("ascii")
         fields = {**self._fields(token, body is not None), **(more or {})}
-        answer = await self._transport.request(method, url, fields, content, self._proxy(part))
+        answer = await self._transport.request(method, url, fields, content, self._proxy(part, url))
         self._note_clock(answer.headers)
         if not 200 <= answer.status < 300:
             raise refusal_of(answer)
         return answer
 
-    def _proxy(self, part: str) -> str | None:
-        return proxy_for(part, self._config(), os.environ)[0]
+    def _proxy(self, part: str, url: str) -> str | None:
+        return proxy_for(part, self._config(), os.environ, url)[0]
 
     @staticmethod
     def _fields(token: str | None, with_body: bool) -> dict[str, str]:

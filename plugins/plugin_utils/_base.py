@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from ansible.module_utils.common.parameters import remove_values
 from ansible.plugins.action import ActionBase
 from ansible_collections.hawser.machine.plugins.plugin_utils import _answer, _controller, _settings, _spec, _wish
 from ansible_collections.hawser.machine.plugins.plugin_utils._carrier import Carrier
 from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HawserError, OptionError
 from ansible_collections.hawser.machine.plugins.plugin_utils._hub import Hub
+from ansible_collections.hawser.machine.plugins.plugin_utils._secrets import without_secrets
 
 try:  # ansible-core 2.22 and newer mask registered values in all output
     from ansible.module_utils.secrets import register_secret  # type: ignore[import-not-found,unused-ignore]
@@ -49,7 +49,7 @@ class Action(ActionBase):  # type: ignore[misc]
             result.update(self.act(options, task_vars))
         except HawserError as error:
             result.update(error.as_result())
-        cleaned: dict[str, Any] = remove_values(result, self._secrets)
+        cleaned: dict[str, Any] = without_secrets(result, self._secrets)
         return cleaned
 
     def act(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.module_utils.common.parameters import remove_values
 from ansible_collections.hawser.machine.plugins.plugin_utils._errors import OptionError
+from ansible_collections.hawser.machine.plugins.plugin_utils._secrets import without_secrets
 
 _COLLECTION = "hawser.machine"
 _PACKAGE = "ansible_collections.hawser.machine.plugins"
@@ -64,7 +64,7 @@ def validate(module: str, spec: dict[str, Any], arguments: dict[str, Any]) -> di
         secrets = {str(arguments[name]) for name in SECRET_OPTIONS & arguments.keys() if arguments[name]}
         text = "; ".join(message.rstrip(".") for message in result.error_messages)
         raise OptionError(
-            f"{module} does not accept these options: {remove_values(text, secrets)}",
+            f"{module} does not accept these options: {without_secrets(text, secrets)}",
             f"See `ansible-doc {_COLLECTION}.{module}`",
         )
     return dict(result.validated_parameters)

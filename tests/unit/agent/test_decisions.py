@@ -112,7 +112,44 @@ def test_only_a_verdict_takes_the_identity_out_of_use(code: str, event: str | No
 def test_the_proxy_of_a_part(
     part: str, config: dict[str, object], environment: dict[str, str], expected: str | None
 ) -> None:
-    assert proxy_for(part, config, environment)[0] == expected
+    assert proxy_for(part, config, environment, "https://hub.example.org:8443/x")[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("listed", "url", "expected"),
+    [
+        ("hub.example.org", "https://hub.example.org/x", True),
+        ("HUB.example.org", "https://Hub.Example.org.:8443", True),
+        (".example.org", "https://hub.example.org", True),
+        ("*.example.org", "https://hub.example.org", True),
+        ("example.org", "https://hub.example.org", True),
+        ("example.org", "https://hubexample.org", False),
+        ("other, localhost hub.example.org", "https://hub.example.org", True),
+        ("hub.example.org:8443", "https://hub.example.org:8443/x", True),
+        ("hub.example.org:443", "https://hub.example.org", True),
+        ("hub.example.org:8443", "https://hub.example.org", False),
+        ("10.0.0.5", "https://10.0.0.5:8443", True),
+        ("10.0.0.5:8443", "https://10.0.0.5:8443", True),
+        ("10.0.0.0/8", "https://10.9.9.9", True),
+        ("10.0.0.0/8", "https://11.9.9.9", False),
+        ("10.0.0.0/99 0.0.0.5", "https://10.0.0.5", False),
+        ("fd00::/8", "https://[fd00::1]:8443", True),
+        ("[fd00::1]:8443", "https://[fd00::1]:8443", True),
+        ("[fd00::1]:8443", "https://[fd00::1]", False),
+        ("::1", "https://[::1]", True),
+        ("*", "https://anything", True),
+        ("* .", "https://anything", True),
+        (". *.", "https://anything", False),
+        ("", "https://anything", False),
+        ("x", "https://[bad", False),
+    ],
+)
+def test_no_proxy_names_hosts(listed: str, url: str, expected: bool) -> None:
+    found, word = proxy_for("Arc", {}, {"HTTPS_PROXY": "http://q:2", "NO_PROXY": listed}, url)
+    assert (found is None) == expected
+    assert word == ("bypassed" if expected else "set")
+    # The agent's own proxy is not the environment's.
+    assert proxy_for("Arc", {"proxy.url": "http://p:1"}, {"no_proxy": listed}, url)[0] == "http://p:1"
 
 
 def test_dates_of_answers() -> None:
