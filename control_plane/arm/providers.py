@@ -27,7 +27,7 @@ API_VERSIONS = [
 ]
 
 _RESOURCES_VERSIONS = ["2024-11-01", "2022-09-01", "2021-04-01", "2019-10-01"]
-_LOCK_VERSIONS = ["2020-05-01", "2016-09-01"]
+_AUTHORIZATION_VERSIONS = ["2022-04-01", "2020-05-01", "2016-09-01"]
 
 # Resource types that this hub answers for, with what each can do. Guest configuration is registered by onboarding tools
 # before they connect.
@@ -53,9 +53,13 @@ _PROVIDERS: dict[str, dict[str, str]] = {
         "tags": "SupportsExtension",
         "tenants": "None",
     },
-    "Microsoft.Authorization": {"locks": "SupportsExtension"},
+    "Microsoft.Authorization": {
+        "locks": "SupportsExtension",
+        "roleAssignments": "SupportsExtension",
+        "roleDefinitions": "SupportsExtension",
+    },
 }
-_VERSIONS = {"Microsoft.Resources": _RESOURCES_VERSIONS, "Microsoft.Authorization": _LOCK_VERSIONS}
+_VERSIONS = {"Microsoft.Resources": _RESOURCES_VERSIONS, "Microsoft.Authorization": _AUTHORIZATION_VERSIONS}
 
 _OPERATIONS = (
     ("Microsoft.HybridCompute/machines/read", "Azure Arc machines", "Read any Azure Arc machines"),

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from starlette.concurrency import run_in_threadpool
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from control_plane import callers
 from control_plane.arm import (
+    authorization,
     batch,
     general,
     groups,
@@ -47,6 +48,8 @@ _VERSIONS = f"{_PUBLISHERS}/*/extensiontypes/*/versions"
 _SCOPES = f"{_G}/{_P}/privatelinkscopes"
 _LOCKS = "/providers/microsoft.authorization/locks"
 _TAGS = "/providers/microsoft.resources/tags/*"
+_ASSIGNMENTS = "/providers/microsoft.authorization/roleassignments"
+_DEFINITIONS = "/providers/microsoft.authorization/roledefinitions"
 
 _NO_EXTENSIONS = lacking.refused(
     Action.MACHINE_WRITE,
@@ -145,6 +148,18 @@ EXTENDING: dict[str, dict[str, Handler]] = {
     f"{_LOCKS}/*": {"GET": locks.get_lock, "PUT": locks.put_lock, "DELETE": locks.delete_lock},
     _TAGS: {"GET": tags.get_tags, "PUT": tags.put_tags, "PATCH": tags.patch_tags, "DELETE": tags.delete_tags},
 }
+_ROLES: dict[str, dict[str, Handler]] = {
+    _ASSIGNMENTS: {"GET": authorization.list_assignments},
+    f"{_ASSIGNMENTS}/*": {
+        "GET": authorization.get_assignment,
+        "PUT": authorization.put_assignment,
+        "DELETE": authorization.delete_assignment,
+    },
+    _DEFINITIONS: {"GET": authorization.list_definitions},
+    f"{_DEFINITIONS}/*": {"GET": authorization.get_definition},
+}
+EXTENDING |= _ROLES
+ROUTES |= {end.lstrip("/"): methods for end, methods in _ROLES.items()}  # at the whole hub
 _WRITES = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 
 
@@ -310,7 +325,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         headers = answer_headers(http)
         if http.path.lower().rstrip("/") == "/metadata/endpoints":
             return JSONResponse(general.endpoints(hub, check_api_version(http.query)), headers=headers)
-        reply = await run_in_threadpool(_carry_out, hub, http)
+        reply = await to_thread.run_sync(_carry_out, hub, http, limiter=hub.limits.room)
     except Exception as error:  # noqa: BLE001 - the edge: everything becomes an answer
         told = callers.challenge(hub, error_of(error))
         body = None if request.method == "HEAD" else told.envelope()

@@ -18,6 +18,8 @@ _L = "providers/microsoft.hybridcompute"
 _G = "subscriptions/*/resourcegroups/*"
 _M = f"{_G}/{_L}/machines/*"
 _LOCK, _TAGS = "/providers/microsoft.authorization/locks/*", "/providers/microsoft.resources/tags/*"
+_ROLE = "/providers/microsoft.authorization/roleassignments/*"
+READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 _BY_TIME = {"audit", "listening", "fleet_counts", "processes", "heartbeats", "machine_states", "outbox", "outages"}
 PASSWORD = "a quiet harbour at noon"
 ASSIGNMENT = "44444444-4444-4444-8444-444444444444"
@@ -52,6 +54,10 @@ CASES: list[tuple[str, str, Any]] = [
     ("DELETE", _LOCK, None),
     ("PUT", "/cleanupRules/{rule}", {"action": "delete", "status": "Expired", "olderThanDays": 30}),
     ("DELETE", "/cleanupRules/{rule}", None),
+    ("PUT", _ROLE, {"properties": {"roleDefinitionId": READER, "principalId": ""}}),
+    ("DELETE", _ROLE, None),
+    ("PUT", _ROLE.lstrip("/"), {"properties": {"roleDefinitionId": READER, "principalId": ""}}),
+    ("DELETE", _ROLE.lstrip("/"), None),
     ("POST", "/tickets", {"operations": [{"operation": "update", "resourceId": M}]}),
     ("PUT", "/users/{user}", {"password": PASSWORD}),
     ("DELETE", "/users/{user}", None),
@@ -91,6 +97,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def _path(shape: str) -> str:
+    if shape.endswith(_ROLE):
+        return G + _ROLE.replace("*", ASSIGNMENT)
+    if shape == _ROLE.lstrip("/"):
+        return _ROLE.replace("*", ASSIGNMENT)
     if not shape.startswith("/"):
         return concrete(shape)
     if shape in (_LOCK, _TAGS):
@@ -99,7 +109,11 @@ def _path(shape: str) -> str:
 
 
 def _body(site: Site, body: Any) -> Any:
-    return {**body, "objectId": site.nobody.object_id} if body and "objectId" in body else body
+    if body and "objectId" in body:
+        return {**body, "objectId": site.nobody.object_id}
+    if body and "principalId" in body.get("properties", {}):
+        return {"properties": {**body["properties"], "principalId": site.nobody.object_id}}
+    return body
 
 
 def _dump(site: Site) -> dict[str, list[Any]]:

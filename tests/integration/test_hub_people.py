@@ -205,3 +205,50 @@ def test_the_command_shows_the_same(hub: HubProcess, owner: Api) -> None:
     assert "Hawser.Hub/users/write" in hub.run("audit", "-n", "5").stdout
     for bad in (("--outcome", "x"), ("--from", "x")):
         assert hub.run("audit", *bad, check=False).returncode == 1
+
+
+def test_role_assignments_of_arm(hub: HubProcess, owner: Api, group_owner: Api) -> None:
+    def arm(caller: Api, method: str, path: str, **options: Any) -> requests.Response:
+        query = {"api-version": "2022-04-01", **options.pop("params", {})}
+        return caller.http.request(method, hub.url + path, params=query, timeout=30, **options)
+
+    subscription = f"/subscriptions/{hub.subscription_id}"
+    group = f"{subscription}/resourceGroups/fleet"
+    authorization = "providers/Microsoft.Authorization"
+    named = {"$filter": "roleName eq 'Azure Connected Machine Onboarding'"}
+    (definition,) = arm(owner, "GET", f"{subscription}/{authorization}/roleDefinitions", params=named).json()["value"]
+    assert "Microsoft.HybridCompute/machines/read" in definition["properties"]["permissions"][0]["actions"]
+    shown = arm(owner, "GET", definition["id"])
+    assert shown.json() == definition
+    user = owner("PUT", "/users/linus", json={"password": PASSWORD}).json()["objectId"]
+    path = f"{group}/{authorization}/roleAssignments/{uuid4()}"
+    wish = {"properties": {"roleDefinitionId": definition["id"], "principalId": user, "principalType": "User"}}
+    made = arm(group_owner, "PUT", path, json=wish)
+    assert made.status_code == 201, made.text
+    assert made.json()["properties"]["principalType"] == "User"
+    assert arm(group_owner, "PUT", path, json=wish).status_code == 200
+    assert arm(group_owner, "GET", path).json() == made.json()
+    assert owner("GET", "/users/linus").json()["roles"] == [{"role": "Onboarding", "scope": group}]
+
+    def listed(caller: Api, scope: str, wanted: str = "") -> set[str]:
+        answer = arm(
+            caller, "GET", f"{scope}/{authorization}/roleAssignments", params={"$filter": wanted} if wanted else {}
+        )
+        assert answer.status_code == 200, answer.text
+        return {item["properties"]["principalId"] for item in answer.json()["value"]}
+
+    own, all_mighty = group_owner.principal["objectId"], owner.principal["objectId"]
+    assert listed(group_owner, group) >= {user, own, all_mighty}  # what holds there from above is shown too
+    assert listed(group_owner, subscription) == {user, own}
+    assert listed(owner, subscription, "atScope()") & {user, own, all_mighty} == {all_mighty}
+    assert listed(owner, subscription, f"principalId eq '{user}'") == {user}
+    assert listed(owner, subscription, f"atScope() and assignedTo('{user}')") == set()
+    assert (
+        arm(owner, "GET", f"{group}/{authorization}/roleAssignments", params={"$filter": "1 eq 1"}).status_code == 400
+    )
+    for change in ({"roleDefinitionId": "x"}, {"principalId": "x"}, {"condition": "true"}):
+        body = {"properties": {**wish["properties"], **change}}
+        bad = arm(owner, "PUT", f"{group}/{authorization}/roleAssignments/{uuid4()}", json=body)
+        assert bad.status_code == 400, bad.text
+    assert arm(group_owner, "PUT", path.replace("/fleet/", "/other/"), json=wish).status_code == 403
+    assert [arm(group_owner, "DELETE", path).status_code for _ in range(2)] == [200, 204]

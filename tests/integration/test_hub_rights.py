@@ -128,9 +128,24 @@ for _kind, _target in (("licenses", LICENSE), ("gateways", GATEWAY), ("privateli
     for _method in ("PUT", "PATCH", "DELETE"):
         ARM[_method, f"{_G}/{_L}/{_kind}/*"] = _one("OCA", _target)
 
+_ASSIGNMENTS = "/providers/microsoft.authorization/roleassignments"
+_DEFINITIONS = "/providers/microsoft.authorization/roledefinitions"
+for _end in (_DEFINITIONS, f"{_DEFINITIONS}/*"):
+    ARM["GET", _end.lstrip("/")] = ANYONE
+ARM["GET", _ASSIGNMENTS.lstrip("/")] = _list("OCR", "/")
+ARM["GET", f"{_ASSIGNMENTS}/*".lstrip("/")] = _one("OCR", "/")
+ARM["PUT", f"{_ASSIGNMENTS}/*".lstrip("/")] = _one("O", "/")
+ARM["DELETE", f"{_ASSIGNMENTS}/*".lstrip("/")] = _one("O", "/")
+
 _LOCKS, _TAGS = "/providers/microsoft.authorization/locks", "/providers/microsoft.resources/tags/*"
-# Below any scope: roles that may.
+# Below any scope: roles that may; *: whoever is known, +: a list that shows what the caller may read.
 BELOW: dict[tuple[str, str], str] = {
+    ("GET", _DEFINITIONS): "*",
+    ("GET", f"{_DEFINITIONS}/*"): "*",
+    ("GET", _ASSIGNMENTS): "OCR+",
+    ("GET", f"{_ASSIGNMENTS}/*"): "OCR",
+    ("PUT", f"{_ASSIGNMENTS}/*"): "O",
+    ("DELETE", f"{_ASSIGNMENTS}/*"): "O",
     ("GET", _LOCKS): "OCRA",
     ("GET", f"{_LOCKS}/*"): "OCRA",
     ("PUT", f"{_LOCKS}/*"): "O",
@@ -225,7 +240,9 @@ def test_arm(site: Site, method: str, shape: str) -> None:
 @pytest.mark.parametrize(("method", "end"), sorted(BELOW))
 def test_what_hangs_below_any_scope(site: Site, method: str, end: str, scope: str) -> None:
     body = BODY if method in ("PUT", "PATCH") else None
-    _probe(site, method, scope + concrete(end.lstrip("/")), body, (BELOW[method, end], scope, False))
+    roles = BELOW[method, end]
+    row = ANYONE if roles == "*" else (roles.rstrip("+"), scope, roles.endswith("+"))
+    _probe(site, method, scope + concrete(end.lstrip("/")), body, row)
 
 
 def test_the_stream(site: Site) -> None:
