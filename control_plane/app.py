@@ -59,8 +59,8 @@ def _dispatch(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
             return await parts[first](request)
         if first in _ARM_ROOTS:
             return await arm.endpoint(hub, request)
-        if not first:
-            return page.endpoint(hub, request)
+        if first in page.ROOTS:
+            return await page.endpoint(hub, request)
         return await authority.endpoint(hub, request)
 
     return run

@@ -1,29 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/healthz`: whether the hub can answer, without authentication and without saying anything about the fleet."""
+"""For machines that watch the hub: `/healthz` (it lives), `/readyz` (it can do its work), `/metrics`.
+
+The first two say nothing about the fleet and need no token. `/metrics` is for addresses named in config.yaml, section
+`metrics`, loopback by default, and for callers who may read the hub's health.
+"""
 
 from __future__ import annotations
+
+import ipaddress
 
 from sqlalchemy import text
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from control_plane import callers
+from control_plane.arm.roles import HUB, Action, allows, refusal
+from control_plane.clock import now
+from control_plane.errors import ApiError, forbidden
 from control_plane.http import error_of, json_response
 from control_plane.hub import Hub
+from control_plane.metrics import CONTENT_TYPE
+from control_plane.storage.models import HubState
+
+ROOTS = frozenset({"healthz", "readyz", "metrics"})
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+_FRESH = {"Cache-Control": "no-store"}
 
 
-def _check(hub: Hub) -> None:
+def _readable(hub: Hub) -> None:
     with hub.database.read() as session:
         session.execute(text("SELECT 1 FROM hub_state"))
 
 
-async def endpoint(hub: Hub, _request: Request) -> Response:
-    """200 `{"status": "ok"}`, or 503 when the database cannot be read or the hub is stopping."""
+def _writable(hub: Hub) -> None:
+    with hub.database.write() as session:
+        state = session.get_one(HubState, 1)
+        session.execute(text("UPDATE hub_state SET epoch = :epoch WHERE id = 1"), {"epoch": state.epoch})
+
+
+def may_scrape(peer: str, allowed: tuple[str, ...]) -> bool:
+    """Whether an address is in one of the networks. Pure."""
     try:
-        await run_in_threadpool(_check, hub)
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in ipaddress.ip_network(item, strict=False) for item in allowed)
+
+
+def _check_scraper(hub: Hub, request: Request) -> None:
+    allowed = tuple(hub.config.get("metrics", {}).get("allow", LOOPBACK))
+    header = request.headers.get("authorization")
+    if header is None and request.client is not None and may_scrape(request.client.host, allowed):
+        return
+    with hub.database.read() as session:
+        caller = callers.authenticate(hub, session, header, now(), tickets=False)
+    if not allows(caller, Action.HEALTH_READ, HUB):
+        raise forbidden(refusal(caller, Action.HEALTH_READ, HUB))
+
+
+def _metrics(hub: Hub, request: Request) -> Response:
+    _check_scraper(hub, request)
+    return Response(hub.metrics.text(), headers={"Content-Type": CONTENT_TYPE, **_FRESH})
+
+
+async def endpoint(hub: Hub, request: Request) -> Response:
+    """200, or 503 with the reason: the database cannot be used, or the hub is stopping."""
+    name = request.scope["path"].strip("/").lower()
+    if request.method not in ("GET", "HEAD"):
+        error = ApiError(405, "MethodNotAllowed", "This path takes GET.", headers={"Allow": "GET, HEAD"})
+        return json_response(error.status, error.envelope(), error.headers)
+    try:
+        if name == "metrics":
+            return await run_in_threadpool(_metrics, hub, request)
+        await run_in_threadpool(_writable if name == "readyz" else _readable, hub)
     except Exception as error:  # noqa: BLE001 - the edge: everything becomes an answer
-        told = error_of(error)
-        return json_response(503, told.envelope())
+        told = callers.challenge(hub, error_of(error))
+        status = told.status if name == "metrics" else 503
+        return json_response(status, told.envelope(), told.headers)
     if hub.live.stopping:
-        return json_response(503, {"status": "stopping"})
-    return json_response(200, {"status": "ok"}, {"Cache-Control": "no-store"})
+        return json_response(503, {"status": "stopping"}, _FRESH)
+    return json_response(200, {"status": "ready" if name == "readyz" else "ok"}, _FRESH)

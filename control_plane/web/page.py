@@ -1,38 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/`: what answers here and where its parts are. Nothing about the fleet, because nobody has signed in."""
+"""What people see in a browser: which path shows what, and errors in the same dress (docs/page.md)."""
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Callable
+from urllib.parse import quote
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
+from control_plane.api import stream
+from control_plane.arm.roles import Caller
+from control_plane.bodies import CHANNEL_BODY
+from control_plane.clock import now
+from control_plane.errors import ApiError
+from control_plane.http import Call, error_of, read_call
 from control_plane.hub import Hub
+from control_plane.people import sessions
+from control_plane.web import assets, fleet_page, history_page, logs_page, machine_page, render, signing
+from control_plane.web.visit import SignInNeeded, Visit, cookies
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>hawser hub</title><style>:root{{color-scheme:light dark}}body{{font:1rem/1.5 system-ui;margin:2rem auto;
-max-width:44rem;padding:0 1rem}}td{{padding:.2rem 1.5rem .2rem 0;overflow-wrap:anywhere}}</style></head>
-<body><h1>hawser hub</h1><p>The control plane of the machines connected to <strong>{host}</strong>. The fleet is listed
-by <code>hawser-hub machines</code> on the hub, and by any ARM client.</p><table>{rows}</table></body></html>
-"""
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+ROOTS = frozenset({"", "fleet", "signin", "signout", "static"})
+_STREAM = "/fleet/stream"
+
+Shown = Callable[[Visit], Response]
+
+
+def _home(_visit: Visit) -> Response:
+    return render.sent_to("/fleet")
+
+
+PAGES: dict[str, dict[str, Shown]] = {
+    "/": {"GET": _home},
+    "/signin": {"GET": signing.ask, "POST": signing.sign_in},
+    "/signin/oidc": {"GET": signing.to_provider},
+    "/signin/oidc/callback": {"GET": signing.from_provider},
+    "/signout": {"POST": signing.sign_out},
+    "/fleet": {"GET": fleet_page.show},
+    "/fleet/machine": {"GET": machine_page.show},
+    "/fleet/machine/tags": {"POST": machine_page.save_tags},
+    "/fleet/machine/delete": {"GET": machine_page.ask_delete, "POST": machine_page.delete},
+    "/fleet/history": {"GET": history_page.show},
+    "/fleet/events": {"GET": logs_page.events},
+    "/fleet/audit": {"GET": logs_page.audit},
 }
 
 
-def endpoint(hub: Hub, _request: Request) -> Response:
-    """The page; links to what needs no sign-in."""
+def _visit(hub: Hub, http: Call, *, known: bool = True) -> Visit:
+    """`known` False: without asking who it is, for what must be shown while the database cannot be used."""
+    token = cookies(http.headers.get("cookie", "")).get(sessions.COOKIE)
+    return Visit(hub, http, now(), token, sessions.of_cookie(hub, token) if known else None)
+
+
+def _follow(visit: Visit) -> Response:
+    """GET /fleet/stream: events for the page's script; ends with the session.
+
+    Errors: ApiError 400, 403, 429, SignInNeeded.
+    """
+    hub, token = visit.hub, visit.token
+
+    def authorise() -> Caller:
+        person = sessions.of_cookie(hub, token)
+        if person is None:
+            raise ApiError(401, "SignInNeeded", "The session has ended.")
+        return person.caller
+
+    return stream.respond(hub, visit.caller, authorise, visit.http.query, visit.http.headers)
+
+
+def _shown(visit: Visit) -> Response:
+    path = visit.http.path.rstrip("/") or "/"
+    method = "GET" if visit.http.method == "HEAD" else visit.http.method
+    if path == _STREAM and method == "GET":
+        return _follow(visit)
+    methods = PAGES.get(path)
+    if methods is None:
+        visit.caller  # noqa: B018 - who has not signed in is not told what there is
+        raise ApiError(404, "NotFound", "There is no such page.")
+    if method not in methods:
+        told = ", ".join(sorted(methods))
+        raise ApiError(405, "MethodNotAllowed", f"This page takes {told}.", headers={"Allow": told})
+    return methods[method](visit)
+
+
+def _to_sign_in(http: Call) -> Response:
+    """A form or a script cannot go on after a sign-in; everything else does."""
+    if http.path == _STREAM or http.query.get("part"):
+        return Response("The session has ended.", 401, {**render.HEADERS, "Content-Type": "text/plain"})
+    query = "&".join(f"{quote(name)}={quote(value, safe='/')}" for name, value in http.pairs)
+    here = f"{http.path}?{query}" if query else http.path
+    return render.sent_to(f"/signin?to={quote(here if http.method in ('GET', 'HEAD') else '/fleet')}")
+
+
+def _failed(hub: Hub, http: Call, error: ApiError) -> Response:
+    try:
+        visit = _visit(hub, http, known=error.status < 500)
+    except Exception:  # noqa: BLE001 - what went wrong first is told
+        visit = _visit(hub, http, known=False)
+    response = render.page(visit, "error.html.j2", error.status, error=error)
+    response.headers.update(error.headers)
+    return response
+
+
+def _carry_out(hub: Hub, http: Call) -> Response:
+    try:
+        if http.path.startswith("/static/"):
+            return assets.serve(http.path, http.headers.get("accept-encoding", ""))
+        return _shown(_visit(hub, http))
+    except SignInNeeded:
+        return _to_sign_in(http)
+    except Exception as error:  # noqa: BLE001 - the edge: everything becomes a page
+        return _failed(hub, http, error_of(error))
+
+
+async def endpoint(hub: Hub, request: Request) -> Response:
+    """Every path whose first part is in ROOTS."""
     settings = hub.settings
-    links = {
-        "ARM": f"{settings.url}/metadata/endpoints?api-version=2022-09-01",
-        "Authority": f"{settings.url}/{settings.tenant_id}/v2.0/.well-known/openid-configuration",
-        "Health": f"{settings.url}/healthz",
-    }
-    rows = "".join(
-        f'<tr><td>{name}</td><td><a href="{escape(link)}">{escape(link)}</a></td></tr>' for name, link in links.items()
-    )
-    return HTMLResponse(_PAGE.format(host=escape(settings.host), rows=rows), headers=_HEADERS)
+    try:
+        http = await read_call(request, CHANNEL_BODY, settings.url, settings.known_hosts)
+    except ApiError as error:
+        return Response(error.message, error.status, {**render.HEADERS, "Content-Type": "text/plain"})
+    return await run_in_threadpool(_carry_out, hub, http)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the page says things: times, states, events and names of settings. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from control_plane.arm.status import AWAITING, CONNECTED, DISCONNECTED, EXPIRED
+from control_plane.clock import parse_rfc3339
+from control_plane.storage import history
+from control_plane.support import ENDED, SUPPORTED
+
+# Word shown and name of shape and colour, for each status; the order of the bar and of the charts.
+STATUSES: dict[str, tuple[str, str]] = {
+    CONNECTED: ("Connected", "connected"),
+    DISCONNECTED: ("Disconnected", "disconnected"),
+    EXPIRED: ("Expired", "expired"),
+    AWAITING: ("Awaiting connection", "awaiting"),
+}
+SUPPORT = {SUPPORTED: "supported", ENDED: "support ended", "unknown": "support unknown"}
+_STEPS = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (60 * 86400, 86400, "d"), (None, 30 * 86400, "months"))
+_INNER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SPECIAL = {
+    "vmId": "vmId",
+    "vmUuid": "VM UUID",
+    "osType": "OS",
+    "machineFqdn": "FQDN",
+    "dnsFqdn": "DNS name",
+    "adFqdn": "AD name",
+    "smbiosAssetTag": "SMBIOS asset tag",
+}
+
+
+def ago(seconds: int) -> str:
+    """How long ago something was: `5 s ago`, `12 min ago`, `3 h ago`, `40 d ago`, `4 months ago`. static/page.js says
+    the same."""
+    seconds = max(0, seconds)
+    if seconds < 5:
+        return "just now"
+    for limit, unit, name in _STEPS:
+        if limit is None or seconds < limit:
+            return f"{seconds // unit} {name} ago"
+    raise AssertionError("the last step has no limit")
+
+
+def exact(text: str) -> str:
+    """`2026-11-23 10:00:00 UTC` of an RFC 3339 time as the API writes it."""
+    return text.replace("T", " ").replace("Z", " UTC")
+
+
+def when(text: str | None, at: int) -> Markup:
+    """A time as people read it, with the exact one in its title; a dash when there is none."""
+    seconds = parse_rfc3339(text) if text else None
+    if text is None or seconds is None:
+        return Markup('<span class="none">never</span>')
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(text, exact(text), ago(at - seconds))
+
+
+def label(name: str) -> str:
+    """`guestConfigurationEnabled` as `Guest configuration enabled`."""
+    if name in _SPECIAL:
+        return _SPECIAL[name]
+    words = _INNER.sub(" ", name.replace("_", " ").replace(".", " ")).split()
+    return " ".join(word if word.isupper() else word.lower() for word in words).capitalize() if words else name
+
+
+def value(found: Any) -> str:
+    """A reported value in one line."""
+    if isinstance(found, bool):
+        return "yes" if found else "no"
+    if isinstance(found, list):
+        return ", ".join(value(item) for item in found) or "none"
+    if isinstance(found, Mapping):
+        return ", ".join(f"{label(str(name))} {value(item)}" for name, item in found.items()) or "none"
+    return "none" if found is None or found == "" else str(found)
+
+
+def event(kind: str, data: Mapping[str, Any]) -> str:
+    """What happened, in a few words."""
+    if kind == history.STATUS:
+        return STATUSES.get(str(data.get("to")), (str(data.get("to")), ""))[0]
+    if kind == history.CHANGED:
+        return f"Changed: {', '.join(str(item) for item in data.get('members', []))}"
+    if kind == history.VERSION:
+        return f"Agent {data.get('from')} became {data.get('to')}"
+    if kind == history.RENAMED:
+        return f"Host renamed from {data.get('from')} to {data.get('to')}"
+    return {
+        history.CREATED: "Created",
+        history.DELETED: "Deleted",
+        history.CONFLICT: "Its identity was used by two hosts",
+    }.get(kind, kind)
+
+
+def shape(kind: str, data: Mapping[str, Any]) -> str:
+    """Name of the shape that goes with an event."""
+    if kind == history.STATUS:
+        return STATUSES.get(str(data.get("to")), ("", "awaiting"))[1]
+    return "expired" if kind in (history.DELETED, history.CONFLICT) else "event"
