@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measured figures: `make bench` (about a quarter of an hour), `make bench-long` (an hour and a half)."""
+"""Measured figures: `make bench` (about 45 minutes), `make bench-long` (about two hours and a half)."""

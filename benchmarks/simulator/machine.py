@@ -72,15 +72,49 @@ class State:
         return cls(**{**kept, "last": tuple(kept["last"]), "errors": Counter(kept["errors"])})
 
 
+class Link:
+    """A kept-alive connection to one of the hub's addresses; made anew when it was lost or another one is wanted."""
+
+    def __init__(self, site: Site, address: int) -> None:
+        self.address = address
+        self._site = site
+        self._connection: Connection | None = None
+        self._connected_to = -1
+
+    async def open(self) -> tuple[Connection, str]:
+        """The connection, and the host that it leads to.
+
+        Errors: Broken.
+        """
+        if self._connection is None or not self._connection.alive or self._connected_to != self.address:
+            self.close()
+            self._connected_to = self.address
+            self._connection = await connect(self._site.host(self.address), self._site.tls, self._site.pace.connect)
+        return self._connection, urlsplit(self._site.host(self._connected_to)).netloc
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 class Machine:
     """A machine and its connection. Verbs raise Refusal (an answer with an error) or Broken."""
 
     def __init__(self, site: Site, seen: State, address: int = 0) -> None:
         self.site = site
         self.seen = seen
-        self.address = address
-        self._connection: Connection | None = None
-        self._connected_to = -1
+        self.link = Link(site, address)
+
+    @property
+    def address(self) -> int:
+        """Number of the hub's address that the next exchange goes to."""
+        return self.link.address
+
+    @address.setter
+    def address(self, number: int) -> None:
+        self.link.address = number
 
     # The wire
 
@@ -99,8 +133,7 @@ class Machine:
     ) -> Answer:
         begun = time.perf_counter()
         try:
-            connection = await self._open()
-            host = urlsplit(self.site.host(self._connected_to)).netloc
+            connection, host = await self.link.open()
             names = {"Host": host, "User-Agent": f"hawser-agent/{AGENT_VERSION}", "Accept": JSON, **(more or {})}
             if token is not None:
                 names["Authorization"] = f"Bearer {token}"
@@ -128,18 +161,9 @@ class Machine:
         self.site.codes[refusal.code] += 1
         raise refusal
 
-    async def _open(self) -> Connection:
-        if self._connection is None or not self._connection.alive or self._connected_to != self.address:
-            self.close()
-            self._connection = await connect(self.site.host(self.address), self.site.tls, self.site.pace.connect)
-            self._connected_to = self.address
-        return self._connection
-
     def close(self) -> None:
         """End the connection; the next verb makes another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self.link.close()
 
     async def _call(self, operation: str, method: str, path: str, token: str, body: Any, **how: Any) -> dict[str, Any]:
         data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()

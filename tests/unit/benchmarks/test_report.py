@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of figures: bars judged, what was missed or left out named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import host_parts, hub_parts
+from benchmarks.checkin_load import percentiles
+from benchmarks.report import TITLES, Part, Row, document, not_reached
+
+MACHINE = {"cpu": "C", "cores": 2, "memory_gib": 4, "system": "S", "kernel": "K", "python": "3.11"}
+
+
+def found(*parts: Part, left_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "taken": "2026-11-23T10:00:00+00:00",
+        "machine": MACHINE,
+        "parts": [part.as_dict() for part in parts],
+        "left_out": list(left_out),
+    }
+
+
+@pytest.mark.parametrize(
+    ("figure", "limit", "met"),
+    [(5, 5, True), (5.1, 5, False), (2000, -2000, True), (1999, -2000, False), (1, None, None), (0, 0, True)],
+)
+def test_a_bar_is_a_most_or_a_least(figure: float, limit: float | None, met: bool | None) -> None:
+    assert Row("w", figure, "s", "b", limit).met is met
+
+
+def test_what_was_missed_failed_or_left_out_is_named_first() -> None:
+    slow = Part("checkins", 3, [Row("rate", 1999, "a second", "≥ 2000", -2000), Row("p99", 4, "ms", "< 50", 50)])
+    broken = Part("held", 1, [], "RuntimeError: no")
+    told = found(slow, broken, left_out=("idle",))
+    assert not_reached(told) == [
+        "rate: 1999 a second, the bar is ≥ 2000",
+        "Hub: held connections, changes, cold start: could not be measured",
+        "Agent: idle services: left out of this run",
+    ]
+    page = document(told)
+    assert page.index("## Not reached") < page.index("- rate: 1999") < page.index("## Hub: check-ins")
+    assert "| p99 | 4 ms | < 50 | met |" in page
+    assert "Could not be measured: RuntimeError: no" in page
+    assert not slow.met
+    assert not broken.met
+
+
+def test_when_all_is_well_the_page_says_so() -> None:
+    part = Part("queries", 3, [Row("slowest", 0.5, "s", "< 1", 1), Row("median", 0.1, "s", "", None)])
+    assert part.met
+    assert "Every bar was met." in document(found(part))
+
+
+def test_every_part_has_a_title_and_every_title_a_part() -> None:
+    assert set(TITLES) == {*hub_parts.PARTS, *host_parts.PARTS}
+
+
+def test_percentiles() -> None:
+    assert percentiles([]) == {}
+    assert percentiles([number / 1000 for number in range(1, 101)]) == {
+        "p50_ms": 51,
+        "p95_ms": 96,
+        "p99_ms": 100,
+        "max_ms": 100,
+    }
