@@ -6,13 +6,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from control_plane import figures, logs
 from control_plane.api import router as api
 from control_plane.arm import router as arm
 from control_plane.authority import endpoints as authority
@@ -53,7 +56,7 @@ def _dispatch(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
 
     async def run(request: Request) -> Response:
         first = request.scope["path"].lstrip("/").partition("/")[0].lower()
-        if first == "healthz":
+        if first in health.ROOTS:
             return await health.endpoint(hub, request)
         if first in parts:
             return await parts[first](request)
@@ -66,12 +69,38 @@ def _dispatch(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
     return run
 
 
-def build(hub: Hub) -> ASGIApp:
-    """The application; its lifespan starts and ends what runs beside the requests.
+def part_of(path: str) -> str:
+    """Which part of the hub answers a path, for figures. Pure."""
+    first = path.lstrip("/").partition("/")[0].lower()
+    if first in _ARM_ROOTS:
+        return "arm"
+    if first in health.ROOTS:
+        return "health"
+    return {"channel": "channel", "hawser": "api"}.get(first) or ("page" if first in page.ROOTS else "authority")
+
+
+async def _traced(
+    hub: Hub, dispatch: Callable[[Request], Awaitable[Response]], scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer, count, and write the request's line."""
+    trace, began = logs.begin(), time.monotonic()
+    response = await dispatch(Request(scope, receive, send))
+    seconds = time.monotonic() - began
+    streamed = response.media_type == "text/event-stream"
+    part, peer = part_of(scope["path"]), scope["client"][0] if scope.get("client") else "-"
+    hub.metrics.answered(part, scope["method"], response.status_code, None if streamed else seconds)
+    if part != "health" or response.status_code >= 400:
+        logs.answered(trace, scope["method"], scope["path"], response.status_code, seconds, peer)
+    await response(scope, receive, send)
+
+
+def build(hub: Hub, *beside: Callable[[], Coroutine[Any, Any, None]]) -> ASGIApp:
+    """The application; its lifespan starts and ends what runs beside the requests, and `beside`.
 
     Errors: OperatorError for notification targets that cannot be.
     """
     targets = read_targets(hub.config)
+    hub.metrics.read(figures.readings(hub))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -91,6 +120,7 @@ def build(hub: Hub) -> ASGIApp:
             tail.run(watcher.told),
             notifier.run(),
             cleaner.run(),
+            *(item() for item in beside),
         )
         tasks = [asyncio.create_task(item) for item in work]
         try:
@@ -115,7 +145,6 @@ def build(hub: Hub) -> ASGIApp:
         elif scope["type"] == "http" and scope["path"] == _CHECKIN and scope["method"] == "POST":
             await checkin.endpoint(hub, scope, receive, send)
         elif scope["type"] == "http":
-            response = await dispatch(Request(scope, receive, send))
-            await response(scope, receive, send)
+            await _traced(hub, dispatch, scope, receive, send)
 
     return application

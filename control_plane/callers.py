@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from control_plane import logs
 from control_plane.arm.roles import Caller, Grant
 from control_plane.authority.audiences import TICKET, arm_audiences, folded
 from control_plane.errors import ApiError
@@ -41,8 +42,15 @@ def challenge(hub: Hub, error: ApiError) -> ApiError:
 def authenticate(hub: Hub, session: Session, header: str | None, at: int, *, tickets: bool = True) -> Caller:
     """The caller behind an ARM token or, where `tickets` are taken, a ticket.
 
-    Errors: ApiError 401.
+    Errors: ApiError 401, 429.
     """
+    caller = _behind(hub, session, header, at, tickets=tickets)
+    logs.known(caller.kind, caller.audit_name)
+    hub.limits.request(caller.object_id)
+    return caller
+
+
+def _behind(hub: Hub, session: Session, header: str | None, at: int, *, tickets: bool) -> Caller:
     token = bearer(header)
     audiences = arm_audiences(hub.settings.url)
     claims = hub.tokens.verify(token, audiences | {folded(TICKET)} if tickets else audiences, at)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,10 +16,13 @@ from sqlalchemy.exc import DataError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from control_plane import logs
 from control_plane.bodies import check_length, is_guid, too_large
 from control_plane.errors import ApiError, TokenError
 from control_plane.storage.engines import UNAVAILABLE, described
 
+BODY_SECONDS = 60.0
+"""Within which a body must be whole."""
 log = logging.getLogger("hawser.hub")
 
 
@@ -51,20 +55,33 @@ class Call:
     pairs: tuple[tuple[str, str], ...] = ()
 
 
+def late_body() -> ApiError:
+    """408: the connection is closed with it."""
+    return ApiError(
+        408,
+        "RequestTimeout",
+        f"The body did not end within {BODY_SECONDS:g} seconds.",
+        headers={"Connection": "close"},
+    )
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """The body, at most `limit` bytes.
 
-    Errors: ApiError 413 as soon as it is known to be longer, 400 when the client went away half way.
+    Errors: ApiError 413 as soon as it is known to be longer, 408 when it drips, 400 when the client went away half way.
     """
     check_length(request.headers.get("content-length"), limit)
     chunks: list[bytes] = []
     size = 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise too_large(limit)
-            chunks.append(chunk)
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise too_large(limit)
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise late_body() from error
     except ClientDisconnect as error:
         raise ApiError(400, "InvalidRequestContent", "The body ended early.") from error
     return b"".join(chunks)
@@ -74,7 +91,7 @@ async def read_call(request: Request, limit: int, url: str, known_hosts: frozens
     """The request as plain data."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     correlation = headers.get("x-ms-correlation-request-id", "")
-    request_id = str(uuid4())
+    request_id = logs.request_id()
     host = headers.get("host", "").lower()
     return Call(
         method=request.method,

@@ -13,6 +13,8 @@ from control_plane.authority.tokens import Tokens
 from control_plane.channel.live import Live
 from control_plane.channel.peers import Peers
 from control_plane.fleet.bus import Bus
+from control_plane.limits import Limits
+from control_plane.metrics import Metrics
 from control_plane.people.throttle import Throttle
 from control_plane.storage import address
 from control_plane.storage.database import Database
@@ -33,8 +35,12 @@ class Hub:
     live: Live
     bus: Bus = field(default_factory=Bus)
     sign_ins: Throttle = field(default_factory=Throttle)
+    metrics: Metrics = field(default_factory=Metrics)
     peers: Peers | None = None
     epoch: int = 0
+
+    def __post_init__(self) -> None:
+        self.limits = Limits(lambda: self.config.get("limits", {}))
 
     def set_epoch(self, epoch: int) -> None:
         """Another process, or this one, raised it. From any thread."""

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,58 +16,36 @@ from pathlib import Path
 import psycopg
 import uvicorn
 from sqlalchemy import update
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from control_plane import keyring
+from control_plane import logs
 from control_plane.app import build
 from control_plane.channel.peers import Peers
+from control_plane.connections import guarded, raise_file_limit
 from control_plane.errors import OperatorError
 from control_plane.hub import Hub, open_hub
+from control_plane.reload import Reload
 from control_plane.storage.engines import UNAVAILABLE, described
 from control_plane.storage.models import HubState
+from control_plane.tls import Tls
 
 LOCK_FILE = "hub.lock"
-MAX_HEAD = 64 * 1024
 STOP_SECONDS = 5
 KEEP_ALIVE_SECONDS = 330  # longer than a hold, so that an idle agent keeps its connection
 log = logging.getLogger("hawser.hub")
 
 
-class BoundedHead(HttpToolsProtocol):
-    """uvicorn's protocol with a limit on the size of a request's head, which it has not by itself."""
-
-    _head = 0
-    _in_head = True
-
-    def on_headers_complete(self) -> None:
-        """The head ended within its limit."""
-        self._in_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """The next bytes begin another head."""
-        super().on_message_complete()
-        self._in_head, self._head = True, 0
-
-    def data_received(self, data: bytes) -> None:
-        """Count what comes before the end of the head, and refuse too much of it."""
-        self._head += len(data)
-        super().data_received(data)  # sets the count to 0 when a message ends within these bytes
-        if self._in_head and self._head > MAX_HEAD and not self.transport.is_closing():
-            body = b'{"error":{"code":"RequestHeaderFieldsTooLarge","message":"The head of the request is too large."}}'
-            head = (
-                "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
-            self.transport.close()
-
-
 class Server(uvicorn.Server):
     """Answers held check-ins as soon as it is asked to stop."""
 
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None], ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        stopping: Callable[[], None],
+        ready: Callable[[], None],
+        reload: Callable[[], None],
+    ) -> None:
         super().__init__(config)
+        self._reload = reload
         self._stopping = stopping
         self._ready = ready
 
@@ -92,6 +69,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         await self._serve(sockets)
 
 
@@ -166,20 +144,6 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def tls_context(data: Path) -> ssl.SSLContext:
-    """TLS 1.2 and newer with the certificate in DATA/keys."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    keys = keyring.folder(data)
-    try:
-        context.load_cert_chain(keys / "tls.crt", keys / "tls.key")
-    except (OSError, ssl.SSLError) as error:
-        raise OperatorError(
-            f"The TLS certificate in {keys} cannot be used ({error}).", "Restore tls.crt and tls.key from the backup."
-        ) from error
-    return context
-
-
 def begin(hub: Hub, address: str = "") -> int:
     """Raise the epoch if the last run did not end cleanly (over PostgreSQL: if any process did not); mark this one as
     running. Returns the epoch. `address`: where this process listens.
@@ -221,24 +185,26 @@ def serve(data: Path, listen: str | None) -> None:
     Errors: OperatorError with one sentence and a remedy when it cannot start.
     """
     hub = open_hub(data)
+    logs.set_up(hub.config.get("logging", {}))
     held = lock(data) if hub.database.path is not None else None  # PostgreSQL may have many processes
     try:
         check_writable(data)
         hub.database.migrate()
-        if keyring.renew_tls(data, hub.settings):
-            log.info("The TLS certificate was about to expire and was made anew.")
-        context = tls_context(data)
+        tls = Tls(data, hub.settings)
         host, port = parse_listen(listen) if listen else ("0.0.0.0", hub.settings.port)  # noqa: S104 - documented default
         listening = bind(host, port)
         hub.set_epoch(begin(hub, f"{socket.gethostname()} {host}:{port}"))
+
+        reload = Reload(hub, tls)
+        most = min(raise_file_limit(), hub.config.get("limits", {}).get("connections", 1 << 20))
 
         def ready() -> None:
             sys.stdout.write(f"hawser-hub ready on {host}:{port} as {hub.settings.url} (epoch {hub.epoch})\n")
             sys.stdout.flush()
 
         config = uvicorn.Config(
-            build(hub),
-            http=BoundedHead,
+            build(hub, reload.run),
+            http=guarded(most),
             ws="none",
             loop="uvloop",
             lifespan="on",
@@ -249,14 +215,14 @@ def serve(data: Path, listen: str | None) -> None:
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,
-            ssl_context_factory=lambda _config, _default: context,
+            ssl_context_factory=lambda _config, _default: tls.context,
         )
 
         def stopping() -> None:
             hub.live.stop()
             hub.bus.stop()
 
-        server = Server(config, stopping, ready)
+        server = Server(config, stopping, ready, reload.ask)
         server.run([listening])
         end(hub, clean=not server.force_exit and not hub.live.unwritten)
     except (*UNAVAILABLE, psycopg.Error) as error:

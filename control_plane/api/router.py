@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from starlette.concurrency import run_in_threadpool
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
 from control_plane import callers
 from control_plane.api import audit as audit_log
-from control_plane.api import cleanup, events, fleet, openapi, role_assignments, stream, tickets, users
+from control_plane.api import cleanup, events, fleet, health, openapi, role_assignments, stream, tickets, users
 from control_plane.arm.roles import Caller
 from control_plane.bodies import CHANNEL_BODY
 from control_plane.call import HubCall
@@ -65,6 +65,7 @@ def describe(call: HubCall) -> Reply:
 
 
 OPERATIONS: tuple[Operation, ...] = (
+    Operation("GET", "/hub", health.read, "How the hub is", answer="hub"),
     Operation("GET", "/openapi.json", describe, "This document", answer="openapi", open=True),
     Operation("POST", "/tickets", tickets.make_ticket, "Ask for a ticket", status=201, body="tickets", answer="ticket"),
     Operation(
@@ -230,7 +231,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
     """Every path of `/hawser/v1`; errors are raised, the edge writes them."""
     settings = hub.settings
     http = await read_call(request, CHANNEL_BODY, settings.url, settings.known_hosts)
-    reply = await run_in_threadpool(_carry_out, hub, http)
+    reply = await to_thread.run_sync(_carry_out, hub, http, limiter=hub.limits.room)
     if isinstance(reply, Response):
         reply.headers["x-ms-request-id"] = http.request_id
         return reply

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from starlette.concurrency import run_in_threadpool
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -325,7 +325,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         headers = answer_headers(http)
         if http.path.lower().rstrip("/") == "/metadata/endpoints":
             return JSONResponse(general.endpoints(hub, check_api_version(http.query)), headers=headers)
-        reply = await run_in_threadpool(_carry_out, hub, http)
+        reply = await to_thread.run_sync(_carry_out, hub, http, limiter=hub.limits.room)
     except Exception as error:  # noqa: BLE001 - the edge: everything becomes an answer
         told = callers.challenge(hub, error_of(error))
         body = None if request.method == "HEAD" else told.envelope()

@@ -118,6 +118,7 @@ def token(hub: Hub, tenant: str, fields: Mapping[str, str], authorization: str |
     resource = requested_resource(fields, v2=v2)
     assertion = fields.get("client_assertion")
     at = now()
+    hub.limits.token(client_id)
     with hub.database.read() as session:
         if assertion is not None:
             if fields.get("client_assertion_type") != assertions.ASSERTION_TYPE:

@@ -70,6 +70,8 @@ class Live:
         self.shared = False
         """True when other processes may serve the same machines."""
         self.stopping = False
+        self.beats = 0
+        """Heartbeats taken since the start."""
         self.on_beat: Callable[[int, Pulse | None, Pulse], None] = lambda _id, _old, _new: None
         """Told of every heartbeat, on the loop: machine, its hot row before and now."""
 
@@ -135,6 +137,7 @@ class Live:
         """Take note of a heartbeat; written within FLUSH_SECONDS."""
         old, record.pulse = record.pulse, pulse
         self._dirty[record.machine_id] = pulse
+        self.beats += 1
         self.on_beat(record.machine_id, old, pulse)
 
     async def claim(self, record: Record) -> None:
@@ -307,6 +310,16 @@ class Live:
     def unwritten(self) -> bool:
         """True while heartbeats wait to be written."""
         return bool(self._dirty)
+
+    @property
+    def backlog(self) -> int:
+        """Heartbeats not written yet."""
+        return len(self._dirty)
+
+    @property
+    def held(self) -> int:
+        """Check-ins held open. From any thread."""
+        return sum(len(record.waiters) for record in list(self._by_id.values()))
 
     async def flush(self) -> None:
         """Write what is dirty in one transaction; on failure it stays dirty and is tried again."""

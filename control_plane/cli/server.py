@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +66,4 @@ def serve(data: Path, listen: str | None) -> None:
     """Run the hub until SIGTERM."""
     from control_plane.serve import serve as run
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     run(data, listen)

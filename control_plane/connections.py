@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one connection may cost: size and time of a request's head, and how many connections there may be.
+
+uvicorn bounds neither by itself. A head is at most MAX_HEAD bytes and must be whole HEAD_SECONDS after the connection,
+or its own first byte, began; whoever drips is cut off. Above `most` connections a new one is closed at once: what is
+held already stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD = 64 * 1024
+HEAD_SECONDS = 20.0
+RESERVED_FILES = 256
+"""Descriptors kept back for the database, logs and workers."""
+log = logging.getLogger("hawser.hub")
+
+
+def raise_file_limit() -> int:
+    """Take all the descriptors this process may have. Returns how many connections fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = 1 << 20
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(hard - RESERVED_FILES, 64)
+
+
+class Guarded(HttpToolsProtocol):
+    """uvicorn's protocol with bounds. `most`: connections of the process."""
+
+    most = 1 << 20
+    _head = 0
+    _in_head = True
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse what is too many; begin to wait for the first head."""
+        super().connection_made(transport)
+        if len(self.connections) > self.most:
+            log.warning("More than %d connections: a new one was refused.", self.most)
+            transport.abort()
+            return
+        self._begin_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._end_deadline()
+        super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        """The head ended within its limits."""
+        self._in_head = False
+        self._end_deadline()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next bytes begin another head."""
+        super().on_message_complete()
+        self._in_head, self._head = True, 0
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes before the end of the head, and refuse too much of it."""
+        self._head += len(data)
+        super().data_received(data)  # sets the count to 0 when a message ends within these bytes
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._head > MAX_HEAD:
+            self._refuse("431 Request Header Fields Too Large", "RequestHeaderFieldsTooLarge", "is too large")
+        elif self._head and self._deadline is None:
+            self._begin_deadline()
+
+    def _begin_deadline(self) -> None:
+        self._deadline = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._head:
+            self._refuse("408 Request Timeout", "RequestTimeout", f"did not end within {HEAD_SECONDS:g} seconds")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: str, code: str, why: str) -> None:
+        body = f'{{"error":{{"code":"{code}","message":"The head of the request {why}."}}}}'.encode()
+        head = (
+            f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def guarded(most: int) -> type[Guarded]:
+    """The protocol with this bound."""
+    return type("Guarded", (Guarded,), {"most": most})
