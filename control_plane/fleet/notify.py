@@ -56,7 +56,10 @@ class Notifier:
 
     async def run(self) -> None:
         """Ends when cancelled."""
-        await asyncio.to_thread(self._forget_others)
+        try:
+            await asyncio.to_thread(self._forget_others)
+        except Exception:
+            log.exception("What waits for former targets could not be removed; the next start does it.")
         await asyncio.gather(*(self._serve(target) for target in self._targets))
 
     def _forget_others(self) -> None:
