@@ -31,10 +31,12 @@ def _programs() -> Path:
 
 @dataclass
 class PostgresServer:
-    """A cluster below `directory`, run by the user postgres when the tests are root's: it refuses root."""
+    """A cluster below `directory`, run by the user postgres when the tests are root's: it refuses root. `wal`: an
+    empty directory for the write-ahead log, else it is with the data."""
 
     directory: Path
     port: int = field(default_factory=free_port)
+    wal: Path | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -52,12 +54,13 @@ class PostgresServer:
         """initdb; fsync is off, for nothing here survives the test."""
         self.password_file.write_text(PASSWORD + "\n")
         if os.geteuid() == 0:
-            for path in (self.directory, self.password_file):
+            for path in (self.directory, self.password_file, *([self.wal] if self.wal else [])):
                 shutil.chown(path, "postgres", "postgres")
         subprocess.run(
             [
                 *(str(_programs() / "initdb"), "-D", str(self.directory / "data"), "-U", USER, "-E", "UTF8"),
                 *("--locale=C", "--auth=scram-sha-256", "--no-sync", f"--pwfile={self.password_file}"),
+                *([f"--waldir={self.wal}"] if self.wal else []),
             ],
             check=True,
             capture_output=True,
