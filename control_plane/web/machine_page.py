@@ -68,6 +68,12 @@ def _facts(machine: Mapping[str, Any], names: tuple[str, ...]) -> list[tuple[str
     return [(name, inventory[name]) for name in names if inventory.get(name)]
 
 
+def _hardware(inventory: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    found = {**(inventory.get("hardwareProfile") or {}), **(inventory.get("firmwareProfile") or {})}
+    found.pop("serialNumber", None)  # told with the identity
+    return [(name, item) for name, item in found.items() if item not in (None, "", [], {})]
+
+
 def _rows(tags: Mapping[str, str]) -> list[tuple[str, str]]:
     return [*tags.items(), *[("", "")] * SPARE_ROWS]
 
@@ -89,10 +95,7 @@ def _shown(
         identity=_facts(machine, _IDENTITY),
         system=_facts(machine, _SYSTEM),
         interfaces=(inventory.get("networkProfile") or {}).get("networkInterfaces") or [],
-        hardware={
-            **(inventory.get("hardwareProfile") or {}),
-            **(inventory.get("firmwareProfile") or {}),
-        },
+        hardware=_hardware(inventory),
         disks=(inventory.get("storageProfile") or {}).get("disks") or [],
         audit=_audit(visit, target),
         may_tag=visit.may(Action.MACHINE_WRITE, target),

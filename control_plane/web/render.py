@@ -43,7 +43,12 @@ def _environment() -> Environment:
     )
     made.globals.update(asset=assets.path_of, machine_path=machine_path, statuses=words.STATUSES)
     made.filters.update(
-        label=words.label, reported=words.value, exact=words.exact, event_words=words.event, event_shape=words.shape
+        label=words.label,
+        reported=words.value,
+        fact=words.fact,
+        exact=words.exact,
+        event_words=words.event,
+        event_shape=words.shape,
     )
     return made
 

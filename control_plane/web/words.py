@@ -25,6 +25,15 @@ SUPPORT = {SUPPORTED: "supported", ENDED: "support ended", "unknown": "support u
 _STEPS = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (60 * 86400, 86400, "d"), (None, 30 * 86400, "months"))
 _INNER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SPECIAL = {
+    "osName": "OS name",
+    "osVersion": "OS version",
+    "osSku": "Product",
+    "osEdition": "Edition",
+    "proxyUrl": "Proxy URL",
+    "type": "Firmware",
+    "totalPhysicalMemoryInBytes": "Memory",
+    "numberOfCpuSockets": "CPU sockets",
+    "maxSizeInBytes": "Size",
     "vmId": "vmId",
     "vmUuid": "VM UUID",
     "osType": "OS",
@@ -68,14 +77,36 @@ def label(name: str) -> str:
     return " ".join(word if word.isupper() else word.lower() for word in words).capitalize() if words else name
 
 
+def size(number: float) -> str:
+    """Bytes as `64 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def fact(name: str, found: Any) -> str:
+    """A reported value with the unit that its name says."""
+    if name.endswith("InBytes") and isinstance(found, int | float) and not isinstance(found, bool):
+        return size(found)
+    return value(found)
+
+
 def value(found: Any) -> str:
-    """A reported value in one line."""
-    if isinstance(found, bool):
-        return "yes" if found else "no"
+    """A reported value in one line; what stands in a list several times is counted."""
+    if isinstance(found, bool) or found in ("true", "false"):
+        return "yes" if found in (True, "true") else "no"
     if isinstance(found, list):
-        return ", ".join(value(item) for item in found) or "none"
+        said = [value(item) for item in found]
+        told = ((said.count(item), item) for item in dict.fromkeys(said))
+        return ", ".join(item if number == 1 else f"{number} × {item}" for number, item in told) or "none"
     if isinstance(found, Mapping):
-        return ", ".join(f"{label(str(name))} {value(item)}" for name, item in found.items()) or "none"
+        first = value(found["name"]) if found.get("name") else ""
+        others = [
+            f"{label(str(name)).lower()} {fact(str(name), item)}" for name, item in found.items() if name != "name"
+        ]
+        return ", ".join(filter(None, [first, *others])) or "none"
     return "none" if found is None or found == "" else str(found)
 
 

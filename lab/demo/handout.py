@@ -16,6 +16,7 @@ from lab.host import Host
 
 RESOURCE_GROUP = "demo"
 LOCATION = "local"
+WEB_USER = "demo"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def connection(access: Access, layout: Layout, hosts: Sequence[Host]) -> dict[st
         "arm": access.url,
         "authority": access.url,
         "web": access.url,
+        "web_user": WEB_USER,
+        "web_password_file": str(layout.web_password),
         "tenant_id": access.tenant_id,
         "client_id": access.client_id,
         "client_secret_file": str(layout.secret),
@@ -195,6 +198,14 @@ def fleet(machines: Sequence[dict[str, Any]], now: datetime) -> str:
         for row in (header, *rows)
     )
     return "\n".join(lines)
+
+
+def web_page(access: Access, layout: Layout) -> str:
+    """Where the fleet page is, and who may sign in."""
+    return (
+        f"The fleet page: {access.url}/fleet\n"
+        f"  sign in as {WEB_USER}; the password is in {layout.web_password}, the CA to trust in {layout.ca}"
+    )
 
 
 def suggestions(host: Host) -> str:

@@ -43,6 +43,11 @@ class Layout:
         return self.top / "secrets" / "client-secret"
 
     @property
+    def web_password(self) -> Path:
+        """The password of the person who may sign in to the fleet page."""
+        return self.top / "secrets" / "web-password"
+
+    @property
     def principal(self) -> Path:
         """What `principal create` answered, without the secret."""
         return self.top / "secrets" / "principal.json"

@@ -65,6 +65,7 @@ def start(layout: Layout, hosts: int, port: int) -> None:
             stop(layout, report)
         lab = _fresh(layout, hosts, port, package, report)
     access = handout.Access(**json.loads(layout.principal.read_text(encoding="utf-8")))
+    ensure_user(layout)
     machines = list(lab.hosts.values())
     values = handout.variables(access, layout, layout.secret.read_text(encoding="utf-8").strip())
     write(layout.inventory, handout.inventory(access, layout, machines, package))
@@ -78,6 +79,8 @@ def start(layout: Layout, hosts: int, port: int) -> None:
     report("rolled out")
     print()
     print(handout.fleet(hub_json(layout, ["machines", "--json"]), datetime.now(UTC)))
+    print()
+    print(handout.web_page(access, layout))
     print()
     print(handout.suggestions(machines[0]))
 
@@ -174,6 +177,25 @@ def start_hub(layout: Layout, ledger: Ledger, url: str, report: Report) -> None:
     with layout.hub_log.open("wb") as log:
         started = ledger.spawn("hub", argv, output=log, directory=layout.top)
     wait_healthy(url, layout.ca, started, layout.hub_log)
+
+
+def ensure_user(layout: Layout) -> None:
+    """The person who may sign in to the fleet page, with a password of his own; made once."""
+    if layout.web_password.exists():
+        return
+    hub_json(
+        layout,
+        [
+            "user",
+            "create",
+            handout.WEB_USER,
+            "--role",
+            "owner",
+            "--new-password-file",
+            str(layout.web_password),
+            "--json",
+        ],
+    )
 
 
 def hub_command(layout: Layout) -> list[str]:

@@ -7,16 +7,16 @@ import random
 import time
 from typing import Any
 
-from control_plane.clock import rfc3339
 from control_plane.hub import open_database
 from control_plane.storage import history
-from control_plane.storage.fleet_models import FleetCount
+from control_plane.storage.fleet_models import FleetCount, MachineEvent
 from control_plane.storage.models import Heartbeat, Machine
 from tests.integration import hub_machine
 from tests.integration.hub_process import HubProcess
 
 USER, PASSWORD = "ada", "a quiet harbour at noon"
 _DAY = 86400
+_BEFORE = {"Connected": "Disconnected", "Disconnected": "Connected", "Expired": "Disconnected"}
 _SYSTEMS = (
     ("linux", "debian", "12.8", "Debian GNU/Linux 12 (bookworm)"),
     ("linux", "ubuntu", "24.04", "Ubuntu 24.04.1 LTS"),
@@ -145,6 +145,7 @@ def give_past(hub: HubProcess, silent: dict[str, int]) -> None:
     database = open_database(hub.data)
     try:
         with database.write() as session:
+            told: list[tuple[int, Machine, str, str]] = []
             for machine in session.query(Machine).all():
                 beat = session.get(Heartbeat, machine.id)
                 if beat is None:
@@ -158,15 +159,21 @@ def give_past(hub: HubProcess, silent: dict[str, int]) -> None:
                 if back:
                     beat.connected_since = min(beat.connected_since, beat.seen - 4000)
                 group = next(item[1] for item in names() if item[0] == machine.name)
+                for event in session.query(MachineEvent).filter_by(machine_id=machine.id):
+                    event.at = machine.created
                 moments = [(beat.connected_since - 5400, "Disconnected"), (beat.connected_since, "Connected")]
                 if back:
                     moments.append((beat.seen + 900, "Disconnected"))
-                for moment, word in moments:
-                    told = {"from": "Connected" if word != "Connected" else "Disconnected", "to": word}
-                    session.add(history.about(machine, group, history.STATUS, moment, told, None))
-            for span, length in ((300, 2 * _DAY), (3600, 60 * _DAY), (86400, 90 * _DAY)):
-                for moment in range(at - at % span - length, at, span):
-                    session.merge(_count(hub.subscription_id, span, moment, at))
+                if back and back > 45 * _DAY:
+                    moments.append((beat.seen + 45 * _DAY, "Expired"))
+                told += [(moment, machine, group, word) for moment, word in moments]
+            for moment, machine, group, word in sorted(told, key=lambda item: item[0]):
+                data = {"from": _BEFORE[word], "to": word}
+                session.add(history.about(machine, group, history.STATUS, moment, data, None))
+            # As the hub thins them: five minutes for two days, hours for sixty, days before.
+            for span, begin, end in ((300, 2, 0), (3600, 60, 2), (86400, 90, 60)):
+                for moment in range(at - at % span - begin * _DAY, at - at % span - end * _DAY + bool(not end), span):
+                    session.add(_count(hub.subscription_id, span, moment, at))
     finally:
         database.close()
 
@@ -208,8 +215,3 @@ def make_user(hub: HubProcess, name: str = USER, role: str = "Owner") -> None:
     path.write_text(PASSWORD)
     path.chmod(0o600)
     hub.run("user", "create", name, "--role", role, "--password-file", str(path))
-
-
-def stamp() -> str:
-    """Now, as the API writes it."""
-    return rfc3339(time.time())

@@ -99,7 +99,7 @@ def test_a_prepared_checkout_needs_less_disk() -> None:
 def test_connection_has_the_documented_keys() -> None:
     made = handout.connection(ACCESS, LAYOUT, [HOST])
     wanted = "arm authority web tenant_id client_id client_secret_file ca_file subscription_id resource_group location"
-    assert set(made) >= {*wanted.split(), "inventory", "hosts"}
+    assert set(made) >= {*wanted.split(), "inventory", "hosts", "web_user", "web_password_file"}
     assert set(made["hosts"][0]) == {"name", "address", "os", "connection", "user", "port", "private_key_file"}
     for key in ("arm", "authority"):
         assert made[key].startswith("https://")
