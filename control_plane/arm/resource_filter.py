@@ -189,6 +189,8 @@ def read(text: str | None) -> Node | None:
     """
     if text is None or not text.strip():
         return None
+    if "\x00" in text:
+        raise _refusal("it holds the character NUL.")
     if len(text) > MAX_LENGTH:
         raise _refusal(f"it is longer than {MAX_LENGTH} characters.")
     return _Reader(_tokens(text)).whole()

@@ -252,6 +252,8 @@ def _carry_out(hub: Hub, http: Call) -> Reply:
 
 
 def _one(hub: Hub, http: Call, caller: Caller, at: int) -> Reply:
+    if "\x00" in http.path:  # PostgreSQL takes no text with it, and nothing has such a name
+        raise ApiError(400, "InvalidResourceName", "A name must not hold the character NUL.")
     handler, names = find(http.method, http.path)
     _check_subscription(hub, http.path, names)
     if http.method in _WRITES:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,8 +88,7 @@ def _code(answer: requests.Response) -> tuple[int, str]:
 
 
 def _audit(hub: HubProcess) -> list[tuple[str, str, str]]:
-    with sqlite3.connect(hub.data / "hub.db") as database:
-        return database.execute("SELECT action, target, outcome FROM audit ORDER BY id").fetchall()
+    return [(row[0], row[1], row[2]) for row in hub.rows("SELECT action, target, outcome FROM audit ORDER BY id")]
 
 
 ALL = ["web00", "web01", "web02", "web03", "web04", "db00", "esu"]
@@ -130,7 +128,12 @@ def test_lists_of_everything(arm: Arm, sub: str, group: str) -> None:
     assert found["createdTime"].endswith("Z")
     assert "provisioningState" not in found
     assert arm.names(f"{sub}/resourcegroups", **{"$filter": "tagName eq 'group' and tagValue eq 'two'"}) == ["two"]
+    assert arm("HEAD", f"{group}/{PROVIDER}/machines/web01").status_code == 204
+    assert arm("HEAD", f"{group}/{PROVIDER}/machines/none").status_code == 404
+    assert arm.names(f"{sub}/resources", **{"$top": "999999999"}) == ALL
     for params, code in (
+        ({"$top": "9999999999"}, "InvalidParameter"),
+        ({"$filter": "name eq '\x00'"}, "InvalidFilterInQueryString"),
         ({"$filter": "colour eq 'red'"}, "InvalidFilterInQueryString"),
         ({"$expand": "secrets"}, "InvalidParameter"),
         ({"$top": "-1"}, "InvalidParameter"),
@@ -230,10 +233,9 @@ def test_batches(hub: HubProcess, arm: Arm, sub: str, group: str) -> None:
     assert _code(reader("GET", "/batch")) == (405, "MethodNotAllowed")
     anonymous = hub.session().post(f"{hub.url}/batch", params=API, json={"requests": []}, timeout=30)
     assert _code(anonymous) == (401, "AuthenticationFailed")
-    with sqlite3.connect(hub.data / "hub.db") as database:
-        rows = database.execute(
-            "SELECT action, outcome, code FROM audit WHERE actor = ? ORDER BY id", (reader.principal["clientId"],)
-        ).fetchall()
+    rows = hub.rows(
+        "SELECT action, outcome, code FROM audit WHERE actor = :actor ORDER BY id", actor=reader.principal["clientId"]
+    )
     assert rows == [
         ("PUT", "Refused", "AuthorizationFailed"),
         ("POST", "Refused", "InvalidRequestUri"),
@@ -365,6 +367,33 @@ def test_every_write_is_audited_once(hub: HubProcess, arm: Arm, sub: str, group:
         (row,) = _audit(hub)[before:]
         assert row[2] == ("Refused" if answer.status_code >= 400 else "Succeeded")
         assert row[1].lower() in path.lower() or path.lower().startswith(row[1].lower())
+
+
+@pytest.mark.parametrize(
+    "name", ["%00", "a%00b", "%F0%9F%9A%A2", "'%20OR%201=1", "%3Cscript%3E", "x" * 300, "%ff", "%25"]
+)
+def test_odd_names_in_paths_are_refused_and_break_nothing(arm: Arm, sub: str, group: str, name: str) -> None:
+    paths = [
+        f"{sub}/resourceGroups/{name}",
+        f"{sub}/resourceGroups/{name}/resources",
+        f"{group}/{PROVIDER}/machines/{name}",
+        f"{group}/{PROVIDER}/licenses/{name}",
+        f"{group}/{PROVIDER}/machines/{name}/licenseProfiles/default",
+        f"{group}/{PROVIDER}/machines/web01/extensions/{name}",
+        f"{group}/{PROVIDER}/licenses/{name}/providers/Microsoft.Resources/tags/default",
+        f"{group}/providers/Microsoft.Authorization/locks/{name}",
+        f"{sub}/{PROVIDER}/locations/{name}/operationStatus/{name}",
+        f"/subscriptions/{name}/resources",
+        f"/{PROVIDER}/locations/{name}/publishers/{name}/extensionTypes/{name}/versions/{name}",
+    ]
+    for path in paths:
+        assert arm("GET", path).status_code in (400, 404), path
+        assert arm("DELETE", path).status_code in (204, 400, 404, 405), path
+    for path in (paths[0], paths[2], paths[3], paths[7]):
+        body = {"location": "local", "properties": {"level": "CanNotDelete"} if "locks" in path else {}}
+        assert arm("PUT", path, json=body).status_code in (200, 201, 400), path
+        assert arm("DELETE", path).status_code in (200, 202, 204, 400, 404), path
+    assert arm.names(f"{group}/resources")[:2] == ["web00", "web01"]
 
 
 @pytest.mark.parametrize(
