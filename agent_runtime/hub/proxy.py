@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 def proxy_for(
     part: str, config: Mapping[str, Any], environment: Mapping[str, str], url: str
 ) -> tuple[Optional[str], str]:
-    """The proxy for a part of the hub (`AAD` authority, `ARM`, `Arc` channel) at `url`, and what `check` calls that. Pure.
+    """The proxy for a part of the hub (`AAD`, `ARM`, `Arc` channel) at `url`, and what `check` calls that. Pure.
 
     Source: agent-surface.md section 10: `proxy.url`, then HTTPS_PROXY; `proxy.bypass` names parts. NO_PROXY belongs to
     the environment's proxy alone: who sets `proxy.url` means the agent, whatever the machine's other programs do.

@@ -287,6 +287,25 @@ def test_credentials_may_come_from_options_templates_and_files(hub: HubProcess, 
     assert len(hosts(json.loads(done.stdout, object_hook=plain))) == 10
 
 
+def test_the_examples_are_sources_that_work(hub: HubProcess, controller: Controller) -> None:
+    (controller.work / "profile.json").write_text(hub.run("cloud-profile", "--name", "test").stdout)
+    secret = controller.work / "secret"
+    secret.write_text(controller.variables["HAWSER_CLIENT_SECRET"])
+    done = controller.run("ansible-doc", "-t", "inventory", "--json", "hawser.machine.machines")
+    examples = json.loads(done.stdout)["hawser.machine.machines"]["examples"]
+    examples = examples.replace("11111111-2222-3333-4444-555555555555", hub.subscription_id)
+    options = list(yaml.safe_load_all(examples.replace("/run/secrets/hawser", str(secret))))
+    assert len(options) == 3
+    for number, example in enumerate(options):
+        source = controller.work / f"{number}.hawser.yml"
+        source.write_text(yaml.safe_dump(example))
+        changes = {} if number < 2 else {"HAWSER_CLIENT_SECRET": ""}
+        done = controller.run("ansible-inventory", "-i", str(source), "--list", **changes)
+        assert done.returncode == 0, done.stderr
+        found = hosts(json.loads(done.stdout, object_hook=plain))
+        assert (len(found) == 0) == (number == 1), "no machine of the fleet has the tag of the second example"
+
+
 @pytest.mark.parametrize("name", ["hawser.yaml", "a.hawser.yml", "other.yml"])
 def test_only_files_of_its_name_are_read(controller: Controller, name: str) -> None:
     source = Path(controller.source(search="srv-00003"))
