@@ -19,7 +19,7 @@ from control_plane.hub import Hub
 from control_plane.tls import Tls
 
 EVERY_SECONDS = 15.0
-LIVE_SECTIONS = frozenset({"limits", "metrics", "logging"})
+LIVE_SECTIONS = frozenset({"limits", "metrics", "logging", "oidc"})
 """Sections that are read where they act; a change of another one waits for the next start."""
 log = logging.getLogger("hawser.hub")
 
@@ -58,6 +58,7 @@ class Reload:
         except Exception:
             log.exception("The TLS certificate could not be looked at.")
         if asked:
+            self._hub.tokens.refresh()
             self._read_config()
 
     def _read_config(self) -> None:

@@ -157,6 +157,7 @@ BELOW: dict[tuple[str, str], str] = {
 }
 
 OWN: dict[tuple[str, str], Row] = {
+    ("GET", "/hub"): _one("OCR", "/"),
     ("GET", "/openapi.json"): ANYONE,  # who is not known may read it too
     ("POST", "/tickets"): _one("OCNA", M),
     ("GET", "/machines"): _list("OCRNA", "/"),
