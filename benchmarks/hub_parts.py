@@ -25,6 +25,7 @@ from benchmarks.checkin_load import percentiles
 from benchmarks.records import Owned
 from benchmarks.report import Row
 from benchmarks.simulator import Fleet, Machine, Pace
+from benchmarks.simulator.fleet import need_descriptors
 from benchmarks.site import Site, cores
 from tests.integration.hub_process import HubProcess
 
@@ -139,6 +140,7 @@ def held(scale: Scale) -> list[Row]:
     def fill(made: HubProcess) -> None:
         owned.append(records.write(made, scale.held, scale.held, tokens=False))
 
+    need_descriptors(scale.held + 1000)  # the hub inherits it
     site = Site(fill)
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cores()[1]})

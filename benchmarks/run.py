@@ -53,8 +53,8 @@ def measured(name: str, work: Callable[[], list[Row]], report: Callable[[str], N
     try:
         rows, problem = work(), ""
     except Exception as error:  # noqa: BLE001 - a part that fails must not cost the others
-        rows, problem = [], f"{type(error).__name__}: {error}"
-        print(f"bench: {name}: {problem}", file=sys.stderr)
+        print(f"bench: {name}: {type(error).__name__}: {error}", file=sys.stderr)
+        rows, problem = [], f"{type(error).__name__}: {error}".splitlines()[0]
     return Part(name, round(time.monotonic() - begun), rows, problem)
 
 
