@@ -22,7 +22,7 @@ from control_plane.clock import now
 from control_plane.errors import ApiError, OperatorError
 from control_plane.hub import Hub, open_hub
 from control_plane.people import oidc, sessions
-from tests.integration import oidc_provider
+from tests.integration import hub_process, oidc_provider
 from tests.integration.oidc_provider import CLIENT, SECRET, IdToken, Provider
 
 URL, PEER = "https://hub.example:8443", "192.0.2.1"
@@ -343,3 +343,38 @@ def test_configurations_that_are_refused(data: Path, change: dict[str, Any], tol
     (data / "config.yaml").write_text(yaml.safe_dump({"oidc": {**section, **change}}))
     with pytest.raises(OperatorError, match=told):
         open_hub(data)
+
+
+def test_through_the_browser(tmp_path: Path, idp: Provider) -> None:
+    """The routes of a real hub process, followed as a browser does."""
+    hub = hub_process.make(tmp_path / "hub")
+    (tmp_path / "client.secret").write_text(SECRET)
+    section = {
+        "issuer": idp.issuer,
+        "client_id": CLIENT,
+        "client_secret_file": str(tmp_path / "client.secret"),
+        "ca_file": idp.ca_file,
+        "admit": [{"claim": "preferred_username", "value": "ada", "role": "Reader"}],
+    }
+    (hub.data / "config.yaml").write_text(yaml.safe_dump({"oidc": section}))
+    both = tmp_path / "both.pem"
+    both.write_bytes(Path(hub.ca_file).read_bytes() + Path(idp.ca_file).read_bytes())
+    hub.start()
+    try:
+        with hub.session() as browser:
+            browser.verify = str(both)
+            landed = browser.get(f"{hub.url}/signin/oidc", timeout=30)
+            assert [step.status_code for step in landed.history][:2] == [303, 302]
+            assert (landed.status_code, landed.url) == (200, f"{hub.url}/fleet")
+            assert "ada" in landed.text
+            assert sessions.COOKIE in browser.cookies
+        with hub.session() as browser:
+            browser.verify = str(both)
+            idp.account = {"sub": "2", "preferred_username": "eve"}
+            landed = browser.get(f"{hub.url}/signin/oidc", timeout=30)
+            assert (landed.status_code, sessions.COOKIE in browser.cookies) == (403, False)
+            assert "may not sign in here" in landed.text
+            forged = browser.get(f"{hub.url}/signin/oidc/callback?code=x&state=y", timeout=30)
+            assert (forged.status_code, sessions.COOKIE in browser.cookies) == (400, False)
+    finally:
+        assert hub.stop() == 0
