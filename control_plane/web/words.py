@@ -100,7 +100,7 @@ def value(found: Any) -> str:
     if isinstance(found, list):
         said = [value(item) for item in found]
         told = ((said.count(item), item) for item in dict.fromkeys(said))
-        return ", ".join(item if number == 1 else f"{number} × {item}" for number, item in told) or "none"
+        return ", ".join(item if number == 1 else f"{number}x {item}" for number, item in told) or "none"
     if isinstance(found, Mapping):
         first = value(found["name"]) if found.get("name") else ""
         others = [

@@ -172,8 +172,8 @@ def give_past(hub: HubProcess, silent: dict[str, int]) -> None:
                 session.add(history.about(machine, group, history.STATUS, moment, data, None))
             # As the hub thins them: five minutes for two days, hours for sixty, days before.
             for span, begin, end in ((300, 2, 0), (3600, 60, 2), (86400, 90, 60)):
-                for moment in range(at - at % span - begin * _DAY, at - at % span - end * _DAY + bool(not end), span):
-                    session.add(_count(hub.subscription_id, span, moment, at))
+                for moment in range(at - at % span - begin * _DAY, at - at % span - end * _DAY, span):
+                    session.merge(_count(hub.subscription_id, span, moment, at))
     finally:
         database.close()
 
