@@ -11,11 +11,12 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent_runtime.version import RELEASED, VERSION
-from lab.wine import Wine
+from lab.wine import Ended, Wine
 from tests.conftest import CACHE, ROOT
 
 PROGRAM = "Program Files/AzureConnectedMachineAgent"
@@ -59,6 +60,15 @@ def pip_download(target: Path, *words: str) -> None:
     subprocess.run([*argv, *words], check=True, capture_output=True, text=True)
 
 
+def told(done: Ended) -> Any:
+    """The JSON that a Windows program printed, or a failure that shows what it printed instead."""
+    assert done.code == 0, done.output
+    try:
+        return json.loads(done.output)
+    except ValueError:
+        return pytest.fail(f"this is not JSON: {done.output!r}")
+
+
 @pytest.fixture(scope="module")
 def wine(tmp_path_factory: pytest.TempPathFactory, hosts_possible: None) -> Wine:
     """Windows with the program's folder as a package would lay it out."""
@@ -88,9 +98,7 @@ def wine(tmp_path_factory: pytest.TempPathFactory, hosts_possible: None) -> Wine
 @pytest.mark.lane("wine")
 @pytest.mark.timeout(900)
 def test_every_module_imports(wine: Wine) -> None:
-    done = wine.run(PYTHON, "-c", IMPORTS)
-    assert done.code == 0, done.output
-    found = json.loads(done.output)
+    found = told(wine.run(PYTHON, "-c", IMPORTS))
     assert found["failed"] == {}
     assert {"agent_runtime.himds.service", "agent_runtime.workers.keys", "agent_runtime.platform.windows"} <= set(
         found["names"]
@@ -103,13 +111,11 @@ def test_version_and_show(wine: Wine) -> None:
     version = wine.run(*program, "version")
     assert (version.code, version.output) == (0, f"azcmagent version {VERSION}\n")
 
-    shown = wine.run(*program, "show", "--json")
-    assert shown.code == 0, shown.output
-    told = json.loads(shown.output)
-    assert (told["agentVersion"], told["agentReleased"], told["status"]) == (VERSION, RELEASED, "Disconnected")
-    assert told["agentLogfile"] == f"{STATE}\\log\\himds.log"
-    assert told["agentErrorCode"] == ""
-    assert {service["serviceName"]: service["status"] for service in told["services"]} == dict.fromkeys(
+    shown = told(wine.run(*program, "show", "--json"))
+    assert (shown["agentVersion"], shown["agentReleased"], shown["status"]) == (VERSION, RELEASED, "Disconnected")
+    assert shown["agentLogfile"] == f"{STATE}\\log\\himds.log"
+    assert shown["agentErrorCode"] == ""
+    assert {service["serviceName"]: service["status"] for service in shown["services"]} == dict.fromkeys(
         ("himds", "arcproxy", "ExtensionService", "GCArcService"), "not installed"
     )
 
@@ -136,9 +142,7 @@ def test_what_comes_later_is_refused_with_its_code(wine: Wine) -> None:
 
 @pytest.mark.lane("wine")
 def test_what_windows_says_of_the_machine(wine: Wine) -> None:
-    done = wine.run(PYTHON, "-c", MACHINE)
-    assert done.code == 0, done.output
-    found = json.loads(done.output)
+    found = told(wine.run(PYTHON, "-c", MACHINE))
     assert (found["platform"], found["version"], found["administrator"]) == ("win32", [3, 13], True)
     assert (found["program"], found["state"]) == ("C:\\Program Files\\AzureConnectedMachineAgent", STATE)
     inventory = found["inventory"]
@@ -153,8 +157,6 @@ def test_what_windows_says_of_the_machine(wine: Wine) -> None:
 
 @pytest.mark.lane("wine")
 def test_workers_make_a_key(wine: Wine) -> None:
-    done = wine.run(PYTHON, "-c", KEY)
-    assert done.code == 0, done.output
-    found = json.loads(done.output)
+    found = told(wine.run(PYTHON, "-c", KEY))
     assert found["csr"].startswith("-----BEGIN CERTIFICATE REQUEST-----")
     assert found["bytes"] > 1000
