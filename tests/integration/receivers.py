@@ -72,6 +72,7 @@ class Receiver:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     requests: int = 0
+    paths: set[str] = field(default_factory=set)
     port: int = 0
     server: ThreadingHTTPServer | None = None
 
@@ -83,6 +84,7 @@ class Receiver:
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.requests += 1
+                receiver.paths.add(self.path)
                 time.sleep(receiver.delay)
                 expected = hmac.new(SECRET, self.headers["Hawser-Timestamp"].encode() + b"." + raw, hashlib.sha256)
                 signed = self.headers["Hawser-Signature"] == f"v1={expected.hexdigest()}"

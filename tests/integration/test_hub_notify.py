@@ -93,7 +93,7 @@ def told(hub: HubProcess) -> int:
     return len(hub.json("events", "--kind", "machine.status", "--limit", "1000"))
 
 
-def until(check: Any, seconds: float = 40) -> None:
+def until(check: Any, seconds: float = 180) -> None:
     ends = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < ends, "it did not come to be"
@@ -157,12 +157,11 @@ def test_what_does_not_arrive_is_sent_again(tmp_path: Path, receiver: Receiver, 
     before = queued(hub)[0]["queued"]
     assert before > 0
     assert receiver.bodies == []
-    if trouble == "redirect":
-        assert receiver.requests == queued(hub)[0]["failures"]
+    assert "/elsewhere" not in receiver.paths
     receiver.status, receiver.delay, receiver.location = 200, 0, None
     if trouble == "down":
         receiver.start()
-    until(lambda: queued(hub)[0]["queued"] == 0, 60)
+    until(lambda: queued(hub)[0]["queued"] == 0)
     assert hub.stop() == 0
     assert len({event["id"] for event in receiver.events}) == before
 
