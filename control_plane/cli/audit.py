@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,5 +62,7 @@ def audit(
         if follow:
             for entry in work.follow(data, which, found[-1]["id"] if found else 0):
                 show(entry)
-    except (BrokenPipeError, KeyboardInterrupt):
-        sys.stderr.close()
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:  # the reader went away; what is still buffered must not be complained about at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,28 @@ def test_role_assignments_of_arm(hub: HubProcess, owner: Api, group_owner: Api) 
         assert bad.status_code == 400, bad.text
     assert arm(group_owner, "PUT", path.replace("/fleet/", "/other/"), json=wish).status_code == 403
     assert [arm(group_owner, "DELETE", path).status_code for _ in range(2)] == [200, 204]
+
+
+def test_the_command_follows(hub: HubProcess, owner: Api) -> None:
+    command = hub.command("audit", "--follow", "--json", "-n", "1")
+    with subprocess.Popen(command, cwd=hub_process.REPOSITORY, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        try:
+            json.loads(following.stdout.readline())  # the newest there is
+            name = f"followed-{uuid4().hex[:8]}"
+            owner("PUT", f"/users/{name}", json={"password": PASSWORD})
+            entry = json.loads(following.stdout.readline())
+            assert (entry["detail"]["name"], entry["outcome"]) == (name, "Succeeded")
+        finally:
+            following.terminate()
+
+
+def test_a_reader_that_goes_away_is_no_error(hub: HubProcess) -> None:
+    command = hub.command("audit", "--json", "-n", "1000")
+    with subprocess.Popen(
+        command, cwd=hub_process.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as reading:
+        assert reading.stdout is not None
+        assert reading.stderr is not None
+        reading.stdout.close()
+        assert reading.stderr.read() == ""
