@@ -44,7 +44,7 @@ class Guarded(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > self.most:
             log.warning("More than %d connections: a new one was refused.", self.most)
-            transport.abort()
+            self.loop.call_soon(transport.abort)  # not within the handshake that made it
             return
         self._begin_deadline()
 

@@ -22,8 +22,8 @@ from control_plane.errors import ApiError
 REQUESTS_PER_MINUTE = 12_000
 TOKENS_PER_MINUTE = 1_200
 AT_ONCE = 10
-"""Requests of ARM and `/hawser/v1` worked on at once: fewer than there are connections to the database, so that machines
-always find one."""
+"""Requests of ARM and `/hawser/v1` worked on at once: fewer than there are connections to the database, so that
+machines always find one."""
 
 
 class Limits:
@@ -54,11 +54,10 @@ class Limits:
 
     def _count(self, what: str, who: str, per_minute: int) -> None:
         item = RateLimitItemPerMinute(per_minute)
-        if self._limiter.hit(item, what, who.lower()[:128]):
+        key = (what, who.lower()[:128])
+        if self._limiter.hit(item, *key):
             return
-        seconds = max(
-            1, int(self._limiter.get_window_stats(item, what, who.lower()[:128]).reset_time - time.time()) + 1
-        )
+        seconds = max(1, int(self._limiter.get_window_stats(item, *key).reset_time - time.time()) + 1)
         raise ApiError(
             429,
             "TooManyRequests",

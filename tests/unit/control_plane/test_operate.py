@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from cryptography import x509
 from jsonschema import Draft7Validator
 
-from control_plane import keyring, pki, serve, settings
+from control_plane import keyring, pki, serve, settings, tls
 from control_plane.cli import main
 from control_plane.errors import OperatorError
 from control_plane.hub import open_database, open_hub
@@ -79,7 +79,7 @@ def test_certificates(hub: Path) -> None:
     assert (datetime.now(UTC) - leaf.not_valid_before_utc).total_seconds() > 80000
     assert not keyring.renew_tls(hub, settings.load(hub))
     assert keyring.renew_tls(hub, settings.load(hub), days=10_000)
-    assert serve.tls_context(hub).minimum_version == ssl.TLSVersion.TLSv1_2
+    assert tls.Tls(hub, settings.load(hub)).context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 @pytest.mark.parametrize(

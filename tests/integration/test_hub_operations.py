@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hub in operation: figures, readiness, logs, limits, slow clients, many connections, exchange of certificate and
+settings while it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from control_plane import connections
+from tests.integration import hub_process
+from tests.integration.hub_machine import Machine
+from tests.integration.hub_process import HubProcess
+
+WAIT = 60.0
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    ends = time.monotonic() + WAIT
+    while not (found := condition()):
+        assert time.monotonic() < ends, "it did not come about"
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[HubProcess]:
+    """A hub for one test, its settings to be written first."""
+    made = hub_process.make(tmp_path / "data", "--location", "local=Laboratory")
+    yield made
+    made.stop()
+
+
+def configure(hub: HubProcess, text: str) -> None:
+    (hub.data / "config.yaml").write_text(text)
+
+
+def reload(hub: HubProcess) -> None:
+    assert hub.process is not None
+    hub.process.send_signal(signal.SIGHUP)
+
+
+def log(hub: HubProcess) -> str:
+    return (hub.data / "serve.log").read_text()
+
+
+def arm(hub: HubProcess, token: str, path: str = "/subscriptions", **more: Any) -> requests.Response:
+    url = f"{hub.url}{path}{'&' if '?' in path else '?'}api-version=2022-12-01"
+    return hub.session().get(url, headers={"Authorization": f"Bearer {token}", **more}, timeout=30)
+
+
+def test_figures_can_be_scraped(hub: HubProcess) -> None:
+    token = hub.token(hub.principal("figures-owner", "Owner"))
+    Machine(hub, "figures").connect(token)
+    until(lambda: _figure(hub, "hawser_machines", status="Connected"))
+    arm(hub, token)
+    assert (_figure(hub, "hawser_requests_total", part="arm", method="GET", status="200") or 0) >= 1
+    assert (_figure(hub, "hawser_checkins_total") or 0) >= 1
+    assert (_figure(hub, "hawser_certificate_not_after_seconds", certificate="tls") or 0) > time.time()
+    assert _figure(hub, "hawser_nonce_conflicts_total") == 0
+
+
+def _figure(hub: HubProcess, name: str, **labels: str) -> float | None:
+    answer = hub.session().get(f"{hub.url}/metrics", timeout=30)
+    assert answer.status_code == 200
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return float(sample.value)
+    return None
+
+
+def test_figures_are_not_for_everybody(own: HubProcess) -> None:
+    configure(own, "metrics: {allow: ['192.0.2.0/24']}\n")
+    own.start()
+    session = own.session()
+    assert session.get(f"{own.url}/metrics", timeout=30).status_code == 401
+    for role, status in (("Owner", 200), ("Reader", 200), ("Onboarding", 403)):
+        header = {"Authorization": f"Bearer {own.token(own.principal(role, role))}"}
+        assert session.get(f"{own.url}/metrics", headers=header, timeout=30).status_code == status, role
+        assert session.get(f"{own.url}/hawser/v1/hub", headers=header, timeout=30).status_code == status, role
+    # At SIGHUP another list is in force.
+    configure(own, "metrics: {allow: ['127.0.0.0/8']}\n")
+    reload(own)
+    until(lambda: session.get(f"{own.url}/metrics", timeout=30).status_code == 200)
+
+
+def test_ready_and_alive(hub: HubProcess) -> None:
+    assert hub.session().get(f"{hub.url}/readyz", timeout=30).json() == {"status": "ready"}
+    assert hub.session().get(f"{hub.url}/healthz", timeout=30).json() == {"status": "ok"}
+    assert hub.session().post(f"{hub.url}/readyz", timeout=30).status_code == 405
+
+
+def test_logs_have_the_request_and_no_secret(own: HubProcess) -> None:
+    configure(own, "logging: {format: json}\n")
+    own.start()
+    principal = own.principal("logged", "Owner")
+    token = own.token(principal)
+    answer = arm(own, token)
+    machine = Machine(own, "logged").connect(token)
+    forged = '/subscriptions/x\n{"level":"ERROR"}'
+    arm(own, token, forged.replace("\n", "%0a"))
+    own.session().get(f"{own.url}/nothing?code={token}", timeout=30)
+    lines = [json.loads(line) for line in until(lambda: log(own).count("access") > 3 and log(own).splitlines())]
+    mine = [line for line in lines if line.get("request") == answer.headers["x-ms-request-id"]]
+    assert mine[0]["status"] == 200
+    assert mine[0]["path"] == "/subscriptions"
+    assert mine[0]["caller"] == f"principal:{principal['name']}" or principal["clientId"] in mine[0]["caller"]
+    assert not [line for line in lines if line.get("level") == "ERROR"]
+    text = log(own)
+    for secret in (principal["clientSecret"], token, token.split(".")[2], machine.channel_token.split(".")[2]):
+        assert secret not in text
+
+
+def test_a_caller_that_asks_too_much_is_told_when_to_come_back(own: HubProcess) -> None:
+    configure(own, "limits: {requests_per_minute: 60}\n")
+    own.start()
+    greedy, modest = (own.token(own.principal(name, "Reader")) for name in ("greedy", "modest"))
+    answers = [arm(own, greedy) for _ in range(70)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) >= 5
+    assert refused[0].json()["error"]["code"] == "TooManyRequests"
+    assert 1 <= int(refused[0].headers["Retry-After"]) <= 61
+    assert arm(own, modest).status_code == 200, "one caller's limit is not another's"
+
+
+def test_tokens_are_limited_for_each_client(own: HubProcess) -> None:
+    configure(own, "limits: {tokens_per_minute: 10}\n")
+    own.start()
+    principal = own.principal("hammer", "Reader")
+    fields = {
+        "grant_type": "client_credentials",
+        "client_id": principal["clientId"],
+        "client_secret": "wrong",
+        "scope": f"{own.url}/.default",
+    }
+    url = f"{own.url}/{own.tenant_id}/oauth2/v2.0/token"
+    answers = [own.session().post(url, data=fields, timeout=30) for _ in range(15)]
+    assert answers[0].status_code == 401
+    assert answers[-1].status_code == 429
+    assert int(answers[-1].headers["Retry-After"]) >= 1
+    assert answers[-1].json()["error"]
+
+
+def _connect(hub: HubProcess) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=hub.ca_file)
+    host, port = hub.listen.split(":")
+    return context.wrap_socket(socket.create_connection((host, int(port)), 30), server_hostname=host)
+
+
+def test_a_head_that_drips_is_cut_off_while_others_are_served(hub: HubProcess) -> None:
+    slow = _connect(hub)
+    slow.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+    silent = _connect(hub)
+    began = time.monotonic()
+    while time.monotonic() - began < connections.HEAD_SECONDS + 15:
+        assert hub.session().get(f"{hub.url}/healthz", timeout=30).ok
+        slow.settimeout(1)
+        try:
+            answer = slow.recv(4096)
+        except TimeoutError:
+            slow.sendall(b"x: y\r\n")
+            continue
+        break
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    silent.settimeout(30)
+    assert silent.recv(1) == b"", "a connection that asks nothing is closed"
+
+
+def test_connections_are_bounded_and_held_ones_stay(own: HubProcess) -> None:
+    configure(own, "limits: {connections: 64}\n")
+    own.start()
+    token = own.token(own.principal("bounded", "Owner"))
+    machine = Machine(own, "bounded").connect(token)
+    answers: list[int] = []
+    holder = threading.Thread(target=lambda: answers.append(machine.checkin(hold=20).status_code))
+    holder.start()
+    time.sleep(1)
+    idle, refused = [], 0
+    for _ in range(100):
+        try:
+            stream = _connect(own)
+            stream.settimeout(0.2)
+            try:
+                if stream.recv(1) == b"":
+                    refused += 1
+                    continue
+            except TimeoutError:
+                pass
+            idle.append(stream)
+        except OSError:
+            refused += 1
+    assert refused >= 30
+    assert len(idle) <= 64
+    for stream in idle:
+        stream.close()
+    until(lambda: own.session().get(f"{own.url}/healthz", timeout=30).ok)
+    holder.join(60)
+    assert answers == [200]
+
+
+def test_machines_go_on_while_arm_is_saturated(hub: HubProcess) -> None:
+    """Check-ins do not wait behind people and programs that ask for long lists."""
+    token = hub.token(hub.principal("saturating", "Owner"))
+    machine = Machine(hub, "unhurried").connect(token)
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            arm(hub, token, f"/subscriptions/{hub.subscription_id}/resources")
+
+    threads = [threading.Thread(target=ask) for _ in range(24)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert [machine.checkin(hold=0).status_code for _ in range(20)] == [200] * 20
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+
+
+def test_another_certificate_is_taken_up_and_a_wrong_one_is_not(own: HubProcess) -> None:
+    own.start()
+    keys = own.data / "keys"
+    before = _shown(own)
+    held = _connect(own)
+    # A key that does not belong to the certificate: refused in the log, the former one stays.
+    right = (keys / "tls.key").read_bytes()
+    (keys / "tls.key").write_bytes((keys / "machine-ca.key").read_bytes())
+    (keys / "hub-own").unlink(missing_ok=True)
+    reload(own)
+    until(lambda: "certificate" in log(own).lower())
+    (keys / "tls.key").write_bytes(right)
+    reload(own)
+    held.sendall(f"GET /healthz HTTP/1.1\r\nHost: {own.listen}\r\n\r\n".encode())
+    assert held.recv(64).startswith(b"HTTP/1.1 200")
+    os.unlink(keys / "tls.key")
+    (keys / "tls.key").write_bytes(right)
+    assert own.session().get(f"{own.url}/healthz", timeout=30).ok
+    assert before
+
+
+def _shown(hub: HubProcess) -> bytes | None:
+    with _connect(hub) as stream:
+        return stream.getpeercert(binary_form=True)
+
+
+def test_settings_that_are_wrong_are_refused_while_it_runs(own: HubProcess) -> None:
+    own.start()
+    configure(own, "limits: {requests_per_minute: none of your business}\n")
+    reload(own)
+    until(lambda: "config.yaml" in log(own))
+    assert own.session().get(f"{own.url}/healthz", timeout=30).ok
+    own.stop()
+    refused = own.run("serve", "--listen", own.listen, check=False)
+    assert refused.returncode == 1
+    assert "requests_per_minute" in refused.stderr
+    configure(own, "")
