@@ -151,6 +151,7 @@ def give_past(hub: HubProcess, silent: dict[str, int]) -> None:
                 if beat is None:
                     continue
                 age = source.randrange(20, 400) * _DAY + source.randrange(_DAY)
+                age += 90 * _DAY if machine.name in silent else 0
                 machine.created = machine.modified = at - age
                 machine.enrolled = at - age + 40
                 beat.connected_since = at - source.randrange(1, 18) * _DAY - source.randrange(_DAY)
