@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page in a real Chromium: live changes, keyboard, phone, themes, without script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.integration import hub_process, web_browser, web_fleet
+from tests.integration.hub_machine import API, Machine
+from tests.integration.hub_process import HubProcess
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    sites = [option for site in ("hamburg", "bremerhaven", "rotterdam") for option in ("--location", f"{site}={site}")]
+    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", *sites).start()
+    web_fleet.make_user(made)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def token(hub: HubProcess) -> str:
+    return hub.token(hub.principal("rollout", "Owner"))
+
+
+@pytest.fixture(scope="module")
+def machines(hub: HubProcess, token: str) -> list[Machine]:
+    return web_fleet.enrol(hub, token, 4)
+
+
+@pytest.fixture(scope="module")
+def browser(hub: HubProcess) -> Iterator[Browser]:
+    with web_browser.chromium(hub) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def signed_in(browser: Browser, hub: HubProcess, machines: list[Machine]) -> dict[str, object]:
+    """Cookies of a person who signed in through the form."""
+    window = web_browser.context(browser)
+    web_browser.sign_in(window.new_page(), hub)
+    state = dict(window.storage_state())
+    window.close()
+    return state
+
+
+@pytest.fixture
+def page(browser: Browser, hub: HubProcess, signed_in: dict[str, object]) -> Iterator[Page]:
+    window = web_browser.context(browser, storage_state=signed_in)
+    made = window.new_page()
+    troubles = web_browser.watched(made, hub)
+    made.goto(f"{hub.url}/fleet")
+    yield made
+    window.close()
+    assert troubles == []
+
+
+def test_changes_appear_in_the_open_page(hub: HubProcess, page: Page, token: str, machines: list[Machine]) -> None:
+    row = page.locator(f'tr[data-id="{machines[1].resource_id.lower()}"]')
+    expect(row).to_contain_text("Connected")
+    page.evaluate("document.documentElement.dataset.same = 'yes'")
+    with page.expect_response(lambda answer: "/fleet/stream" in answer.url):
+        page.reload()
+    page.evaluate("document.documentElement.dataset.same = 'yes'")
+    answer = machines[1].http.patch(
+        f"{hub.url}{machines[1].resource_id}",
+        params=API,
+        json={"tags": {"berth": "seven"}},
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+    )
+    assert answer.status_code == 200
+    expect(row).to_contain_text("seven")
+    new = Machine(hub, "tug01-ham", "harbour")
+    new.connect(token, location="hamburg")
+    expect(page.locator("tr", has_text="tug01-ham")).to_contain_text("Connected")
+    expect(page.locator("#found")).to_contain_text("5 machines")
+    expect(page.locator("#said")).not_to_be_empty()
+    assert page.evaluate("document.documentElement.dataset.same") == "yes"  # it was never loaded anew
+    gone = new.http.delete(
+        f"{hub.url}{new.resource_id}", params=API, headers={"Authorization": f"Bearer {token}"}, timeout=30
+    )
+    assert gone.status_code == 204
+    expect(page.locator("#found")).to_contain_text("4 machines")
+    expect(page.locator("tr", has_text="tug01-ham")).to_have_count(0)
+
+
+def test_the_fleet_is_used_with_the_keyboard_alone(page: Page) -> None:
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.get_by_label("Search")).to_be_focused()
+    page.keyboard.type("web02")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/fleet?search=web02")
+    expect(page.locator("tr[data-id]")).to_have_count(1)
+    page.locator("tr[data-id] a").first.focus()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("web02-rot")
+
+
+def test_the_theme_is_kept_and_there_before_the_first_paint(page: Page) -> None:
+    def ground() -> str:
+        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    light = ground()
+    button = page.get_by_role("button", name="Theme")
+    button.click()
+    button.click()
+    expect(button).to_have_text("Theme: dark")
+    assert ground() != light
+    page.reload(wait_until="commit")
+    page.wait_for_selector("body")
+    assert (page.evaluate("document.documentElement.dataset.theme"), ground() != light) == ("dark", True)
+
+
+@pytest.mark.parametrize("path", ["/fleet", "/fleet/history", "/fleet/events", "/fleet/audit", "machine"])
+def test_a_phone_shows_everything_without_scrolling_sideways(
+    browser: Browser, hub: HubProcess, signed_in: dict[str, object], machines: list[Machine], path: str
+) -> None:
+    phone = {"viewport": {"width": 360, "height": 780}, "is_mobile": True, "has_touch": True}
+    window = web_browser.context(browser, storage_state=signed_in, **phone)
+    shown = window.new_page()
+    shown.goto(hub.url + (f"/fleet/machine?id={machines[0].resource_id}" if path == "machine" else path))
+    assert shown.evaluate("document.documentElement.scrollWidth") == 360
+    window.close()
+
+
+def test_everything_but_what_is_live_works_without_script(
+    browser: Browser, hub: HubProcess, machines: list[Machine]
+) -> None:
+    window = web_browser.context(browser, java_script_enabled=False, color_scheme="dark", reduced_motion="reduce")
+    shown = window.new_page()
+    web_browser.sign_in(shown, hub)
+    shown.get_by_text("Filters", exact=True).click()
+    shown.get_by_label("Location").select_option("hamburg")
+    shown.get_by_role("button", name="Apply").click()
+    expect(shown.locator("tr[data-id]")).to_have_count(1)
+    shown.get_by_role("link", name="web03-ham").click()
+    shown.get_by_label("Name of tag 1", exact=True).fill("pier")
+    shown.get_by_label("Value of tag 1", exact=True).fill("nine")
+    shown.get_by_role("button", name="Save tags").click()
+    expect(shown.get_by_text("The tags are saved.")).to_be_visible()
+    expect(shown.get_by_label("Name of tag 1", exact=True)).to_have_value("pier")
+    shown.get_by_role("button", name="Sign out").click()
+    expect(shown.get_by_role("heading", level=1)).to_have_text("Sign in")
+    window.close()
+
+
+def test_a_lost_connection_is_told_and_mended(
+    browser: Browser, hub: HubProcess, signed_in: dict[str, object], machines: list[Machine]
+) -> None:
+    window = web_browser.context(browser, storage_state=signed_in)
+    shown = window.new_page()
+    with shown.expect_response(lambda answer: "/fleet/stream" in answer.url):
+        shown.goto(f"{hub.url}/fleet")
+    expect(shown.locator("#lost")).to_be_hidden()
+    hub.stop()
+    expect(shown.locator("#lost")).to_contain_text("The live connection is lost")
+    hub.start()
+    expect(shown.locator("#lost")).to_be_hidden(timeout=60000)
+    window.close()

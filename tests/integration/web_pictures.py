@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the pictures of docs/page.md: python -m tests.integration.web_pictures DIRECTORY"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from tests.integration import hub_process, web_browser, web_fleet
+from tests.integration.hub_process import HubProcess
+
+_PHONE = {"viewport": {"width": 360, "height": 780}, "device_scale_factor": 1.5, "is_mobile": True, "has_touch": True}
+
+
+def _small(path: Path) -> None:
+    """As a picture of 128 colours, which these pages need no more than."""
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(128).save(path, optimize=True)
+
+
+def take(hub: HubProcess, out: Path) -> None:
+    """Every picture, of a running hub."""
+    with web_browser.chromium(hub) as browser:
+        window = web_browser.context(browser, viewport={"width": 1360, "height": 850})
+        page = window.new_page()
+        page.goto(f"{hub.url}/signin")
+        page.screenshot(path=out / "page-signin.png")
+        web_browser.sign_in(page, hub)
+        page.screenshot(path=out / "page-fleet.png")
+        page.goto(f"{hub.url}/fleet/history?span=90d")
+        page.screenshot(path=out / "page-history.png")
+        page.goto(f"{hub.url}/fleet?search=db06")
+        page.locator("tr[data-id] a").first.click()
+        page.get_by_role("heading", name="Timeline").wait_for()
+        page.screenshot(path=out / "page-machine.png")
+        kept = window.storage_state()
+        for name, options in (
+            ("dark", {"color_scheme": "dark", "viewport": {"width": 1360, "height": 850}}),
+            ("phone", _PHONE),
+        ):
+            page = web_browser.context(browser, storage_state=kept, **options).new_page()
+            page.goto(f"{hub.url}/fleet")
+            page.screenshot(path=out / f"page-{name}.png")
+    for picture in out.glob("page-*.png"):
+        _small(picture)
+
+
+def main() -> None:
+    """Make a hub and a fleet, take the pictures, end the hub."""
+    out = Path(sys.argv[1])
+    sites = [option for site in ("hamburg", "bremerhaven", "rotterdam") for option in ("--location", f"{site}={site}")]
+    with tempfile.TemporaryDirectory() as directory:
+        hub = hub_process.make(Path(directory) / "data", *sites).start()
+        try:
+            web_fleet.make_user(hub)
+            web_fleet.enrol(hub, hub.token(hub.principal("rollout", "Owner")))
+            hub.stop()
+            web_fleet.give_past(hub, web_fleet.SILENT)
+            hub.start()
+            take(hub, out)
+        finally:
+            hub.stop()
+
+
+if __name__ == "__main__":
+    main()
