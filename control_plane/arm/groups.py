@@ -89,9 +89,7 @@ def head_group(call: HubCall) -> Reply:
 def list_groups(call: HubCall) -> Reply:
     """GET of the collection, with `$filter`, in pages."""
     node = resource_filter.read(call.query.get("$filter"))
-    size = paging.page_size(call.query.get("$top"))
-    key, scope = call.hub.keys.paging_key, call.http.path
-    after = paging.read_token(key, scope, call.query["$skiptoken"]) if call.query.get("$skiptoken") else 0
+    after, size = paging.wanted(call)
     with call.hub.database.read() as session:
         subscription = call.subscription(session)
         seen = scopes.require(call.caller, Action.GROUP_READ, f"/subscriptions/{subscription.id}")
@@ -100,11 +98,8 @@ def list_groups(call: HubCall) -> Reply:
         every = session.scalars(query.order_by(ResourceGroup.id).execution_options(yield_per=paging.MAX_PAGE))
         asked = (item for item in every if resource_filter.holds(node, _facts(item)))
         found = list(islice(asked, size + 1))
-    body: dict[str, Any] = {"value": [_json(item) for item in found[:size]]}
-    if len(found) > size:
-        skip = paging.token(key, scope, found[size - 1].id)
-        body["nextLink"] = paging.next_link(call.http.origin, scope, dict(call.query), skip)
-    return Reply(200, body)
+    value = [_json(item) for item in found[:size]]
+    return Reply(200, paging.page(call, value, found[size - 1].id if len(found) > size else None))
 
 
 def put_group(call: HubCall) -> Reply:

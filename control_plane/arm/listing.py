@@ -52,9 +52,7 @@ def list_resources(call: HubCall) -> Reply:
     """GET, in a subscription or a group."""
     node = resource_filter.read(call.query.get("$filter"))
     added = expanded(call.query.get("$expand"))
-    size = paging.page_size(call.query.get("$top"))
-    key, scope = call.hub.keys.paging_key, call.http.path
-    after = paging.read_token(key, scope, call.query["$skiptoken"]) if call.query.get("$skiptoken") else 0
+    after, size = paging.wanted(call)
     with call.hub.database.read() as session:
         subscription = call.subscription(session)
         group = call.group(session) if len(call.names) > 1 else None
@@ -71,8 +69,5 @@ def list_resources(call: HubCall) -> Reply:
             after=after,
             size=size,
         )
-    body: dict[str, Any] = {"value": [_json(item, added) for item in found]}
-    if last is not None:
-        skip = paging.token(key, scope, last)
-        body["nextLink"] = paging.next_link(call.http.origin, scope, dict(call.query), skip)
-    return Reply(200, body)
+    value = [_json(item, added) for item in found]
+    return Reply(200, paging.page(call, value, last))

@@ -67,9 +67,7 @@ def head_machine(call: HubCall) -> Reply:
 
 def list_machines(call: HubCall) -> Reply:
     """GET of the collection in a group or a subscription, in pages."""
-    size = paging.page_size(call.query.get("$top"))
-    key, scope = call.hub.keys.paging_key, call.http.path
-    after = paging.read_token(key, scope, call.query["$skiptoken"]) if call.query.get("$skiptoken") else 0
+    after, size = paging.wanted(call)
     with call.hub.database.read() as session:
         subscription = call.subscription(session)
         group = call.group(session) if len(call.names) > 1 else None
@@ -84,11 +82,8 @@ def list_machines(call: HubCall) -> Reply:
             after=after,
             size=size,
         )
-        body: dict[str, Any] = {"value": [_shown(call, row) for row in rows]}
-    if last is not None:
-        skip = paging.token(key, scope, last)
-        body["nextLink"] = paging.next_link(call.http.origin, scope, dict(call.query), skip)
-    return Reply(200, body)
+        value = [_shown(call, row) for row in rows]
+    return Reply(200, paging.page(call, value, last))
 
 
 def _group_for_put(call: HubCall, session: Session, location: str) -> ResourceGroup:

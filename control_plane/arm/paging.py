@@ -8,8 +8,10 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, urlencode
 
+from control_plane.call import HubCall
 from control_plane.errors import ApiError
 
 DEFAULT_PAGE = 200
@@ -72,3 +74,20 @@ def next_link(origin: str, path: str, query: Mapping[str, str] | Sequence[tuple[
     pairs = query.items() if isinstance(query, Mapping) else query
     kept = [(name, value) for name, value in pairs if value and name != "$skiptoken"]
     return f"{origin}{quote(path, safe='/-_.()~')}?{urlencode([*kept, ('$skiptoken', skip)], safe='$')}"
+
+
+def wanted(call: HubCall) -> tuple[int, int]:
+    """Behind which row the page begins, and how many it holds, by `$skiptoken` and `$top`.
+
+    Errors: ApiError 400 `InvalidParameter`.
+    """
+    size, skip = page_size(call.query.get("$top")), call.query.get("$skiptoken")
+    return (read_token(call.hub.keys.paging_key, call.http.path, skip) if skip else 0), size
+
+
+def page(call: HubCall, value: list[dict[str, Any]], last: int | None) -> dict[str, Any]:
+    """The body of a page; with `nextLink` when more follows the row `last`."""
+    if last is None:
+        return {"value": value}
+    skip = token(call.hub.keys.paging_key, call.http.path, last)
+    return {"value": value, "nextLink": next_link(call.http.origin, call.http.path, dict(call.query), skip)}

@@ -121,9 +121,7 @@ def lister(kind: Kind) -> Handler:
     """GET of the collection in a subscription, a group or below a machine, in pages."""
 
     def list_all(call: HubCall) -> Reply:
-        size = paging.page_size(call.query.get("$top"))
-        key, scope = call.hub.keys.paging_key, call.http.path
-        after = paging.read_token(key, scope, call.query["$skiptoken"]) if call.query.get("$skiptoken") else 0
+        after, size = paging.wanted(call)
         with call.hub.database.read() as session:
             container = f"/subscriptions/{call.subscription(session).id}"
             if kind.below_machine:
@@ -132,11 +130,8 @@ def lister(kind: Kind) -> Handler:
                 container = paths.group_id(call.names[0], call.group(session).name)
             seen = scopes.require(call.caller, kind.read, container)
             found, last = resources.of_kind(session, kind.key, container, seen, after, size)
-        body: dict[str, Any] = {"value": [resource_json(kind, row, call.hub.settings.tenant_id) for row in found]}
-        if last is not None:
-            skip = paging.token(key, scope, last)
-            body["nextLink"] = paging.next_link(call.http.origin, scope, dict(call.query), skip)
-        return Reply(200, body)
+        value = [resource_json(kind, row, call.hub.settings.tenant_id) for row in found]
+        return Reply(200, paging.page(call, value, last))
 
     return list_all
 
