@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lane molecule: the scenario on real hosts, from a check on fresh ones to the removal."""
+"""Lane molecule: all scenarios on real hosts, which are booted once for all of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.lane("molecule")
-@pytest.mark.timeout(900)
-def test_the_default_scenario(hosts_possible: None, tmp_path: Path) -> None:
+@pytest.mark.timeout(1500)
+def test_all_scenarios(hosts_possible: None, tmp_path: Path) -> None:
     programs = Path(sys.executable).parent
     done = subprocess.run(
-        [str(programs / "molecule"), "test"],
+        [str(programs / "molecule"), "test", "--all"],
         cwd=ROOT,
         env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "ANSIBLE_HOME": str(tmp_path / "ansible")},
         stdin=subprocess.DEVNULL,
@@ -27,3 +27,5 @@ def test_the_default_scenario(hosts_possible: None, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    for scenario in (ROOT / "molecule").iterdir():
+        assert f"{scenario.name} ➜" in done.stdout + done.stderr, f"{scenario.name} did not run"
