@@ -64,7 +64,7 @@ def _renew(machine: Machine, key: rsa.RSAPrivateKey) -> None:
     assert machine.ask_token().status_code == 200
 
 
-def _age(hub: HubProcess, seconds: int) -> None:
+def age(hub: HubProcess, seconds: int) -> None:
     """As if everything that the database holds had happened earlier."""
     for table, columns in {
         "machines": ("created", "modified", "enrolled"),
@@ -102,11 +102,11 @@ def test_a_day_old_backup_accuses_nobody(kind: str, fresh: Callable[[str], Seque
     again_put = Machine(hub, "put-only", key=keys[0])
     assert again_put.put(token).status_code == 200
     assert _delete(hub, token, deleted) == 204
-    _age(hub, DAY)
+    age(hub, DAY)
     archive = tmp_path / "hub.tar.gz"
     hub.run("backup", str(archive))
     assert archive.stat().st_mode & 0o777 == 0o600
-    _make_old(archive, DAY)
+    make_old(archive, DAY)
 
     # A day passes: renewals, a new machine, tags.
     _renew(renewed, keys[1])
@@ -207,7 +207,7 @@ def _packed(folder: Path, archive: Path) -> None:
                 packed.add(path, arcname=path.relative_to(folder).as_posix())
 
 
-def _make_old(archive: Path, seconds: int) -> None:
+def make_old(archive: Path, seconds: int) -> None:
     """As if the backup had been made so much earlier."""
     folder = archive.parent / "unpacked"
     manifest = _unpacked(archive, folder)
