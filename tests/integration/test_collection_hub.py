@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         yield lab.hosts["hub01"]
 
 
-def play(work: Path, host: Host, wheelhouse: Path, *argv: str) -> str:
+def play(work: Path, host: Host, wheelhouse: Path, *argv: str, **changes: object) -> str:
     (work / "collections/ansible_collections/hawser").mkdir(parents=True, exist_ok=True)
     link = work / "collections/ansible_collections/hawser/machine"
     if not link.exists():
@@ -55,6 +56,10 @@ def play(work: Path, host: Host, wheelhouse: Path, *argv: str) -> str:
         "hub_locations": {"local": "Local", "north": "The north"},
         "hub_profile_dest": str(work / "profile.json"),
         "hub_profile_name": "mine",
+        "hub_config": {"limits": {"requests_per_minute": 6000}, "logging": {"format": "json"}},
+        "hub_backup_dir": "/var/backups/hawser-hub",
+        "hub_backup_keep": 2,
+        **changes,
     }
     (work / "inventory.yml").write_text(yaml.safe_dump({"hawser_hub": {"hosts": {"hub01": variables}}}))
     done = subprocess.run(
@@ -114,3 +119,18 @@ def test_hub(tmp_path: Path, host: Host, wheelhouse: Path) -> None:
     assert "changed=0" in again
     assert "changed=0" in play(tmp_path, host, wheelhouse, "--check")
     assert host.run(["systemctl", "show", "-p", "InvocationID", "hawser-hub"]).output == before
+
+    # What a running hub can take up is reloaded; the rest restarts it.
+    changed = play(tmp_path, host, wheelhouse, hub_config={"limits": {"requests_per_minute": 9000}})
+    assert "Reload hub" in changed
+    assert "Restart hub" not in changed
+    assert host.run(["systemctl", "show", "-p", "InvocationID", "hawser-hub"]).output == before
+    for _ in range(3):
+        host.run(["systemctl", "start", "hawser-hub-backup.service"])
+        time.sleep(1.1)  # the name of a backup has the second in it
+    kept = host.run(["ls", "/var/backups/hawser-hub"]).output.split()
+    assert len(kept) == 2
+    assert host.run(["stat", "-c", "%U %a", f"/var/backups/hawser-hub/{kept[0]}"]).output.split() == [
+        "hawser-hub",
+        "600",
+    ]
