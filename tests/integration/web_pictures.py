@@ -12,19 +12,20 @@ from PIL import Image
 from tests.integration import hub_process, web_browser, web_fleet
 from tests.integration.hub_process import HubProcess
 
-_PHONE = {"viewport": {"width": 360, "height": 780}, "device_scale_factor": 1.5, "is_mobile": True, "has_touch": True}
+_PHONE = {"viewport": {"width": 360, "height": 780}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 
 
 def _small(path: Path) -> None:
-    """As a picture of 128 colours, which these pages need no more than."""
+    """As a picture of 256 colours, chosen so that rare ones (a status) stay what they are."""
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(128).save(path, optimize=True)
+        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 def take(hub: HubProcess, out: Path) -> None:
     """Every picture, of a running hub."""
     with web_browser.chromium(hub) as browser:
-        window = web_browser.context(browser, viewport={"width": 1360, "height": 850})
+        window = web_browser.context(browser, viewport={"width": 1440, "height": 900})
         page = window.new_page()
         page.goto(f"{hub.url}/signin")
         page.screenshot(path=out / "page-signin.png")
@@ -38,7 +39,7 @@ def take(hub: HubProcess, out: Path) -> None:
         page.screenshot(path=out / "page-machine.png")
         kept = window.storage_state()
         for name, options in (
-            ("dark", {"color_scheme": "dark", "viewport": {"width": 1360, "height": 850}}),
+            ("dark", {"color_scheme": "dark", "viewport": {"width": 1440, "height": 900}}),
             ("phone", _PHONE),
         ):
             page = web_browser.context(browser, storage_state=kept, **options).new_page()
