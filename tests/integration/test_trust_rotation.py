@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ def until(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < ends, "it did not come about"
         time.sleep(0.2)
     return found
+
+
+def adopted(agent: Agent, old_ca: str) -> bool:
+    """True when the machine no longer trusts the old CA."""
+    return old_ca not in json.loads((agent.state / "trust/demo.json").read_text())["ca_pem"]
 
 
 class Site:
@@ -108,8 +114,7 @@ def test_the_ca_is_rotated_under_a_running_fleet(site: Site) -> None:
         until(lambda: not requests.get(f"{site.hub.url}/healthz", verify=str(site.folder / "old.pem"), timeout=30).ok)
     for agent in (first, second):
         assert json.loads((agent.state / "clouds/demo.json").read_text())["ca_pem"] == old_ca
-        trusted = agent.state / "trust/demo.json"
-        until(lambda trusted=trusted: old_ca not in json.loads(trusted.read_text())["ca_pem"])
+        until(partial(adopted, agent, old_ca))
         assert site.beats(agent)
         assert agent.run("check").returncode == 0
     # The playbook's profile is still the old one: giving it again changes nothing and breaks nothing.
