@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,11 @@ sys.path.insert(0, str(ROOT))
 from lab import Lab, destroy  # noqa: E402 - the checkout is not installed
 
 
+def name_of(directory: Path) -> str:
+    """The lab's name, one for each directory: a run that was cut off stands in nobody's way."""
+    return "m" + hashlib.sha256(str(directory).encode()).hexdigest()[:7]
+
+
 def up(directory: Path, names: list[str]) -> None:
     """Boot the hosts; a lab that is there already is taken as it is."""
     cache = ROOT / ".cache/lab"
@@ -20,7 +26,7 @@ def up(directory: Path, names: list[str]) -> None:
         lab = Lab.attach(directory, cache=cache)
     else:
         directory.mkdir(parents=True, exist_ok=True)
-        lab = Lab(directory, name="molecule", hosts=names, cache=cache)
+        lab = Lab(directory, name=name_of(directory), hosts=names, cache=cache)
         lab.start()
         lab.save()
     addresses = {name: str(host.address) for name, host in lab.hosts.items()}
