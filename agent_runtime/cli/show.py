@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime import errors, support
 from agent_runtime.cli import services
 from agent_runtime.cli.output import shown, table
+from agent_runtime.identity import birth
 from agent_runtime.platform import local
 from agent_runtime.version import VERSION
 
@@ -55,12 +56,19 @@ FIELDS = (
     ("Portal Page", "portalPage"),
     ("Disabled Features", "disabledFeatures"),
     ("Identity State", "identityState"),
+    ("Identity Reason", "identityReason"),
+    ("Identity Verdict", "identityVerdict"),
+    ("Identity Differs", "identityDiffers"),
+    ("Identity Event", "identityEvent"),
+    ("Image ID", "imageId"),
     ("Identity Certificate Expires", "identityCertificateExpires"),
     ("Tags", "tags"),
     ("Agent Released", "agentReleased"),
     ("Agent Supported Until", "agentSupportedUntil"),
     ("Agent Support", "agentSupport"),
 )
+# The identity is in use elsewhere, or may be.
+HELD = ("parked", "quarantined")
 OS_FIELDS = (
     ("OS Name", "osName"),
     ("OS Version", "osVersion"),
@@ -76,7 +84,8 @@ def configure(parser: Parser) -> None:
 
 
 def run(session: Session) -> int:
-    """Exit code 0, also when disconnected; 61 when himds does not answer (root sees what the files say)."""
+    """Exit code 0, also when disconnected; 44 while the identity is held; 61 when himds does not answer (root sees what
+    the files say)."""
     fields = [*FIELDS, *(OS_FIELDS if session.args.os else ())]
     wanted = chosen(session.args.property, fields)
     code = 0
@@ -93,6 +102,8 @@ def run(session: Session) -> int:
         status = {**status, "services": services.states(status.get("services"), code == 0)}
     if session.args.os:
         status = {**status, **local.operating_system()}
+    if status.get("identityState") in HELD:
+        code = errors.NameTaken("").exit_code
     data = {key: status.get(key) for _, key in wanted}
     session.out.result(data, text(data, wanted, bare=bool(session.args.property) and len(wanted) == 1))
     return code
@@ -145,6 +156,8 @@ def from_files(session: Session, problem: errors.AgentError | None) -> dict[str,
         known = {}
     return {
         **known,
+        "identityState": "sealed" if birth.is_sealed(session.paths) else "",
+        "imageId": (birth.read_or_none(session.paths) or {}).get("imageId") or "",
         "resourceNamespace": "Microsoft.HybridCompute",
         "agentVersion": VERSION,
         "agentLogfile": str(session.paths.himds_log),

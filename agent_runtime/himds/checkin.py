@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from agent_runtime import errors
+from agent_runtime.himds.asking import Asking
 from agent_runtime.himds.identity import GONE_CODE, KINDS, Known
+from agent_runtime.himds.watch import Watch
 from agent_runtime.hub import backoff
 from agent_runtime.hub.client import Hub, HubRefusal, refusal_of
 from agent_runtime.hub.transport import Answer, Broken, Connection
-from agent_runtime.identity import evidence
-from agent_runtime.identity.store import certificate_path, erase, key_path, stamp
+from agent_runtime.identity import machine
+from agent_runtime.identity.store import certificate_path, credential_of, descent_of, erase, key_path, stamp
 from agent_runtime.platform.base import Machine
 from agent_runtime.service import worker
 from agent_runtime.service.loop import Loop, Task, Timeout, TimeoutExpired, sleep
@@ -53,6 +55,7 @@ class Keeper:
         loop: Loop,
         known: Known,
         computer: Machine,
+        watch: Watch,
         deliver: Callable[[str], None],
         look: Callable[[], None],
         flush: Callable[[], None],
@@ -60,6 +63,8 @@ class Keeper:
         self._loop = loop
         self._known = known
         self._computer = computer
+        self._watch = watch
+        self.asking = Asking(loop, known, computer, watch)
         self._deliver = deliver
         self._look = look
         self._flush = flush
@@ -67,10 +72,9 @@ class Keeper:
         self._waiting = False
         self._again = False
         self._looked = 0.0
-        self._digest = ""
 
     def start(self, hub: Hub) -> None:
-        """Begin with a connected identity."""
+        """Begin with an identity."""
         self.stop()
         self._task = self._loop.spawn(self._keep(hub), "check-in")
 
@@ -91,14 +95,9 @@ class Keeper:
         """The first check-in of a connect, without a hold, with the credential of `identity`. Errors: HubRefusal,
         AZCM0026."""
         slot = int(identity["slot"])
-        paths = self._known.paths
-        credential = {
-            "clientId": identity["clientId"],
-            "tenantId": identity["tenantId"],
-            "key": key_path(paths, slot),
-            "certificate": certificate_path(paths, slot),
-        }
-        self._look_at_the_machine(identity["tenantId"])
+        credential = credential_of(self._known.paths, identity)
+        self._watch.read(str(identity["tenantId"]))
+        self._look_at_the_machine()
         try:
             answer = await self._exchange(hub, credential, slot, 0)
         except Broken as problem:
@@ -116,8 +115,12 @@ class Keeper:
             try:
                 if await self._expired(hub):
                     return
-                if time.monotonic() - self._looked > LOOK_SECONDS or not self._digest:
-                    self._look_at_the_machine(self._known.identity["tenantId"])
+                if self._watch.slept() or time.monotonic() - self._looked > LOOK_SECONDS or not self._watch.digest:
+                    self._watch.look()
+                    self._look_at_the_machine()
+                if self._known.state in machine.HELD:
+                    await self._ask(hub)
+                    continue
                 self._flush()
                 await self._renew_if_due(hub)
                 # A heartbeat that somebody waits for is not held.
@@ -153,10 +156,20 @@ class Keeper:
                 self._trouble(getattr(problem, "code", "AZCM0026"), f"no check-in: {text}")
                 pause = backoff.delay(failures, random.random())
             if pause is not None:
-                with contextlib.suppress(Woken):
-                    self._waiting = True
-                    await sleep(pause)
-                self._waiting = False
+                await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(Woken):
+            self._waiting = True
+            await sleep(seconds)
+        self._waiting = False
+
+    async def _ask(self, hub: Hub) -> None:
+        """The identity is held: ask about it, and wait until it is time to ask again."""
+        pause = await self.asking.once(hub)
+        if pause is not None and self._known.state in machine.HELD:
+            again, self._again = self._again, False
+            await self._pause(0 if again else pause)
 
     async def _exchange(self, hub: Hub, credential: dict[str, Any], slot: int, hold: int) -> dict[str, Any]:
         """One check-in. The heartbeat counts when the head of the answer is there."""
@@ -165,7 +178,7 @@ class Keeper:
             "slot": slot,
             "epoch": int(lease.get("epoch", 0)),
             "nonce": str(lease.get("nonce", "")),
-            "evidenceDigest": self._digest,
+            "evidenceDigest": self._watch.digest,
             "agentVersion": VERSION,
             "holdSeconds": hold,
             "bootId": self._computer.boot_id(),
@@ -212,18 +225,18 @@ class Keeper:
             self._deliver(kind)
             news = True
         self._known.keep_lease(epoch=answer["epoch"], slot=answer["slot"], nonce=answer["nonce"], generations=mine)
+        self._watch.accepted()
         return news
 
-    def _look_at_the_machine(self, tenant_id: str) -> None:
+    def _look_at_the_machine(self) -> None:
         self._looked = time.monotonic()
-        self._digest = evidence.digest(evidence.vector(tenant_id, self._computer.signals()))
         self._look()
 
     # Trouble
 
     def _well(self) -> None:
         if self._known.store.record.error is not None:
-            self._known.store.apply("resume" if self._known.state != "connected" else "trouble", error=None)
+            self._known.store.apply("trouble", error=None)
             self._known.log.info("the hub answers again")
 
     def _trouble(self, code: str, message: str) -> None:
@@ -238,10 +251,10 @@ class Keeper:
         """Note a refusal; the pause before the next check-in."""
         event = held_state(refusal)
         if event is not None:
-            error = {"code": "AZCM0062", "message": refusal.message, "at": stamp(time.time())}
-            self._known.log.error(f"the hub took this identity out of use: {refusal.message} ({refusal.code})")
-            self._known.store.apply(event, error=error)
-            return GONE_SECONDS
+            reason = refusal.code
+            self._known.hold(event, reason, f"the hub took this identity out of use: {refusal.message} ({reason})")
+            # Twins wake up together; the question is what they all ask next.
+            return backoff.delay(2, random.random(), refusal.retry_after)
         if refusal.status == 404 or refusal.code == "unauthorized_client":
             self._trouble(GONE_CODE, f"the hub does not know this machine any more: {refusal.message}")
             return backoff.delay(failures, random.random(), backoff.LAST)
@@ -281,7 +294,8 @@ class Keeper:
         """A new key and certificate in the next slot; the first check-in with it retires this one."""
         known, paths = self._known, self._known.paths
         slot = int(known.identity["slot"])
-        key, certificate = key_path(paths, slot + 1), certificate_path(paths, slot + 1)
+        descent = descent_of(known.identity)
+        key, certificate = key_path(paths, slot + 1, descent), certificate_path(paths, slot + 1, descent)
         made = await worker.run(self._loop, "make-key", {"path": key, "name": known.identity["clientId"]})
         answer = await hub.call(known.credential(), "renew", {"slot": slot, "csr": made["csr"]})
         if int(answer["slot"]) != slot + 1:
@@ -292,6 +306,6 @@ class Keeper:
             "renewed", slot=slot + 1, certificateThumbprint=about["thumbprint"], certificateExpires=about["notAfter"]
         )
         hub.forget_channel_token()
-        for old in (key_path(paths, slot), certificate_path(paths, slot)):
+        for old in (key_path(paths, slot, descent), certificate_path(paths, slot, descent)):
             erase(old)
         known.log.info(f"the identity's certificate was renewed; credential slot {slot + 1}")

@@ -11,10 +11,10 @@ from typing import Any
 
 from agent_runtime import errors
 from agent_runtime.himds.identity import Known, resource_id
+from agent_runtime.himds.watch import Watch
 from agent_runtime.hub.client import SKEW_WARNING, Hub, HubRefusal, as_agent_error
-from agent_runtime.identity import evidence, machine
-from agent_runtime.identity.store import certificate_path, key_path
-from agent_runtime.platform.base import Machine
+from agent_runtime.identity import machine
+from agent_runtime.identity.store import certificate_path, descent_of, erase, key_path
 from agent_runtime.service import worker
 from agent_runtime.service.ipc import Progress
 from agent_runtime.service.loop import Cancelled, Loop, Timeout, TimeoutExpired
@@ -45,20 +45,25 @@ def checked(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 class Connecting:
-    """One `connect`. `first_checkin` makes the first heartbeat with a credential and takes over what it brings."""
+    """One `connect`. `first_checkin` makes the first heartbeat with a credential and takes over what it brings. With
+    `adopt` a held machine gets a name of its own; when that fails it is held as before."""
 
     def __init__(
         self,
         loop: Loop,
         known: Known,
-        computer: Machine,
+        watch: Watch,
         settings_csr: str | None,
         open_hub: Callable[[Mapping[str, Any]], Hub],
         progress: Progress,
+        adopt: bool = False,
     ) -> None:
         self._loop = loop
         self._known = known
-        self._computer = computer
+        self._watch = watch
+        self._adopt = adopt
+        self._descent = descent_of(known.identity) + 1 if adopt else 0
+        self._lease = dict(known.lease)
         self._settings_csr = settings_csr
         self._open_hub = open_hub
         self._progress = progress
@@ -72,13 +77,17 @@ class Connecting:
         profile = self._known.profile(args["cloud"])
         hub = self._open_hub(profile)
         try:
-            self._known.store.apply("begin", args=args, requestId=str(uuid.uuid4()))
+            event = "adopt" if self._adopt else "begin"
+            self._known.store.apply(event, args=args, requestId=str(uuid.uuid4()))
         except BaseException:
             hub.close()
             raise
         try:
             with Timeout(self._loop, CONNECT_SECONDS):
+                if self._adopt:
+                    self._leave_behind()
                 identity = await self._steps(hub, args, token, first_checkin)
+            self._known.keep_evidence(self._watch.items)
             self._known.store.apply("connected", identity=identity)
         except BaseException as problem:  # noqa: BLE001 - whatever ends it, what it made is taken back
             await self._undo(hub, args, token, problem)
@@ -93,12 +102,22 @@ class Connecting:
             )
         return hub, {"resourceId": identity["resourceId"], "vmId": identity["vmId"], "warnings": warnings}
 
+    def _leave_behind(self) -> None:
+        """What came with the copied name, but its key: that goes when the machine has its own."""
+        paths = self._known.paths
+        for folder in (paths.desired, paths.outbox):
+            if os.path.isdir(folder):
+                for name in os.listdir(folder):
+                    erase(os.path.join(folder, name))
+        atomic.unlink(os.path.join(paths.own, "settings.crt"))
+        self._known.forget()
+
     async def _steps(
         self, hub: Hub, args: dict[str, Any], token: str, first_checkin: Callable[[Hub, dict[str, Any]], Any]
     ) -> dict[str, Any]:
         paths, store = self._known.paths, self._known.store
         self._progress(5, "Making the machine's key")
-        key, certificate = key_path(paths, 1), certificate_path(paths, 1)
+        key, certificate = key_path(paths, 1, self._descent), certificate_path(paths, 1, self._descent)
         made = await worker.run(self._loop, "make-key", {"path": key, "name": args["vmId"]})
         store.apply("step", step="put")
         self._progress(20, "Creating the machine at the hub")
@@ -132,6 +151,7 @@ class Connecting:
             "certificateExpires": about["notAfter"],
             "correlationId": args["correlationId"],
             "slot": int(answer["slot"]),
+            **({"descent": self._descent} if self._descent else {}),
         }
         store.apply("step", step="checkin")
         self._progress(70, "Sending the first heartbeat")
@@ -145,7 +165,7 @@ class Connecting:
         return identity
 
     async def _enrol(self, hub: Hub, args: dict[str, Any], token: str, where: str, csr: str) -> dict[str, Any]:
-        items = evidence.vector(args["tenantId"], self._computer.signals())
+        items = self._watch.read(args["tenantId"])
         pending = self._known.store.record.pending or {}
         return await hub.enrol(
             token,
@@ -157,7 +177,7 @@ class Connecting:
                 "settingsCsr": self._settings_csr,
                 "agentVersion": VERSION,
                 "osType": "linux",
-                "evidence": {"digest": evidence.digest(items), "items": items},
+                "evidence": {"digest": self._watch.digest, "items": items},
             },
         )
 
@@ -179,6 +199,9 @@ class Connecting:
         code, message = getattr(explained, "code", "AZCM0002"), getattr(explained, "message", str(explained))
         self._known.log.error(f"connect failed: {code}: {message}")
         self._known.store.apply("failed", error=None)
+        if self._adopt:
+            # The newest nonce proves the held branch.
+            self._known.keep_lease(**self._lease)
 
     @staticmethod
     def _explained(problem: BaseException) -> BaseException:
@@ -204,6 +227,12 @@ async def disconnect(known: Known, hub: Hub | None, token: str | None, local_onl
     where = (record.identity or {}).get("resourceId", "")
     if record.state == "connecting":
         raise errors.ConfigurationConflict("another command is connecting this machine", "Wait until it has ended")
+    if record.state in machine.HELD and not local_only:
+        # Whose the machine at the hub is, is just what is in question.
+        raise errors.ConfigurationConflict(
+            f"the identity of this machine is {record.state}: the machine at the hub may be another's",
+            "Use --force-local-only, then connect under a name of its own",
+        )
     deleted = False
     if record.state in machine.BOUND and not local_only:
         if not token:
@@ -220,4 +249,5 @@ async def disconnect(known: Known, hub: Hub | None, token: str | None, local_onl
     known.forget()
     known.store.apply("release")
     atomic.unlink(os.path.join(known.paths.own, "settings.crt"))
+    atomic.unlink(known.paths.adoption)
     return {"resourceId": where, "deleted": deleted}

@@ -291,15 +291,24 @@ class Endpoint:
 
     def _compute(self, shape: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
         compute = self._instance()
-        if compute is None:
-            return error(404, "not_found", "This machine is not connected; connect it with 'azcmagent connect'.")
+        if self._held() or compute is None:
+            return self._held() or self._nowhere()
         # No blanks: consumers grep for '"resourceId":"'.
         return http.response_bytes(200, json.dumps(shape(compute), separators=(",", ":")).encode("ascii"))
 
+    def _held(self) -> bytes | None:
+        """The answer of a machine whose identity is out of use: what it was is not told as what it is."""
+        problem = self._tokens.unavailable()
+        held = problem is not None and problem.status == 503
+        return error(problem.status, problem.code, problem.text) if problem is not None and held else None
+
+    @staticmethod
+    def _nowhere() -> bytes:
+        return error(404, "not_found", "This machine is not connected; connect it with 'azcmagent connect'.")
+
     def _answer_info(self, query: dict[str, str]) -> bytes:
-        compute = self._instance()
-        if compute is None:
-            return error(404, "not_found", "This machine is not connected; connect it with 'azcmagent connect'.")
+        if self._held() or self._instance() is None:
+            return self._held() or self._nowhere()
         return http.response_bytes(200, json.dumps({"tenantId": self._status().get("tenantId")}).encode("ascii"))
 
     def _answer_status(self, query: dict[str, str]) -> bytes:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent_runtime import errors
-from agent_runtime.identity import trust
-from agent_runtime.identity.store import IdentityStore, certificate_path, key_path, stamp
+from agent_runtime.identity import birth, evidence, machine, trust
+from agent_runtime.identity.store import IdentityStore, credential_of, stamp
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service.log import Log
 from agent_runtime.state import atomic, config
@@ -23,6 +23,9 @@ KINDS = ("resource", "settings", "extensions", "policy", "runcommands", "agent",
 OFFLINE_SECONDS = 900.0
 # What a check-in is answered with after the machine was deleted at the hub.
 GONE_CODE = "AZCM0042"
+# The identity is in use elsewhere; numbers of what himds logs about it (docs/golden-images.md).
+HELD_CODE = "AZCM0044"
+EVENTS = {"park": 4101, "quarantine": 4102, "resume": 4103}
 NAMESPACE = "Microsoft.HybridCompute"
 
 
@@ -70,7 +73,9 @@ class Known:
         self.config: dict[str, Any] = config.defaults()
         self.inventory: dict[str, Any] = {}
         self.last_heartbeat = 0.0
+        self.recorded: list[dict[str, Any]] | None = None
         self.read_config()
+        self._read_evidence()
         self._read_lease()
         self._read_documents()
 
@@ -85,15 +90,7 @@ class Known:
 
     def credential(self) -> dict[str, Any]:
         """What the hub's client needs to speak as this machine."""
-        identity = self.identity
-        slot = int(identity["slot"])
-        return {
-            "clientId": identity["clientId"],
-            "tenantId": identity["tenantId"],
-            "key": key_path(self.paths, slot),
-            "certificate": certificate_path(self.paths, slot),
-            **{name: identity[name] for name in ("slot", "resourceId", "location") if name in identity},
-        }
+        return credential_of(self.paths, self.identity)
 
     def profile(self, name: str) -> dict[str, Any]:
         """A cloud profile with the anchors in force. Errors: AZCM0075."""
@@ -113,6 +110,43 @@ class Known:
             self.config = config.effective(config.load(self.paths))
         except errors.AgentError as error:
             self.log.error(f"{error.code}: {error.message}; the former values stay in force. {error.remedy}.")
+
+    # Evidence, and what is done about it
+
+    def _read_evidence(self) -> None:
+        try:
+            self.recorded = evidence.valid(atomic.read_json(self.paths.evidence).get("items"))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            self.log.warning(f"evidence.json cannot be read ({error}); the hub's answer to the next check-in decides")
+
+    def keep_evidence(self, items: list[dict[str, Any]]) -> None:
+        """The hub has accepted this vector. Errors: OSError."""
+        if items != self.recorded:
+            atomic.write_json(self.paths.evidence, {"v": 1, "items": items})
+            self.recorded = items
+
+    def hold(self, event: str, reason: str, message: str, **about: Any) -> None:
+        """Take the identity out of use (`park`, `quarantine`). Errors: OSError."""
+        number = EVENTS[event]
+        before = self.store.record
+        error = {"code": HELD_CODE, "message": message, "reason": reason, "event": number, **about}
+        told = before.error or {}
+        if before.state in machine.HELD and all(told.get(name) == value for name, value in error.items()):
+            return
+        self.log.error(f"event {number}: {error['code']}: {message}")
+        self.store.apply(event, error={**error, "at": stamp(time.time())})
+
+    def resume(self, why: str, **credential: Any) -> None:
+        """Use the identity again. Errors: OSError."""
+        self.store.apply("resume", **credential)
+        atomic.unlink(self.paths.adoption)
+        self.log.info(f"event {EVENTS['resume']}: the identity is in use again: {why}")
+
+    def why_held(self) -> str:
+        """The sentence that says why the identity is out of use."""
+        return str((self.store.record.error or {}).get("message") or "")
 
     # Lease
 
@@ -167,6 +201,7 @@ class Known:
     def forget(self) -> None:
         """The identity is gone: so is what came with it."""
         self.lease, self.documents, self.resource = {}, {}, {}
+        self.recorded = None
         self.last_heartbeat = 0.0
 
     # Views
@@ -254,6 +289,11 @@ class Known:
             "portalPage": "",
             "disabledFeatures": [],
             "identityState": record.state,
+            "identityReason": error.get("reason") or "",
+            "identityVerdict": error.get("verdict") or "",
+            "identityDiffers": error.get("differs") or [],
+            "identityEvent": error.get("event") or "",
+            "imageId": (birth.read_or_none(self.paths) or {}).get("imageId") or "",
             "tags": self.tags(),
             "identityCertificateExpires": stamp(float(expires)) if expires else "",
         }

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import random
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,21 +16,22 @@ from agent_runtime.himds.challenges import Challenges
 from agent_runtime.himds.checkin import Keeper
 from agent_runtime.himds.endpoint import Endpoint
 from agent_runtime.himds.identity import Known
+from agent_runtime.himds.reports import Reports
 from agent_runtime.himds.tokens import Tokens
-from agent_runtime.hub import backoff
+from agent_runtime.himds.watch import Watch
 from agent_runtime.hub.client import Hub, HubRefusal, as_agent_error
-from agent_runtime.identity import machine, trust
+from agent_runtime.identity import birth, machine, trust
 from agent_runtime.platform.base import Machine
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service import ipc
 from agent_runtime.service.log import Log
-from agent_runtime.service.loop import Event, Loop, sleep
+from agent_runtime.service.loop import Loop, sleep
 from agent_runtime.state import atomic, config
-from agent_runtime.state.outbox import REPORTS, Outbox
 from agent_runtime.version import RELEASED, VERSION
 
 SERVICE_KINDS = {"gcad": ("policy", "trust"), "extd": ("extensions", "runcommands", "agent", "trust")}
 SERVICE_NAMES = {"gcad": "GC Service", "extd": "Extension Service"}
+ADOPTED = 4104
 REPORT_KINDS = ("services", "extensions", "policy", "runcommands", "trust")
 
 
@@ -44,17 +44,22 @@ class Himds:
         self._computer = computer
         self._known = Known(paths, log)
         self._known.inventory = self._inventory()
-        self._outbox = Outbox(paths.outbox)
-        self._waiting_reports = Event()
-        self._reported: dict[str, str] = {}
         self._hub: Hub | None = None
+        self._reports = Reports(self._known, lambda: self._hub)
         self._busy = False
         self._services: dict[str, ipc.Stream] = {}
         self._settings_csr: str | None = None
+        self._watch = Watch(self._known, computer, lambda items: self._reports.changed("evidence", {"items": items}))
         self._keeper = Keeper(
-            loop, self._known, computer, self._deliver, self._look_at_the_machine, self._waiting_reports.set
+            loop,
+            self._known,
+            computer,
+            self._watch,
+            self._deliver,
+            self._look_at_the_machine,
+            self._reports.flush,
         )
-        self._tokens = Tokens(self._ask_token, lambda: (self._known.state, self._known.identity), self._clock_offset)
+        self._tokens = Tokens(self._ask_token, self._who, self._clock_offset, self._known.why_held)
         self._endpoint = Endpoint(
             loop,
             port,
@@ -76,16 +81,19 @@ class Himds:
                 "checkin": self._checkin,
                 "hello": self._hello,
                 "report": self._report,
+                "look": self._look,
+                "question": self._question,
             },
             log,
         )
 
     def start(self) -> None:
         """Open the endpoints and go on with the identity there is. Errors: OSError when the port is taken."""
+        self._watch.look()  # before anybody can use the identity
         for number, listener in enumerate(self._endpoint.listen()):
             self._loop.spawn(self._endpoint.serve(listener), f"endpoint {number}")
         self._loop.spawn(self._server.serve(), "local socket")
-        self._loop.spawn(self._send_reports(), "reports")
+        self._loop.spawn(self._reports.send(), "reports")
         if self._known.state in machine.BOUND:
             try:
                 self._hub = self._open_hub(self._known.profile(str(self._known.identity["cloud"])))
@@ -96,6 +104,20 @@ class Himds:
 
     def _open_hub(self, profile: Mapping[str, Any]) -> Hub:
         return Hub(self._loop, profile, lambda: self._known.config)
+
+    def _who(self) -> tuple[str, dict[str, Any]]:
+        """State and public identity; after a sleep not before the machine was looked at."""
+        if self._watch.slept():
+            self._look_again()
+        return self._known.state, self._known.identity
+
+    def _look_again(self) -> None:
+        """Compare the machine with what was connected, now; the hub is asked at once when they differ."""
+        before = self._known.state
+        self._watch.look()
+        if self._known.state != before:
+            self._tell_services({"v": 1, "push": "identity", "state": self._known.state})
+            self._keeper.wake()
 
     def _clock_offset(self) -> float:
         return self._hub.offset if self._hub is not None else 0.0
@@ -139,60 +161,12 @@ class Himds:
 
     def _look_at_the_machine(self) -> None:
         self._known.inventory = self._inventory()
-        self._report_if_changed("inventory", self._known.inventory)
+        self._reports.changed("inventory", self._known.inventory)
         try:
             local = config.load(self._known.paths)
         except errors.AgentError:
             return
-        self._report_if_changed("configuration", config.agent_configuration(local))
-
-    def _report_if_changed(self, kind: str, data: dict[str, Any]) -> None:
-        text = json.dumps(data, sort_keys=True)
-        if self._known.state not in ("connecting", "connected") or self._reported.get(kind) == text:
-            return
-        try:
-            self._outbox.put(kind, data)
-        except OSError as error:
-            self._log.warning(f"a report cannot be stored: {error.strerror}")
-            return
-        self._reported[kind] = text
-        self._waiting_reports.set()
-
-    async def _send_reports(self) -> None:
-        """Send what waits, whenever there is something and an identity to send it with."""
-        failures = 0
-        while True:
-            await self._waiting_reports.wait()
-            self._waiting_reports.clear()
-            if self._known.state != "connected" or self._hub is None:
-                continue
-            limit = REPORTS
-            try:
-                while True:
-                    batch = self._outbox.batch(limit)
-                    if not batch:
-                        break
-                    try:
-                        answer = await self._hub.call(self._known.credential(), "report", {"reports": batch})
-                    except HubRefusal as refusal:
-                        if refusal.status not in (400, 413):
-                            raise
-                        limit = 1
-                        if len(batch) == 1:
-                            # The hub will never take it, and those behind it must not wait for ever.
-                            self._log.error(f"the hub refused a report of kind {batch[0]['kind']}: {refusal.message}")
-                            self._outbox.acknowledge([str(batch[0]["id"])])
-                        continue
-                    self._outbox.acknowledge([str(number) for number in answer.get("accepted", [])])
-                    if not answer.get("accepted"):
-                        raise errors.InternalError("the hub acknowledged none of the reports")
-                failures = 0
-            except (HubRefusal, errors.AgentError, OSError) as problem:
-                failures += 1
-                self._log.warning(f"reports wait: {getattr(problem, 'message', problem)}")
-                await sleep(max(5.0, backoff.delay(failures, random.random())))
-                if failures < 5:
-                    self._waiting_reports.set()
+        self._reports.changed("configuration", config.agent_configuration(local))
 
     # Verbs
 
@@ -218,17 +192,28 @@ class Himds:
 
     async def _connect(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:
         with self._alone():
-            steps = connecting.Connecting(
-                self._loop, self._known, self._computer, self._settings_csr, self._open_hub, progress
-            )
-            self._reported.clear()
-            hub, result = await steps.run(args, self._keeper.once)
+            adopt = args.get("adopt") is True
+            # The copied key of extd is not this machine's: root gives it another, and then it asks again.
+            csr = None if adopt else self._settings_csr
+            steps = connecting.Connecting(self._loop, self._known, self._watch, csr, self._open_hub, progress, adopt)
+            self._reports.forget()
+            if adopt:
+                self._keeper.stop()
+            try:
+                hub, result = await steps.run(args, self._keeper.once)
+            except BaseException:
+                if adopt and self._hub is not None and self._known.state in machine.BOUND:
+                    self._keeper.start(self._hub)
+                raise
+            if adopt:
+                atomic.unlink(self._known.paths.adoption)
+                self._log.info(f"event {ADOPTED}: this machine has a name of its own: {result['resourceId']}")
             if self._hub is not None:
                 self._hub.close()
             self._hub = hub
             self._tokens.forget()
             self._keeper.start(hub)
-            self._waiting_reports.set()
+            self._reports.flush()
             self._tell_services({"v": 1, "push": "identity", "state": self._known.state})
             return result
 
@@ -246,7 +231,7 @@ class Himds:
                 self._hub.close()
                 self._hub = None
             self._tokens.forget()
-            self._reported.clear()
+            self._reports.forget()
             self._tell_services({"v": 1, "push": "identity", "state": self._known.state})
             return result
 
@@ -287,6 +272,27 @@ class Himds:
         error = self._known.store.record.error or {}
         raise errors.NetworkFailed(str(error.get("message") or "the hub has not answered yet"))
 
+    async def _look(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:
+        self._look_again()
+        return {"state": self._known.state}
+
+    async def _question(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:
+        """What root's programs need to ask the hub themselves: about a held identity, or for one (`tenantId`)."""
+        known = self._known
+        if known.state in machine.HELD:
+            return {"state": known.state, "credential": known.credential(), "body": self._keeper.asking.question()}
+        tenant = args.get("tenantId")
+        if known.state != "disconnected" or not isinstance(tenant, str) or not tenant.isascii():
+            raise errors.ConfigurationConflict(f"the identity of this machine is {known.state}", "See 'azcmagent show'")
+        items = self._watch.read(tenant)
+        image = birth.read_or_none(known.paths)
+        body = {
+            "hostname": socket.gethostname(),
+            "imageId": image["imageId"] if image else None,
+            "evidence": {"digest": self._watch.digest, "items": items},
+        }
+        return {"state": known.state, "credential": None, "body": body}
+
     async def _hello(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:
         service = args.get("service")
         if service not in SERVICE_KINDS:
@@ -323,12 +329,11 @@ class Himds:
         if kind not in REPORT_KINDS or not isinstance(data, dict):
             raise errors.ParameterInvalid(f"a report has one of the kinds {', '.join(REPORT_KINDS)} and data")
         try:
-            number = self._outbox.put(kind, data)
+            number = self._reports.put(kind, data)
         except OSError as error:
             raise errors.InternalError(
                 f"the report cannot be stored: {error.strerror}", "Make room on the disk"
             ) from None
-        self._waiting_reports.set()
         if kind == "trust":
             self._trust_again()
         return {"id": number}

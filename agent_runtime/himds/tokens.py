@@ -57,15 +57,17 @@ class _Kept:
 
 class Tokens:
     """`ask` gets a token of the hub's channel; `state` gives identity state and public identity, `offset` the
-    clock's error."""
+    clock's error, `why` the reason for which the identity is held."""
 
     def __init__(
         self,
         ask: Callable[[str], Awaitable[dict[str, Any]]],
         state: Callable[[], tuple[str, dict[str, Any]]],
         offset: Callable[[], float],
+        why: Callable[[], str] = lambda: "",
     ) -> None:
         self._ask = ask
+        self._why = why
         self._state = state
         self._offset = offset
         self._kept: dict[str, _Kept] = {}
@@ -86,9 +88,11 @@ class Tokens:
         if state == "connected":
             return None
         if state in ("parked", "quarantined"):
-            return NoToken(
-                503, "identity_unavailable", f"The identity of this machine is {state}; see 'azcmagent show'."
-            )
+            why = f": {self._why()}" if self._why() else ""
+            text = f"The identity of this machine is {state}{why}; see 'azcmagent show'."
+            return NoToken(503, "identity_unavailable", text)
+        if state == "sealed":
+            return NoToken(503, "identity_unavailable", "This machine is a sealed image and has no identity.")
         if state == "expired":
             return NoToken(400, "identity_expired", "The identity has expired: disconnect and connect this machine.")
         return NoToken(400, "not_connected", "This machine is not connected; connect it with 'azcmagent connect'.")
@@ -113,6 +117,9 @@ class Tokens:
             if self._asked.get(resource) is asked:
                 del self._asked[resource]
             asked.set()
+        problem = self.unavailable()
+        if problem is not None:  # the identity was taken out of use while the hub was asked
+            raise problem
         if len(self._kept) >= RESOURCES:
             del self._kept[next(iter(self._kept))]
         self._kept[resource] = kept

@@ -32,14 +32,23 @@ _DATE = re.compile(r"\w{3}, (\d{2}) (\w{3}) (\d{4}) (\d{2}):(\d{2}):(\d{2}) GMT"
 
 
 class HubRefusal(Exception):
-    """The hub answered with an error: status, its code and sentence, and the seconds of Retry-After if it gave any."""
+    """The hub answered with an error: status, its code and sentence, the seconds of Retry-After if it gave any, and the
+    members of the answer beside the error."""
 
-    def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        retry_after: float | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.status = status
         self.code = code
         self.message = message.rstrip(".")
         self.retry_after = retry_after
+        self.body = body or {}
 
     @property
     def passing(self) -> bool:
@@ -54,10 +63,11 @@ def refusal_of(answer: Answer) -> HubRefusal:
     after = answer.headers.get("retry-after", "")
     seconds = float(after) if after.isascii() and after.isdigit() else None
     if isinstance(error, dict):
-        return HubRefusal(answer.status, str(error.get("code")), str(error.get("message")), seconds)
+        return HubRefusal(answer.status, str(error.get("code")), str(error.get("message")), seconds, body)
     if isinstance(error, str):
         text = str(body.get("error_description") or error).splitlines()[0]
-        return HubRefusal(answer.status, error, text, seconds)
+        # `superseded` stands beside the error, because the authority speaks OAuth.
+        return HubRefusal(answer.status, str(body.get("suberror") or error), text, seconds, body)
     return HubRefusal(answer.status, f"Status{answer.status}", f"the hub answered with status {answer.status}", seconds)
 
 
@@ -192,6 +202,17 @@ class Hub:
         self._channel_token = None
         return True
 
+    async def ask_identity(self, identity: Mapping[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        """Whose identity a held one is (docs/protocol.md section 14.2): proved by an assertion, not by a token."""
+        url = f"{self._channel()}/v1/identity"
+        content = {
+            "protocol": PROTOCOL,
+            "requestId": str(uuid.uuid4()),
+            "assertion": await self._assertion(identity, url),
+            **body,
+        }
+        return decoded(await self._exchange("Arc", "POST", url, None, content))
+
     async def begin_checkin(
         self, identity: Mapping[str, Any], body: dict[str, Any]
     ) -> tuple[Connection, http.Response, Callable[[], None]]:
@@ -225,27 +246,11 @@ class Hub:
 
     async def _ask_token(self, identity: Mapping[str, Any]) -> dict[str, Any]:
         url = f"{self.profile['authority']}/{identity['tenantId']}/oauth2/v2.0/token"
-        if not self.seen_clock:
-            # A clock that is wrong makes an assertion that is never valid: ask the hub's time first.
-            await self.ask_clock(identity["tenantId"])
-        signed = await worker.run(
-            self._loop,
-            "sign-assertion",
-            {
-                "key": identity["key"],
-                "certificate": identity["certificate"],
-                "clientId": identity["clientId"],
-                "audience": url,
-                "now": int(self.now()),
-                "jti": str(uuid.uuid4()),
-                "machine": {name: identity[name] for name in ("slot", "resourceId", "location") if name in identity},
-            },
-        )
         form = {
             "grant_type": "client_credentials",
             "client_id": identity["clientId"],
             "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-            "client_assertion": signed["assertion"],
+            "client_assertion": await self._assertion(identity, url),
             "scope": CHANNEL_SCOPE,
         }
         fields = {**self._fields(None, False), "Content-Type": "application/x-www-form-urlencoded"}
@@ -256,6 +261,25 @@ class Hub:
             raise refusal_of(answer)
         return body
 
+    async def _assertion(self, identity: Mapping[str, Any], audience: str) -> str:
+        if not self.seen_clock:
+            # A clock that is wrong makes an assertion that is never valid: ask the hub's time first.
+            await self.ask_clock(identity["tenantId"])
+        signed = await worker.run(
+            self._loop,
+            "sign-assertion",
+            {
+                "key": identity["key"],
+                "certificate": identity["certificate"],
+                "clientId": identity["clientId"],
+                "audience": audience,
+                "now": int(self.now()),
+                "jti": str(uuid.uuid4()),
+                "machine": {name: identity[name] for name in ("slot", "resourceId", "location") if name in identity},
+            },
+        )
+        return str(signed["assertion"])
+
     # Shared
 
     async def _exchange(
@@ -263,7 +287,7 @@ class Hub:
         part: str,
         method: str,
         url: str,
-        token: str,
+        token: str | None,
         body: dict[str, Any] | None,
         more: dict[str, str] | None = None,
     ) -> Answer:

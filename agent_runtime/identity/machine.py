@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The states of a machine's identity and the one function that changes them (design, states of an identity). Pure.
 
-disconnected → connecting → connected → parked | expired → disconnected; sealed belongs to golden images.
+disconnected → connecting → connected → parked | quarantined | expired → disconnected; disconnected ↔ sealed;
+parked → connecting under a new name, and back when that fails.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from agent_runtime import errors
 STATES = ("disconnected", "connecting", "connected", "parked", "quarantined", "expired", "sealed")
 # States in which the machine has an identity at the hub.
 BOUND = frozenset({"connected", "parked", "quarantined", "expired"})
+# States in which the identity is kept and not used: the hub is asked about it.
+HELD = frozenset({"parked", "quarantined"})
 STEPS = ("key", "put", "enrol", "checkin")
 
 
@@ -24,9 +27,9 @@ class Record:
     """What `identity.json` holds (docs/protocol.md section 12).
 
     `identity`: members of agentconfig.json and `slot`; only in BOUND states. `pending`: `{"step", "requestId",
-    "args", "slot"}` of a
-    connect that is under way or was cut off; `args` never hold a token. `error`: `{"code", "message", "at"}` of the
-    last failure.
+    "args", "slot"}` of a connect that is under way or was cut off; `args` never hold a token; while a held machine
+    takes a new name also `from`: `{"state", "identity", "error"}` to return to. `error`: `{"code", "message", "at"}` of
+    the last failure; of a held identity also why (docs/protocol.md section 12).
     """
 
     state: str = "disconnected"
@@ -67,15 +70,18 @@ def transition(record: Record, event: Event) -> Record:
     | event | data | from | to |
     |---|---|---|---|
     | begin | args, requestId | disconnected | connecting |
+    | adopt | args, requestId | parked, quarantined | connecting, the held identity kept aside |
     | step | step | connecting | connecting |
     | connected | identity | connecting | connected |
-    | failed | error | connecting | disconnected, nothing kept |
-    | cut_off | - | connecting | disconnected, pending kept |
-    | renewed | slot, certificateThumbprint | connected, expired | connected |
+    | failed | error | connecting | disconnected, nothing kept; after adopt: held as before |
+    | cut_off | - | connecting | disconnected, after adopt held as before; pending kept |
+    | renewed | slot, certificateThumbprint, certificateExpires | connected, expired | connected |
     | park, quarantine, expire | error | bound states | that state |
-    | resume | - | parked, expired | connected |
+    | resume | as renewed, or nothing | parked, quarantined, expired | connected |
     | trouble | error or None | any | same |
     | release | - | any but sealed | disconnected |
+    | seal | force | disconnected, sealed, with force bound states | sealed |
+    | unseal | - | sealed, disconnected | disconnected |
     """
     handler: Callable[[Record, Event], Record] = _EVENTS[event.kind]
     after = handler(record, event)
@@ -90,14 +96,34 @@ def _begin(record: Record, event: Event) -> Record:
     if record.state in BOUND:
         where = (record.identity or {}).get("resourceId")
         raise errors.AlreadyConnected(f"this machine is already connected to {where}")
+    _refuse_sealed(record)
+    return Record("connecting", record.since, None, _pending(record, event), None)
+
+
+def _refuse_sealed(record: Record) -> None:
     if record.state == "sealed":
-        raise errors.ConfigurationConflict("this image is sealed", "Unseal it first")
+        raise errors.ConfigurationConflict(
+            "this image is sealed", "On the builder run 'azcmagent unseal --here'; a copy unseals at its first boot"
+        )
+
+
+def _pending(record: Record, event: Event) -> dict[str, Any]:
+    """A connect that begins. One for the same machine that was cut off goes on with its key and request, so that the
+    hub sees one machine."""
     pending = {"step": "key", "requestId": event.data["requestId"], "args": dict(event.data["args"]), "slot": 1}
     before = record.pending
     if before and _same_place(before["args"], pending["args"]):
-        # An attempt for the same machine was cut off: its key and request go on, so that the hub sees one machine.
         pending["requestId"] = before["requestId"]
-    return Record("connecting", record.since, None, pending, None)
+    return pending
+
+
+def _adopt(record: Record, event: Event) -> Record:
+    if record.state not in HELD:
+        raise errors.ConfigurationConflict(
+            f"the identity of this machine is {record.state}: there is nothing to adopt", "See 'azcmagent show'"
+        )
+    kept = {"state": record.state, "identity": record.identity, "error": record.error}
+    return Record("connecting", record.since, None, {**_pending(record, event), "from": kept}, None)
 
 
 def resumes(record: Record, args: Mapping[str, Any]) -> bool:
@@ -127,18 +153,27 @@ def _connected(record: Record, event: Event) -> Record:
 
 def _failed(record: Record, event: Event) -> Record:
     _in(record, "connecting")
+    kept = (record.pending or {}).get("from")
+    if kept:
+        return Record(kept["state"], record.since, kept["identity"], None, event.data["error"] or kept["error"])
     return Record("disconnected", record.since, None, None, event.data["error"])
 
 
 def _cut_off(record: Record, event: Event) -> Record:
     _in(record, "connecting")
-    return Record("disconnected", record.since, None, record.pending, record.error)
+    pending = {name: value for name, value in (record.pending or {}).items() if name != "from"}
+    kept = (record.pending or {}).get("from")
+    if kept:
+        return Record(kept["state"], record.since, kept["identity"], pending, kept["error"])
+    return Record("disconnected", record.since, None, pending, record.error)
+
+
+_CREDENTIAL = ("slot", "certificateThumbprint", "certificateExpires")
 
 
 def _renewed(record: Record, event: Event) -> Record:
     _in(record, "connected", "expired")
-    names = ("slot", "certificateThumbprint", "certificateExpires")
-    identity = {**(record.identity or {}), **{name: event.data[name] for name in names}}
+    identity = {**(record.identity or {}), **{name: event.data[name] for name in _CREDENTIAL}}
     return Record("connected", record.since, identity, None, None)
 
 
@@ -151,8 +186,9 @@ def _held(state: str) -> Callable[[Record, Event], Record]:
 
 
 def _resume(record: Record, event: Event) -> Record:
-    _in(record, "parked", "expired", "connected")
-    return dataclasses.replace(record, state="connected", error=None)
+    _in(record, "parked", "quarantined", "expired", "connected")
+    new = {name: event.data[name] for name in _CREDENTIAL if name in event.data}
+    return Record("connected", record.since, {**(record.identity or {}), **new}, None, None)
 
 
 def _trouble(record: Record, event: Event) -> Record:
@@ -160,15 +196,36 @@ def _trouble(record: Record, event: Event) -> Record:
 
 
 def _release(record: Record, event: Event) -> Record:
-    if record.state == "sealed":
-        raise errors.ConfigurationConflict("this image is sealed", "Unseal it first")
+    _refuse_sealed(record)
+    _refuse_connecting(record)
+    return Record("disconnected", record.since)
+
+
+def _refuse_connecting(record: Record) -> None:
     if record.state == "connecting":
         raise errors.ConfigurationConflict("another command is connecting this machine", "Wait until it has ended")
-    return Record("disconnected", record.since)
+
+
+def _seal(record: Record, event: Event) -> Record:
+    _refuse_connecting(record)
+    if record.state in BOUND and not event.data["force"]:
+        where = (record.identity or {}).get("resourceId")
+        raise errors.ConfigurationConflict(
+            f"this machine is connected to {where}, and an image must not be",
+            "Disconnect it first with 'azcmagent disconnect'; or drop its identity here with --force, "
+            "which leaves the machine at the hub",
+        )
+    return Record("sealed", record.since)
+
+
+def _unseal(record: Record, event: Event) -> Record:
+    _in(record, "sealed", "disconnected")
+    return dataclasses.replace(record, state="disconnected")
 
 
 _EVENTS: dict[str, Callable[[Record, Event], Record]] = {
     "begin": _begin,
+    "adopt": _adopt,
     "step": _step,
     "connected": _connected,
     "failed": _failed,
@@ -180,4 +237,6 @@ _EVENTS: dict[str, Callable[[Record, Event], Record]] = {
     "resume": _resume,
     "trouble": _trouble,
     "release": _release,
+    "seal": _seal,
+    "unseal": _unseal,
 }

@@ -11,10 +11,12 @@ before `identity.json` names them; on the way out of it `identity.json` forgets 
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from agent_runtime.identity import machine
+from agent_runtime.identity import birth, machine
 from agent_runtime.identity.machine import Event, Record
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service.log import Log
@@ -36,18 +38,53 @@ PUBLIC = (
     "correlationId",
 )
 
+_CREDENTIAL_FILE = re.compile(r"identity-(?:(\d{1,6})\.)?(\d{1,9})\.(?:key|crt)")
+
 
 def stamp(at: float) -> str:
     """Unix seconds as RFC 3339 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
-def key_path(paths: Paths, slot: int) -> str:
-    return os.path.join(paths.certs, f"identity-{slot}.key")
+def key_path(paths: Paths, slot: int, descent: int = 0) -> str:
+    """Where the key of a credential slot lies. `descent`: how many names the machine had before this one, because a
+    copy keeps the copied key until it has its own."""
+    return os.path.join(paths.certs, f"{_stem(slot, descent)}.key")
 
 
-def certificate_path(paths: Paths, slot: int) -> str:
-    return os.path.join(paths.certs, f"identity-{slot}.crt")
+def certificate_path(paths: Paths, slot: int, descent: int = 0) -> str:
+    return os.path.join(paths.certs, f"{_stem(slot, descent)}.crt")
+
+
+def next_key_path(paths: Paths) -> str:
+    """The key that a held machine offers the hub; it gets its slot with the certificate."""
+    return os.path.join(paths.certs, "identity-next.key")
+
+
+def _stem(slot: int, descent: int) -> str:
+    return f"identity-{descent}.{slot}" if descent else f"identity-{slot}"
+
+
+def numbers_of(name: str) -> tuple[int, int] | None:
+    """Descent and slot out of the name of a file in `certs`; None for any other. Pure."""
+    found = _CREDENTIAL_FILE.fullmatch(name)
+    return (int(found.group(1) or 0), int(found.group(2))) if found else None
+
+
+def descent_of(identity: Mapping[str, Any]) -> int:
+    return int(identity.get("descent") or 0)
+
+
+def credential_of(paths: Paths, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hub's client needs to speak as `identity`."""
+    slot, descent = int(identity["slot"]), descent_of(identity)
+    return {
+        "clientId": identity["clientId"],
+        "tenantId": identity["tenantId"],
+        "key": key_path(paths, slot, descent),
+        "certificate": certificate_path(paths, slot, descent),
+        **{name: identity[name] for name in ("slot", "resourceId", "location") if name in identity},
+    }
 
 
 class IdentityStore:
@@ -85,6 +122,7 @@ class IdentityStore:
     def _follow(self) -> None:
         identity = self.record.identity
         if identity is not None:
+            self._drop_other_names(identity)
             public = {name: identity.get(name) for name in PUBLIC}
             try:
                 if atomic.read_json(self._paths.agentconfig) == public:
@@ -95,11 +133,20 @@ class IdentityStore:
             return
         atomic.unlink(self._paths.agentconfig)
         atomic.unlink(self._paths.lease)
-        if self.record.state == "disconnected" and self.record.pending is None:
+        if self.record.state != "connecting" and self.record.pending is None:
+            atomic.unlink(self._paths.evidence)
             for folder in (self._paths.certs, self._paths.desired, self._paths.outbox):
                 if os.path.isdir(folder):
                     for name in os.listdir(folder):
                         erase(os.path.join(folder, name))
+
+    def _drop_other_names(self, identity: Mapping[str, Any]) -> None:
+        """Once a machine has its own name the copied key goes; a name that it did not get takes its key along."""
+        mine = descent_of(identity)
+        for name in os.listdir(self._paths.certs):
+            numbers = numbers_of(name)
+            if numbers and (numbers[0] < mine or (numbers[0] > mine and self.record.pending is None)):
+                erase(os.path.join(self._paths.certs, name))
 
     def _load(self) -> Record:
         try:
@@ -115,13 +162,16 @@ class IdentityStore:
         return record
 
     def _rebuilt(self) -> Record:
-        """From agentconfig.json and certs/ if both are whole, else disconnected."""
+        """From agentconfig.json and certs/ if both are whole; sealed in an image that nobody unsealed; else
+        disconnected."""
         now = stamp(time.time())
+        if birth.is_sealed(self._paths):
+            return Record("sealed", now)
         try:
             public = atomic.read_json(self._paths.agentconfig)
-            slots = [int(name[9:-4]) for name in os.listdir(self._paths.certs) if name.endswith(".crt")]
-            slot = max(slots)
-            os.stat(key_path(self._paths, slot))
+            found = [numbers_of(name) for name in os.listdir(self._paths.certs) if name.endswith(".crt")]
+            descent, slot = max(numbers for numbers in found if numbers)
+            os.stat(key_path(self._paths, slot, descent))
             if not all(
                 isinstance(public.get(name), str) for name in ("resourceId", "clientId", "tenantId", "vmId", "cloud")
             ):
@@ -130,7 +180,7 @@ class IdentityStore:
             self._log.error(f"AZCM0002: the identity cannot be rebuilt ({error}); the machine is disconnected")
             return Record(since=now)
         self._log.warning(f"AZCM0002: the identity was rebuilt from agentconfig.json with credential slot {slot}")
-        return Record("connected", now, {**public, "slot": slot})
+        return Record("connected", now, {**public, "slot": slot, **({"descent": descent} if descent else {})})
 
 
 def erase(path: str) -> None:

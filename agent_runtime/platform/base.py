@@ -7,11 +7,13 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Signal(NamedTuple):
-    """A reading of the evidence vector. `status`: ok, absent, denied or error; `value` is None unless ok."""
+    """A reading of the evidence vector. `status`: ok, absent, denied or error; `value` is None unless ok; `source`:
+    where it was read, never the value."""
 
     name: str
     status: str
     value: str | None
+    source: str = ""
 
 
 class Machine(Protocol):

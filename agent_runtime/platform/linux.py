@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Linux knows of its machine: operating system, hardware, network, and the signals of the evidence vector.
+"""What Linux knows of its machine: operating system, hardware, network.
 
 Read from /proc, /sys and /etc without helpers; `root` is put in front of every path (tests). Members are those that
-ARM shows (identity-and-arm-api.md C.5) and the overview's section 'Instance metadata'.
+ARM shows (identity-and-arm-api.md C.5) and the overview's section 'Instance metadata'. The signals of the evidence
+vector are linux_signals.py's.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ import struct
 import sys
 from typing import Any
 
+from agent_runtime.platform import linux_signals
 from agent_runtime.platform.base import Signal
+from agent_runtime.platform.linux_signals import COPIES, DMI
 
 assert sys.platform != "win32"  # noqa: S101 - read by the type checker
 
-DMI = "/sys/class/dmi/id"
-# Copies of what only root may read there, made by root before himds starts (himdsd.service).
-COPIES = "/run/azcmagent"
 READ_LIMIT = 1024 * 1024
 
 
@@ -44,30 +44,9 @@ class Linux:
     def _dmi(self, name: str) -> str:
         return self._text(f"{DMI}/{name}") or self._text(f"{COPIES}/{name}")
 
-    def _signal(self, name: str, path: str) -> Signal:
-        try:
-            value = self._read(path)
-        except FileNotFoundError:
-            return Signal(name, "absent", None)
-        except PermissionError:
-            value = self._text(f"{COPIES}/{os.path.basename(path)}")
-            return Signal(name, "ok", value) if value else Signal(name, "denied", None)
-        except OSError:
-            return Signal(name, "error", None)
-        return Signal(name, "ok", value) if value else Signal(name, "absent", None)
-
     def signals(self) -> list[Signal]:
-        """The signals that this part of the agent reads; vmgenid, cloud instance id and disk id come with golden
-        images."""
-        macs = sorted(row["macAddress"] for row in self._interfaces() if row["macAddress"])
-        return [
-            self._signal("machine_id", "/etc/machine-id"),
-            self._signal("boot_id", "/proc/sys/kernel/random/boot_id"),
-            self._signal("dmi_uuid", f"{DMI}/product_uuid"),
-            self._signal("dmi_serial", f"{DMI}/product_serial"),
-            self._signal("dmi_asset_tag", f"{DMI}/chassis_asset_tag"),
-            Signal("macs", "ok", ",".join(macs)) if macs else Signal("macs", "absent", None),
-        ]
+        """The signals of the evidence vector."""
+        return linux_signals.Signals(self._root).read()
 
     def boot_id(self) -> str | None:
         return self._text("/proc/sys/kernel/random/boot_id") or None

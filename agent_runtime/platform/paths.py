@@ -59,6 +59,31 @@ class Paths:
         return self._below(self.own, "lease.json")
 
     @property
+    def evidence(self) -> str:
+        """The evidence vector that the hub accepted last."""
+        return self._below(self.own, "evidence.json")
+
+    @property
+    def adoption(self) -> str:
+        """Written by himds when the hub offers a name of its own: root's service takes it up."""
+        return self._below(self.own, "adopt.json")
+
+    @property
+    def image(self) -> str:
+        """Root's: the birth record of the image that this machine came from."""
+        return self._below(self.state, "image.json")
+
+    @property
+    def image_token(self) -> str:
+        """Root's: the enrolment token of an image, until it is used."""
+        return self._below(self.state, "image.token")
+
+    @property
+    def seal_journal(self) -> str:
+        """Root's: a seal, unseal or joining that has begun and not ended."""
+        return self._below(self.state, "seal.json")
+
+    @property
     def desired(self) -> str:
         return self._below(self.own, "desired")
 

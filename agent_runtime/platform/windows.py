@@ -64,22 +64,27 @@ class Windows:
             ("dmi_serial", found.serial),
             ("dmi_asset_tag", found.asset_tag),
         )
+        table = "firmware:RSMB"
+        unread = ("boot_id", "tpm_key", "vmgenid", "cloud_instance_id", "disk_id", "macs")
         return [
             self._machine_id(),
-            Signal("boot_id", "absent", None),
-            *(Signal(name, "ok", value) if value else Signal(name, "absent", None) for name, value in firmware),
-            Signal("macs", "absent", None),
+            *(
+                Signal(name, "ok", value, table) if value else Signal(name, "absent", None, table)
+                for name, value in firmware
+            ),
+            *(Signal(name, "absent", None) for name in unread),
         ]
 
     @staticmethod
     def _machine_id() -> Signal:
+        source = r"registry:SOFTWARE\Microsoft\Cryptography\MachineGuid"
         try:
             value = _registry(r"SOFTWARE\Microsoft\Cryptography", "MachineGuid")
         except PermissionError:
-            return Signal("machine_id", "denied", None)
+            return Signal("machine_id", "denied", None, source)
         except OSError:
-            return Signal("machine_id", "error", None)
-        return Signal("machine_id", "ok", value) if value else Signal("machine_id", "absent", None)
+            return Signal("machine_id", "error", None, source)
+        return Signal("machine_id", "ok", value, source) if value else Signal("machine_id", "absent", None, source)
 
     def boot_id(self) -> str | None:
         """Windows has no identifier of a boot."""

@@ -27,6 +27,20 @@ right, ahead = time.time, float(sys.argv.pop(1))
 time.time = lambda: right() + ahead
 runpy.run_module("agent_runtime.himds", run_name="__main__", alter_sys=True)
 """
+# A machine whose hardware a test chooses: a JSON file of name to value, or to null for what cannot be read.
+CHOSEN_SIGNALS = """
+import json, runpy, sys
+from agent_runtime.platform import linux_signals
+from agent_runtime.platform.base import Signal
+path = sys.argv.pop(1)
+program = sys.argv.pop(1)
+def chosen(self):
+    with open(path) as file:
+        wanted = json.load(file)
+    return [Signal(name, "ok" if value else "absent", value, "test") for name, value in wanted.items()]
+linux_signals.Signals.read = chosen
+runpy.run_module(program, run_name="__main__", alter_sys=True)
+"""
 TOKEN = "/metadata/identity/oauth2/token"
 
 
@@ -38,6 +52,7 @@ class Agent:
     port: int = field(default_factory=free_port)
     himds: subprocess.Popen[bytes] | None = None
     clock_ahead: float = 0.0
+    has_chosen_signals: bool = False
 
     def __post_init__(self) -> None:
         for folder in ("clouds", "state", "certs", "tokens", "log", "socks"):
@@ -57,7 +72,9 @@ class Agent:
 
     def start(self) -> Agent:
         """Start himds and wait until it answers on both of its endpoints."""
-        program = ["-m", "agent_runtime.himds"] if not self.clock_ahead else ["-c", WRONG_CLOCK, str(self.clock_ahead)]
+        program = self._program("agent_runtime.himds")
+        if self.clock_ahead:
+            program = ["-c", WRONG_CLOCK, str(self.clock_ahead)]
         self.himds = subprocess.Popen(
             [sys.executable, *program, "--root", str(self.root), "--port", str(self.port)],
             cwd=REPOSITORY,
@@ -75,6 +92,16 @@ class Agent:
                     time.sleep(0.02)
         raise AssertionError(f"himds did not start: {self.log}")
 
+    def _program(self, module: str) -> list[str]:
+        if self.has_chosen_signals:
+            return ["-c", CHOSEN_SIGNALS, str(self.root / "signals.json"), module]
+        return ["-m", module]
+
+    def hardware(self, **signals: str | None) -> None:
+        """What the machine is made of from now on, and after its next start."""
+        self.has_chosen_signals = True
+        (self.root / "signals.json").write_text(json.dumps({**signals, "boot_id": "this-boot"}))
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.himds is not None
         self.himds.send_signal(number)
@@ -85,7 +112,7 @@ class Agent:
     def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """azcmagent."""
         return subprocess.run(
-            [sys.executable, "-m", "agent_runtime.cli", "--root", str(self.root), *words],
+            [sys.executable, *self._program("agent_runtime.cli"), "--root", str(self.root), *words],
             cwd=REPOSITORY,
             env=ENVIRONMENT,
             input=stdin,

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from agent_runtime import errors
 from agent_runtime.identity import machine
 from agent_runtime.identity.machine import Event, Record
-from agent_runtime.identity.store import PUBLIC, IdentityStore, certificate_path, key_path
+from agent_runtime.identity.store import (
+    PUBLIC,
+    IdentityStore,
+    certificate_path,
+    credential_of,
+    descent_of,
+    key_path,
+    numbers_of,
+)
 from agent_runtime.platform import paths as places
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service.log import Log
@@ -48,7 +56,11 @@ EVENTS: dict[str, dict[str, Any]] = {
     "resume": {"error": None},
     "trouble": {"error": ERROR},
     "release": {},
+    "adopt": {"args": {**ARGS, "resourceName": "web07", "vmId": "w"}, "requestId": "r7"},
+    "seal": {"force": False},
+    "unseal": {},
 }
+ADOPTED = {**IDENTITY, "resourceName": "web07", "descent": 1}
 
 
 def after(record: Record, *kinds: str) -> Record:
@@ -79,6 +91,18 @@ def test_every_history_ends_in_a_record_that_its_file_can_hold(kinds: list[str])
         ((), "connected", "AZCM0002"),
         ((), "renewed", "AZCM0002"),
         ((), "park", "AZCM0002"),
+        (("begin",), "seal", "AZCM0027"),
+        (("begin", "connected"), "seal", "AZCM0027"),
+        (("begin", "connected", "park"), "seal", "AZCM0027"),
+        (("begin", "connected"), "unseal", "AZCM0002"),
+        (("seal",), "begin", "AZCM0027"),
+        (("seal",), "release", "AZCM0027"),
+        (("seal",), "park", "AZCM0002"),
+        (("seal",), "adopt", "AZCM0027"),
+        ((), "adopt", "AZCM0027"),
+        (("begin", "connected"), "adopt", "AZCM0027"),
+        (("begin", "connected", "expire"), "adopt", "AZCM0027"),
+        (("begin", "connected", "park", "adopt"), "adopt", "AZCM0027"),
     ],
 )
 def test_an_event_that_a_state_does_not_allow_is_refused(history: tuple[str, ...], kind: str, code: str) -> None:
@@ -99,6 +123,42 @@ def test_a_connect_that_was_cut_off_goes_on_with_its_request() -> None:
     )
     assert other.pending is not None
     assert other.pending["requestId"] == "r2"
+
+
+@pytest.mark.parametrize("held", ["park", "quarantine"])
+@pytest.mark.parametrize("end", ["failed", "cut_off"])
+def test_a_name_of_its_own_that_could_not_be_had_leaves_the_identity_held(held: str, end: str) -> None:
+    before = after(Record(), "begin", "connected", held)
+    trying = after(before, "adopt", "step")
+    assert (trying.state, trying.identity) == ("connecting", None)
+    ended = after(trying, end)
+    assert (ended.state, ended.identity) == (before.state, before.identity)
+    assert machine.resumes(ended, EVENTS["adopt"]["args"]) == (end == "cut_off")
+    again = machine.transition(ended, Event("adopt", "now", {**EVENTS["adopt"], "requestId": "r8"}))
+    assert (again.pending or {})["requestId"] == ("r7" if end == "cut_off" else "r8")
+
+
+def test_a_machine_with_a_name_of_its_own_has_one_identity() -> None:
+    adopting = after(Record(), "begin", "connected", "park", "adopt")
+    done = machine.transition(adopting, Event("connected", "now", {"identity": ADOPTED}))
+    assert done == Record("connected", "now", ADOPTED, None, None)
+
+
+def test_what_the_hub_releases_is_connected_with_the_credential_it_gave() -> None:
+    held = after(Record(), "begin", "connected", "quarantine")
+    same = machine.transition(held, Event("resume", "now", {}))
+    assert (same.state, same.identity, same.error) == ("connected", IDENTITY, None)
+    new = {"slot": 4, "certificateThumbprint": "CD", "certificateExpires": 3e9}
+    rolled = machine.transition(held, Event("resume", "now", new))
+    assert {name: (rolled.identity or {})[name] for name in new} == new
+
+
+def test_sealing_drops_whatever_there_was_and_repeats() -> None:
+    connected = after(Record(), "begin", "connected")
+    sealed = machine.transition(connected, Event("seal", "now", {"force": True}))
+    assert sealed == Record("sealed", "now")
+    assert after(sealed, "seal") == sealed
+    assert after(sealed, "unseal").state == after(sealed, "unseal", "unseal").state == "disconnected"
 
 
 # Crashes
@@ -138,7 +198,13 @@ def whole_life(paths: Paths, store: IdentityStore) -> None:
     store.apply("renewed", **EVENTS["renewed"])
     atomic.unlink(key_path(paths, 1))
     atomic.unlink(certificate_path(paths, 1))
+    store.apply("park", **EVENTS["park"])
+    store.apply("adopt", **EVENTS["adopt"])
+    atomic.write_bytes(key_path(paths, 1, 1), b"key of its own")
+    atomic.write_bytes(certificate_path(paths, 1, 1), b"certificate of its own")
+    store.apply("connected", identity=ADOPTED)
     store.apply("release")
+    store.apply("seal", force=False)
 
 
 def crashing(at: int, before: bool) -> Iterator[Callable[..., Any]]:
@@ -185,12 +251,17 @@ def faults(paths: Paths) -> list[str]:
     store = opened(paths)
     record = store.record
     found = []
-    if record.state not in ("disconnected", "connected"):
+    if record.state not in ("disconnected", "connected", "parked", "sealed"):
         found.append(f"state {record.state} after a start")
-    bound = record.state == "connected"
+    bound = record.state in ("connected", "parked")
     if bound:
-        slot = int((record.identity or {})["slot"])
-        named = (key_path(paths, slot), certificate_path(paths, slot))
+        identity = record.identity or {}
+        slot = int(identity["slot"])
+        mine = credential_of(paths, identity)
+        named = (mine["key"], mine["certificate"])
+        others = {numbers[0] for name in os.listdir(paths.certs) if (numbers := numbers_of(name))}
+        if record.pending is None and others != {descent_of(identity)}:
+            found.append("keys of two names")
         found += [
             f"the identity names slot {slot}, {os.path.basename(path)} is missing"
             for path in named
@@ -218,7 +289,7 @@ def test_a_crash_at_any_write_leaves_one_state(tmp_path: pathlib.Path, monkeypat
             assert faults(paths) == [], f"crash {'before' if before else 'after'} operation {at}"
         if not cut:
             break
-    assert crashes > 20
+    assert crashes > 40
 
 
 def test_a_store_that_forgets_the_key_first_is_caught(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +304,7 @@ def test_a_store_that_forgets_the_key_first_is_caught(tmp_path: pathlib.Path, mo
     right = IdentityStore.apply
     monkeypatch.setattr(IdentityStore, "apply", wrong_order)
     caught = []
-    for at in range(1, 30):
+    for at in range(1, 60):
         paths = prepared(tmp_path / str(at))
         life_until_crash(paths, at, before=False, monkeypatch=monkeypatch)
         caught += faults(paths)
