@@ -26,15 +26,27 @@ if TYPE_CHECKING:
 Progress = Callable[[int, str], None]
 
 
-def connect(session: Session, place: Mapping[str, Any], token: str, progress: Progress) -> dict[str, Any]:
-    """Connects to `place` (members of planning.PLACE, `tags`, `correlation_id`).
+def connect(
+    session: Session,
+    place: Mapping[str, Any],
+    token: str,
+    progress: Progress,
+    vm_id: str | None = None,
+    adopt: bool = False,
+) -> dict[str, Any]:
+    """Connects to `place` (members of planning.PLACE, `tags`, `correlation_id`), as `vm_id` when it is given. With
+    `adopt` a held machine takes that name in the place of the one it has.
 
     Result: `resourceId`, `vmId`, `warnings`. Errors: what himds answers; AZCM0027 while another command is at it.
-    A definite refusal takes the binding away again; after a lost connection it stays, because himds may go on.
+    A definite refusal takes the binding away again (with `adopt` the old one comes back); after a lost connection it
+    stays, because himds may go on.
     """
     with only_one(session):
         old = read(session)
-        bound = _bound_for(old, place)
+        bound = _bound_for(old, place, vm_id)
+        if adopt and old is not None:
+            # Whoever kills this leaves a held machine under its old name, or a connected one under the new.
+            bound["previous"] = {name: value for name, value in old.items() if name != "previous"}
         atomic.write_json(session.paths.binding, bound, mode=0o644)
         arguments = {
             "cloud": place["cloud"],
@@ -47,14 +59,20 @@ def connect(session: Session, place: Mapping[str, Any], token: str, progress: Pr
             "vmId": bound["vmId"],
             "accessToken": token,
             "correlationId": place["correlation_id"],
+            **({"adopt": True} if adopt else {}),
         }
         try:
-            return session.himds().call("connect", arguments, progress)
+            result = session.himds().call("connect", arguments, progress)
+            if adopt:
+                atomic.write_json(
+                    session.paths.binding, {k: v for k, v in bound.items() if k != "previous"}, mode=0o644
+                )
+            return result
         except ConnectionLost:
             raise
         except errors.AgentError as refusal:
             # Refused before anything began: whoever was bound before still is.
-            if old and refusal.code in ("AZCM0027", "AZCM0067"):
+            if old and (adopt or refusal.code in ("AZCM0027", "AZCM0067")):
                 atomic.write_json(session.paths.binding, old, mode=0o644)
             else:
                 forget(session)
@@ -70,6 +88,18 @@ def disconnect(session: Session, token: str | None, local_only: bool) -> dict[st
         # himds told the services before the binding went; now they can see that it is gone.
         session.tell_himds()
         return result
+
+
+def settled(session: Session, is_held: bool) -> dict[str, Any] | None:
+    """The binding after a change of name that was cut off: the old one while the identity is held, else the new."""
+    bound = read(session)
+    return _settle(session, bound, is_held) if bound and isinstance(bound.get("previous"), dict) else bound
+
+
+def _settle(session: Session, bound: Mapping[str, Any], is_held: bool) -> dict[str, Any]:
+    kept = dict(bound["previous"]) if is_held else {k: v for k, v in bound.items() if k != "previous"}
+    atomic.write_json(session.paths.binding, kept, mode=0o644)
+    return kept
 
 
 def forget(session: Session) -> None:
@@ -100,11 +130,16 @@ def only_one(session: Session) -> Iterator[None]:
         ) from None
 
 
-def _bound_for(old: Mapping[str, Any] | None, place: Mapping[str, Any]) -> dict[str, Any]:
+def _bound_for(old: Mapping[str, Any] | None, place: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
     """A new binding, or the one an interrupted attempt for the same machine left, whose vmId the hub knows already."""
     resource_id = naming.resource_id_of(place)
-    vm_id = str(uuid.uuid4())
-    if old and str(old.get("resourceId")).lower() == resource_id.lower() and old.get("cloud") == place["cloud"]:
+    vm_id = wanted or str(uuid.uuid4())
+    if (
+        wanted is None
+        and old
+        and str(old.get("resourceId")).lower() == resource_id.lower()
+        and old.get("cloud") == place["cloud"]
+    ):
         kept = str(old.get("vmId"))
         vm_id = kept if naming.GUID.match(kept) else vm_id
     return {

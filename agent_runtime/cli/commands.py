@@ -27,7 +27,10 @@ COMMANDS = {
     "license": Command("license", "the terms under which the agent comes", False),
     "logs": Command("logs", "collect the agent's logs in an archive", True),
     "plan": Command("plan", "say what apply would do, and change nothing", True),
+    "seal": Command("seal", "make this machine an image that can be copied, or check it", True),
     "show": Command("show", "status of this machine", False),
+    "specialise": Command("specialise", "give this copy a name of its own, where its image or the hub says so", True),
+    "unseal": Command("unseal", "let a sealed machine connect again", True),
     "version": Command("version", "the installed version", False),
 }
 # Documented commands that come with a later release.

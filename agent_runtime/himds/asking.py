@@ -114,7 +114,7 @@ class Asking:
         body = self.question()
         try:
             with Timeout(self._loop, ANSWER_SECONDS):
-                csr = await self._request(body["reason"])
+                csr = await self.request(body["reason"])
                 answer = await hub.ask_identity(known.credential(), {**body, "csr": csr})
             await self._in_use(hub, answer, body["evidence"]["items"])
         except HubRefusal as refusal:
@@ -130,7 +130,7 @@ class Asking:
         self._failures = 0
         return None
 
-    async def _request(self, reason: str) -> str | None:
+    async def request(self, reason: str) -> str | None:
         """A signing request for a new key, where the old credential is retired."""
         if reason != "superseded":
             return None

@@ -95,6 +95,10 @@ class Himds:
         self._loop.spawn(self._server.serve(), "local socket")
         self._loop.spawn(self._reports.send(), "reports")
         if self._known.state in machine.BOUND:
+            if os.path.lexists(self._known.paths.seal_journal):
+                text = "sealing this machine was cut off; run 'azcmagent seal' again, or remove seal.json"
+                self._known.hold("park", "sealing", text)
+                return
             try:
                 self._hub = self._open_hub(self._known.profile(str(self._known.identity["cloud"])))
             except errors.AgentError as error:
@@ -280,7 +284,10 @@ class Himds:
         """What root's programs need to ask the hub themselves: about a held identity, or for one (`tenantId`)."""
         known = self._known
         if known.state in machine.HELD:
-            return {"state": known.state, "credential": known.credential(), "body": self._keeper.asking.question()}
+            asking = self._keeper.asking
+            body = asking.question()
+            body["csr"] = await asking.request(body["reason"])
+            return {"state": known.state, "credential": known.credential(), "body": body}
         tenant = args.get("tenantId")
         if known.state != "disconnected" or not isinstance(tenant, str) or not tenant.isascii():
             raise errors.ConfigurationConflict(f"the identity of this machine is {known.state}", "See 'azcmagent show'")

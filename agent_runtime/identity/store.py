@@ -18,6 +18,7 @@ from typing import Any
 
 from agent_runtime.identity import birth, machine
 from agent_runtime.identity.machine import Event, Record
+from agent_runtime.platform import local
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service.log import Log
 from agent_runtime.state import atomic
@@ -184,14 +185,17 @@ class IdentityStore:
 
 
 def erase(path: str) -> None:
-    """Overwrite and remove: what held a key must not be found in a free block (best effort on copy-on-write disks)."""
+    """Overwrite and remove: what held a key must not be found in a free block (best effort on copy-on-write disks). A
+    link, or a file with a second name, is removed and not written through. Errors: OSError."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = local.open_plain(path, os.O_WRONLY)
     except OSError:
         atomic.unlink(path)
         return
     try:
-        os.write(descriptor, b"\0" * min(os.fstat(descriptor).st_size, 65536))
+        left = os.fstat(descriptor).st_size
+        while left > 0:
+            left -= os.write(descriptor, bytes(min(left, 65536)))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -108,12 +108,22 @@ def group_of(name: str) -> int:
             return -1
 
 
-def give(handle: int, mode: int, group: int) -> None:
-    """Set exactly these rights on an open file, whatever the umask was. On Windows a file has those of its folder."""
+def give(handle: int, mode: int, group: int, owner: int = -1) -> None:
+    """Set exactly these rights on an open file, whatever the umask was; -1 leaves owner or group as they are. On
+    Windows a file has the rights of its folder."""
     if sys.platform != "win32":
         os.fchmod(handle, mode)
-        if group >= 0:
-            os.fchown(handle, -1, group)
+        if group >= 0 or owner >= 0:
+            os.fchown(handle, owner, group)
+
+
+def owner_of(folder: str) -> tuple[int, int]:
+    """Number of the user and of the group that own a folder; -1 where owners are no numbers. Errors: OSError."""
+    if sys.platform == "win32":
+        return -1, -1
+    else:  # noqa: RET505
+        known = os.stat(folder, follow_symlinks=False)
+        return known.st_uid, known.st_gid
 
 
 def sync_folder(folder: str) -> None:

@@ -80,8 +80,13 @@ class Paths:
 
     @property
     def seal_journal(self) -> str:
-        """Root's: a seal, unseal or joining that has begun and not ended."""
+        """Root's: a seal that has begun and not ended."""
         return self._below(self.state, "seal.json")
+
+    @property
+    def joining(self) -> str:
+        """Root's: what a machine that joins calls itself, until it is connected."""
+        return self._below(self.state, "join.json")
 
     @property
     def desired(self) -> str:

@@ -55,7 +55,7 @@ async def run(loop: Loop, verb: str, arguments: dict[str, Any], seconds: float =
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)  # noqa: ASYNC222 - it has been killed
-    return _answer(verb, output)
+    return answer_of(verb, output)
 
 
 async def _talk(ours: int, theirs: int, content: bytes) -> bytes:
@@ -89,7 +89,8 @@ async def _talk(ours: int, theirs: int, content: bytes) -> bytes:
             os.close(ours)
 
 
-def _answer(verb: str, output: bytes) -> dict[str, Any]:
+def answer_of(verb: str, output: bytes) -> dict[str, Any]:
+    """The object in a worker's output. Errors: the AgentError it answers; InternalError."""
     try:
         answer = json.loads(output)
     except ValueError:

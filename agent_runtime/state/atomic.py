@@ -13,7 +13,9 @@ from agent_runtime.platform import local
 READ_LIMIT = 4 * 1024 * 1024
 
 
-def write_bytes(path: str, content: bytes, mode: int = 0o600, durable: bool = True, group: int = -1) -> None:
+def write_bytes(
+    path: str, content: bytes, mode: int = 0o600, durable: bool = True, group: int = -1, owner: int = -1
+) -> None:
     """Replace `path` by `content`. With `durable` it survives a power cut from the return on. Errors: OSError, and then
     the old content is untouched."""
     folder, name = os.path.split(path)
@@ -24,7 +26,7 @@ def write_bytes(path: str, content: bytes, mode: int = 0o600, durable: bool = Tr
             view = memoryview(content)
             while view:
                 view = view[os.write(descriptor, view) :]
-            local.give(descriptor, mode, group)
+            local.give(descriptor, mode, group, owner)
             if durable:
                 os.fsync(descriptor)
         finally:
@@ -37,10 +39,12 @@ def write_bytes(path: str, content: bytes, mode: int = 0o600, durable: bool = Tr
         local.sync_folder(folder)
 
 
-def write_json(path: str, value: Any, mode: int = 0o600, durable: bool = True, group: int = -1) -> None:
+def write_json(
+    path: str, value: Any, mode: int = 0o600, durable: bool = True, group: int = -1, owner: int = -1
+) -> None:
     """`write_bytes` of JSON with a final newline."""
     content = json.dumps(value, indent=1, sort_keys=True).encode("ascii") + b"\n"
-    write_bytes(path, content, mode, durable, group)
+    write_bytes(path, content, mode, durable, group, owner)
 
 
 def read_bytes(path: str, limit: int = READ_LIMIT) -> bytes:

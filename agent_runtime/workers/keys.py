@@ -69,7 +69,8 @@ def thumbprint(certificate: x509.Certificate) -> str:
 
 def sign_assertion(arguments: dict[str, Any]) -> dict[str, Any]:
     """`{"key", "certificate", "clientId", "audience", "now", "jti", "machine"}` (paths; now in Unix seconds; `machine`:
-    the claim `hawser_machine`, if given) → `{"assertion"}`."""
+    the claim `hawser_machine`, if given) → `{"assertion", "vmId"}`; `vmId` is the one that the certificate names, empty
+    when it names none."""
     key = _load(arguments["key"])
     certificate = _certificate(arguments["certificate"])
     if certificate.public_key().public_numbers() != key.public_key().public_numbers():  # type: ignore[union-attr]
@@ -91,7 +92,22 @@ def sign_assertion(arguments: dict[str, Any]) -> dict[str, Any]:
         der = certificate.public_bytes(serialization.Encoding.DER)
         headers["x5c"] = [base64.b64encode(der).decode("ascii")]
     token = jwt.encode(claims, key, algorithm="PS256", headers=headers)
-    return {"assertion": token}
+    return {"assertion": token, "vmId": machine_of(certificate)}
+
+
+def machine_of(certificate: x509.Certificate) -> str:
+    """The vmId in the certificate's SAN (docs/protocol.md section 3); empty when there is none."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    prefix = "urn:hawser:machine:"
+    found = [
+        uri[len(prefix) :]
+        for uri in names.get_values_for_type(x509.UniformResourceIdentifier)
+        if uri.startswith(prefix)
+    ]
+    return found[0] if found else ""
 
 
 def describe_certificate(arguments: dict[str, Any]) -> dict[str, Any]:

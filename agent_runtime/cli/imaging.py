@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `seal`, `unseal` and `apply` share: which image is meant, what is in it, and the services that must stand still
+while it changes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent_runtime import errors
+from agent_runtime.cli import naming, profiles, services
+from agent_runtime.identity import birth, machine, remains, sealing
+from agent_runtime.identity.remains import Remain
+from agent_runtime.platform import image_checks, local
+from agent_runtime.platform import paths as places
+from agent_runtime.platform.base import Signal
+from agent_runtime.platform.image_checks import Finding
+from agent_runtime.platform.paths import Paths
+
+if TYPE_CHECKING:
+    from agent_runtime.cli.session import Session
+
+UNITS = ("himdsd.service", "gcad.service", "extd.service")
+STOP_SECONDS = 90.0
+TOKEN_LIMIT = 4096
+
+
+class Image(NamedTuple):
+    """`root` is empty for this machine's own system. `is_running`: its services may run, and its hardware is the
+    builder's."""
+
+    paths: Paths
+    root: str
+    is_running: bool
+
+
+class State(NamedTuple):
+    """What is in an image. `identity`: a state of the machine's identity."""
+
+    identity: str
+    image_id: str | None
+    enrol: str | None
+    unfinished: bool
+    remains: list[Remain]
+    system: list[Finding]
+    warnings: list[str]
+
+
+def image_of(session: Session, root: str | None) -> Image:
+    """This machine, or the image mounted at `root`. Errors: AZCM0003 on Windows, AZCM0023 when there is no system."""
+    if sys.platform == "win32":
+        raise errors.NotSupported("this release seals Linux images", "See docs/windows.md")
+    if not root:
+        own = places.here("")
+        below = session.paths.state[: -len(own.state)]
+        return Image(session.paths, below, True)
+    top = os.path.abspath(root)
+    if top == "/" or not os.path.isdir(os.path.join(top, "etc")):
+        raise errors.ParameterInvalid(
+            "--root names no mounted image: there is no folder etc in it", "Mount the image's root file system there"
+        )
+    return Image(places.here(top), top, False)
+
+
+def look(image: Image) -> State:
+    """Errors: OSError."""
+    paths = image.paths
+    record = birth.read_or_none(paths)
+    enrol = (record or {}).get("enrol")
+    identity = sealing.state_of(paths).state
+    warnings = image_checks.warnings(image.root)
+    if record is None and os.path.lexists(paths.image):
+        warnings.append(f"{paths.image} is damaged: the image does not know its name; seal it again")
+    if identity == "sealed" and record and not _has_evidence(record):
+        warnings.append(
+            "this platform gives no evidence by which a copy notices that it is one: let a first-boot hook run "
+            "'azcmagent unseal --first-boot'"
+        )
+    found = remains.found(paths, with_token=not (identity == "sealed" and enrol))
+    return State(
+        identity,
+        record["imageId"] if record else None,
+        enrol["profile"] if enrol else None,
+        os.path.lexists(paths.seal_journal),
+        [item for item in found if item.path != paths.azcmagent_log],
+        image_checks.findings(image.root),
+        warnings,
+    )
+
+
+def _has_evidence(record: dict[str, object]) -> bool:
+    items = record["evidence"]
+    return isinstance(items, list) and any(
+        item["status"] == "ok" and item["name"] in ("tpm_key", "vmgenid", "cloud_instance_id", "dmi_uuid", "dmi_serial")
+        for item in items
+    )
+
+
+def wish_of(
+    image: Image,
+    image_id: str | None,
+    profile: str | None,
+    token: str | None,
+    cloud: str | None,
+    force: bool,
+    keep_logs: bool,
+) -> sealing.Wish:
+    """The wish, checked as a whole. Errors: AZCM0016, AZCM0023, AZCM0075; nothing is changed."""
+    if not image_id:
+        raise errors.ParameterMissing("the image needs a name", "Give --image-id, such as web-2026-11")
+    if not birth.IMAGE_ID.fullmatch(image_id):
+        raise errors.ParameterInvalid(
+            "--image-id may have letters, digits, '.', '_' and '-', 128 at most, the first a letter or digit",
+            "Give another --image-id",
+        )
+    enrol = None
+    if profile:
+        if not birth.IMAGE_ID.fullmatch(profile):
+            raise errors.ParameterInvalid("the name of the enrolment profile has letters it cannot have", "Correct it")
+        chosen = naming.choose_cloud(cloud, profiles.load(image.paths))
+        enrol = {"cloud": str(chosen["name"]), "profile": profile}
+        if token is None and sealing.read_token(image.paths) is None:
+            raise errors.ParameterMissing(
+                "copies cannot enrol without an enrolment token", "Give --token-file FILE, or `-` for standard input"
+            )
+    elif token is not None:
+        raise errors.ParameterMissing(
+            "an enrolment token is given and no profile", "Give --enroll-on-first-boot PROFILE, or leave the token out"
+        )
+    builder = socket.gethostname() if image.is_running else None
+    return sealing.Wish(image_id, enrol, token, force, keep_logs, builder)
+
+
+def token_from(source: str) -> str:
+    """The token in a file, or a line of standard input for `-`. Errors: AZCM0019, AZCM0023."""
+    if source == "-":
+        return sealing.checked_token(sys.stdin.readline(TOKEN_LIMIT).strip())
+    from agent_runtime.cli import options_file
+
+    return sealing.checked_token(options_file.read(source).decode("utf-8", "replace").strip())
+
+
+def seal(image: Image, wish: sealing.Wish) -> list[str] | None:
+    """Seal the image; paths that were cleared, None when there was nothing to do. Errors: as `seal` of the command."""
+    if not os.path.isdir(image.paths.own):
+        raise errors.ConfigurationConflict(
+            f"there is no agent in this image: {image.paths.own} is missing", "Install the agent's package first"
+        )
+    try:
+        if sealing.is_finished(image.paths, wish):
+            return None
+        event = machine.Event("seal", "", {"force": wish.force})
+        machine.transition(sealing.state_of(image.paths), event)  # refused while the services still run
+        _check_writable(image.paths)
+        with standing_still(image, and_start=False):
+            return sealing.seal(image.paths, wish, signals(image))
+    except OSError as problem:
+        raise explained(problem, image.paths.state) from None
+
+
+def unseal(image: Image, by: str) -> bool:
+    """Whether the machine was sealed. The services go on afterwards. Errors: AZCM0027, AZCM0069."""
+    try:
+        if sealing.state_of(image.paths).state != "sealed":
+            return False
+        _check_writable(image.paths)
+        with standing_still(image, and_start=by == sealing.HERE):
+            return sealing.unseal(image.paths, by)
+    except OSError as problem:
+        raise explained(problem, image.paths.state) from None
+
+
+def signals(image: Image) -> list[Signal]:
+    """The evidence of the machine that the image runs on; of an image that does not run there is its machine id
+    alone."""
+    if sys.platform == "win32":
+        raise errors.NotSupported("this release seals Linux images", "See docs/windows.md")
+    else:  # noqa: RET506 - mypy judges each system's branch by itself
+        from agent_runtime.platform.linux_signals import Signals
+
+        if image.is_running:
+            return Signals().read()
+        return [signal for signal in Signals(image.root).read() if signal.name == "machine_id"]
+
+
+def _check_writable(paths: Paths) -> None:
+    """Before anything is changed or stopped. Errors: OSError."""
+    probe = os.path.join(paths.state, f".writable.{os.getpid()}")
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    os.unlink(probe)
+
+
+def explained(problem: OSError, where: str) -> errors.AgentError:
+    """A file system that cannot be written, in one sentence with what to do. Pure."""
+    if problem.errno == errno.EROFS:
+        return errors.ConfigNotUpdated(
+            f"the file system of {where} is read-only: nothing was changed",
+            "Mount it writable; where the root is read-only by design, keep /var on a file system of its own",
+        )
+    from agent_runtime.cli.session import disk_error
+
+    return disk_error(problem)
+
+
+@contextmanager
+def standing_still(image: Image, and_start: bool) -> Iterator[None]:
+    """No service of the image runs in the block, and no other command changes it. Services stay enabled; they are
+    started again afterwards only with `and_start`. Errors: AZCM0027 when himds runs and nothing here can stop it."""
+    with _alone(image.paths):
+        if image.is_running:
+            stopped = systemctl(image, "stop", *UNITS)
+            if _answers(image.paths.socket):
+                raise errors.ConfigurationConflict(
+                    "himds is running and cannot be stopped from here", "Stop the agent's services, then try again"
+                )
+        yield
+        if image.is_running and and_start and stopped:
+            systemctl(image, "start", "--no-block", *UNITS)
+
+
+@contextmanager
+def _alone(paths: Paths) -> Iterator[None]:
+    try:
+        with local.alone(paths.state):
+            yield
+    except BlockingIOError:
+        raise errors.ConfigurationConflict(
+            "another command is sealing or unsealing this image", "Wait until it has ended"
+        ) from None
+
+
+def systemctl(image: Image, *words: str) -> bool:
+    """Whether the service manager did it. Where it does not run, or the files are not this system's, nothing is
+    asked."""
+    program = next((path for path in services.SYSTEMCTL if os.access(path, os.X_OK)), None)
+    if image.root or program is None or not os.path.isdir("/run/systemd/system"):
+        return False
+    try:
+        done = subprocess.run(
+            [program, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=STOP_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _answers(path: str) -> bool:
+    if sys.platform == "win32":
+        return False
+    else:  # noqa: RET505
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(5)
+            try:
+                probe.connect(path)
+            except OSError:
+                return False
+            return True

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`azcmagent specialise`: gives a copy its own name (docs/golden-images.md). Ours.
+
+Two ways: an image that enrols on first boot joins with the token it carries; a twin whose identity is held takes up the
+name that the hub offers. Either is done again until it has succeeded; where nothing is due, nothing is done.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime import errors
+from agent_runtime.state import atomic
+
+if TYPE_CHECKING:
+    from agent_runtime.cli.asking import Enrolment, Reply
+    from agent_runtime.cli.parsing import Parser
+    from agent_runtime.cli.session import Session
+
+_HELD = ("parked", "quarantined")
+
+
+def configure(parser: Parser) -> None:
+    parser.description = f"{parser.description}; does nothing where nothing is due"
+
+
+def run(session: Session) -> int:
+    """Exit code 0 also when nothing was due.
+
+    Errors: AZCM0012 for a token that is spent, AZCM0026, AZCM0041, AZCM0044 while the hub offers no name, AZCM0061.
+    """
+    from agent_runtime.cli import binding
+
+    status = session.himds().status()
+    state = status.get("identityState")
+    result: dict[str, Any] | None = None
+    if state in _HELD:
+        result = _adopt(session)
+    elif state == "disconnected":
+        result = _join(session)
+    elif state == "connected":
+        binding.settled(session, is_held=False)
+    data = {"status": "success", "changed": result is not None, "resourceId": (result or {}).get("resourceId")}
+    words = f"Connected: {result['resourceId']}" if result else f"Nothing is due: this machine is {state}"
+    session.out.result(data, words)
+    return 0
+
+
+def _join(session: Session) -> dict[str, Any] | None:
+    """Join by the image's token. None when the image does not say so, or its builder unsealed it by hand."""
+    from agent_runtime.cli import asking, binding
+    from agent_runtime.identity import birth, sealing
+
+    paths = session.paths
+    record = birth.read_or_none(paths)
+    token = sealing.read_token(paths)
+    if record is None or record["enrol"] is None or token is None:
+        return None
+    if record.get("unsealedAt") is None or record.get("unsealedBy") == sealing.HERE:
+        return None
+    profile = session.cloud(record["enrol"]["cloud"])
+    tenant = str(profile["tenant_id"])
+    asked = session.himds().call("question", {"tenantId": tenant})["body"]
+    self_given = _self_given(session)
+    channel = asking.Channel(profile, session.config())
+    reply = channel.post(
+        "join",
+        {
+            **asked,
+            **self_given,
+            "token": token,
+            "imageId": record["imageId"],
+            "builderEvidenceDigest": _builder_digest(record),
+        },
+    )
+    offered = _offered(reply, profile["name"], tenant)
+    result = binding.connect(session, offered.place, offered.ticket, session.out.progress, self_given["vmId"])
+    sealing.use_up_token(paths)
+    atomic.unlink(paths.joining)
+    return result
+
+
+def _self_given(session: Session) -> dict[str, str]:
+    """vmId and request id of this machine, the same at every attempt: the hub counts the token once."""
+    path = session.paths.joining
+    try:
+        found = atomic.read_json(path, 4096)
+        return {name: str(uuid.UUID(found[name])) for name in ("vmId", "requestId")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        made = {"vmId": str(uuid.uuid4()), "requestId": str(uuid.uuid4())}
+        atomic.write_json(path, {"v": 1, **made})
+        return made
+
+
+def _builder_digest(record: dict[str, Any]) -> str:
+    from agent_runtime.identity import evidence
+
+    return evidence.digest(record["evidence"])
+
+
+def _offered(reply: Reply, cloud: str, tenant: str) -> Enrolment:
+    """The enrolment in an answer to `join`. Errors: by the hub's code (docs/protocol.md section 14.4)."""
+    from agent_runtime.cli import asking
+
+    if reply.status == 200:
+        return asking.enrolment_of(reply.body.get("enrolment", reply.body), cloud, tenant)
+    if reply.code == "InvalidEnrolmentToken":
+        raise errors.CredentialInvalid(
+            f"the hub does not know this image's enrolment token: {reply.message}", "Seal the image with another token"
+        )
+    if reply.code == "EnrolmentTokenSpent":
+        raise errors.TokenInvalid(
+            f"this image's enrolment token is spent: {reply.message}",
+            "Connect this machine with 'azcmagent connect', or seal the image with another token",
+        )
+    raise _refused(reply)
+
+
+def _adopt(session: Session) -> dict[str, Any] | None:
+    """Take up the name that the hub offers a held machine; None when it is the one it was after all."""
+    from agent_runtime.cli import asking, binding
+
+    bound = binding.settled(session, is_held=True)
+    if bound is None:
+        raise errors.ConfigurationConflict(
+            "nobody bound this machine to an identity, so it cannot change it by itself",
+            "Run 'azcmagent disconnect --force-local-only', then connect this machine",
+        )
+    profile = session.cloud(str(bound.get("cloud")))
+    asked = session.himds().call("question", {})
+    credential = {**asked["credential"], **_own_paths(session, asked["credential"])}
+    channel = asking.Channel(profile, session.config())
+    reply = channel.question(credential, asked["body"], str(bound.get("vmId")))
+    if reply.status == 200:
+        session.himds().call("checkin", {})  # himds asks for itself, and takes the answer
+        return None
+    if reply.status == 409 and isinstance(reply.body.get("enrolment"), dict):
+        offered = asking.enrolment_of(reply.body["enrolment"], profile["name"], str(bound.get("tenantId")))
+        _forget_copied_keys(session)
+        result = binding.connect(session, offered.place, offered.ticket, session.out.progress, adopt=True)
+        session.tell_himds()
+        _restart_services(session)
+        return result
+    if reply.status in (403, 409):
+        raise errors.NameTaken(
+            f"the hub offers this machine no name of its own: {reply.message}",
+            "See 'azcmagent show'; by hand: 'azcmagent disconnect --force-local-only', then connect under another name",
+        )
+    raise _refused(reply)
+
+
+def _own_paths(session: Session, told: dict[str, Any]) -> dict[str, str]:
+    """Where the key of a credential lies by root's own reckoning: himds names numbers, no paths."""
+    from agent_runtime.identity import store
+
+    numbers = store.numbers_of(os.path.basename(str(told.get("key"))))
+    if numbers is None:
+        raise errors.InternalError("himds names a key that cannot be the machine's")
+    descent, slot = numbers
+    paths = session.paths
+    return {
+        "key": store.key_path(paths, slot, descent),
+        "certificate": store.certificate_path(paths, slot, descent),
+    }
+
+
+def _forget_copied_keys(session: Session) -> None:
+    """extd's key came with the disk: protected settings for the original could be read here."""
+    from agent_runtime.identity.store import erase
+
+    folder = os.path.join(session.paths.extensions, "keys")
+    for name in ("settings.key", "settings.csr"):
+        if os.path.lexists(os.path.join(folder, name)):
+            erase(os.path.join(folder, name))
+
+
+def _restart_services(session: Session) -> None:
+    """They make themselves at home under the new name; extd with a key of its own."""
+    from agent_runtime.cli import imaging
+
+    imaging.systemctl(imaging.image_of(session, None), "try-restart", "--no-block", "gcad.service", "extd.service")
+
+
+def _refused(reply: Reply) -> errors.AgentError:
+    if reply.status in (408, 429) or reply.status >= 500:
+        after = f" in {reply.retry_after:.0f} s" if reply.retry_after else " later"
+        return errors.NetworkFailed(f"the hub is not available now ({reply.message})", f"Run the command again{after}")
+    if reply.status == 401:
+        return errors.CredentialInvalid(f"the hub refused the machine's proof: {reply.message}")
+    return errors.ConnectFailed(f"{reply.message} ({reply.code or reply.status})")
