@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime import errors
 from agent_runtime.cli import credential, naming
 from agent_runtime.cli.parsing import switch
+from agent_runtime.identity import machine
 
 if TYPE_CHECKING:
     from agent_runtime.cli.parsing import Parser
@@ -113,12 +114,14 @@ def host_name() -> str:
 
 
 def refuse_connected(status: dict[str, Any]) -> None:
-    """Errors: AZCM0067 with the resource id; AZCM0027 while another command connects."""
+    """Errors: AZCM0067 with the resource id; AZCM0027 while another command connects, and in a sealed image."""
     state = status.get("identityState")
     if state == "connecting":
         raise errors.ConfigurationConflict(
             "another command is connecting this machine", "Wait until it has ended; see: azcmagent show"
         )
+    if state == "sealed":
+        machine.refuse_sealed()
     if state not in (None, "disconnected"):
         raise errors.AlreadyConnected(
             f"this machine is already connected to {status.get('resourceId')}",

@@ -53,15 +53,16 @@ class State(NamedTuple):
 
 
 def image_of(session: Session, root: str | None) -> Image:
-    """This machine, or the image mounted at `root`. Errors: AZCM0003 on Windows, AZCM0023 when there is no system."""
+    """This machine, or the image mounted at `root`; `/` is an image that this command was put into with chroot. Errors:
+    AZCM0003 on Windows, AZCM0023 when there is no system."""
     if sys.platform == "win32":
         raise errors.NotSupported("this release seals Linux images", "See docs/windows.md")
     if not root:
         own = places.here("")
         below = session.paths.state[: -len(own.state)]
         return Image(session.paths, below, True)
-    top = os.path.abspath(root)
-    if top == "/" or not os.path.isdir(os.path.join(top, "etc")):
+    top = os.path.abspath(root).rstrip("/")
+    if not os.path.isdir(f"{top}/etc"):
         raise errors.ParameterInvalid(
             "--root names no mounted image: there is no folder etc in it", "Mount the image's root file system there"
         )
@@ -170,7 +171,7 @@ def unseal(image: Image, by: str) -> bool:
         if sealing.state_of(image.paths).state != "sealed":
             return False
         _check_writable(image.paths)
-        with standing_still(image, and_start=by == sealing.HERE):
+        with standing_still(image, and_start=True):
             return sealing.unseal(image.paths, by)
     except OSError as problem:
         raise explained(problem, image.paths.state) from None
@@ -210,18 +211,20 @@ def explained(problem: OSError, where: str) -> errors.AgentError:
 
 @contextmanager
 def standing_still(image: Image, and_start: bool) -> Iterator[None]:
-    """No service of the image runs in the block, and no other command changes it. Services stay enabled; they are
-    started again afterwards only with `and_start`. Errors: AZCM0027 when himds runs and nothing here can stop it."""
+    """No service of the image runs in the block, and no other command changes it. Services stay enabled; those that ran
+    are started again only with `and_start`. Errors: AZCM0027 when himds runs and nothing here can stop it."""
     with _alone(image.paths):
-        if image.is_running:
-            stopped = systemctl(image, "stop", *UNITS)
-            if _answers(image.paths.socket):
-                raise errors.ConfigurationConflict(
-                    "himds is running and cannot be stopped from here", "Stop the agent's services, then try again"
-                )
+        # At boot they do not run yet, and a stop would take their start away.
+        running = [unit for unit in UNITS if systemctl(image, "is-active", "--quiet", unit)]
+        if running:
+            systemctl(image, "stop", *running)
+        if _answers(image.paths.socket):
+            raise errors.ConfigurationConflict(
+                "himds is running and cannot be stopped from here", "Stop the agent's services, then try again"
+            )
         yield
-        if image.is_running and and_start and stopped:
-            systemctl(image, "start", "--no-block", *UNITS)
+        if running and and_start:
+            systemctl(image, "start", "--no-block", *running)
 
 
 @contextmanager
@@ -239,7 +242,7 @@ def systemctl(image: Image, *words: str) -> bool:
     """Whether the service manager did it. Where it does not run, or the files are not this system's, nothing is
     asked."""
     program = next((path for path in services.SYSTEMCTL if os.access(path, os.X_OK)), None)
-    if image.root or program is None or not os.path.isdir("/run/systemd/system"):
+    if image.root or not image.is_running or program is None or not os.path.isdir("/run/systemd/system"):
         return False
     try:
         done = subprocess.run(

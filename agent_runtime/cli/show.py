@@ -84,8 +84,8 @@ def configure(parser: Parser) -> None:
 
 
 def run(session: Session) -> int:
-    """Exit code 0, also when disconnected; 44 while the identity is held; 61 when himds does not answer (root sees what
-    the files say)."""
+    """Exit code 0, also when disconnected or sealed; 44 while the identity is held; 61 when himds does not answer (root
+    sees what the files say)."""
     fields = [*FIELDS, *(OS_FIELDS if session.args.os else ())]
     wanted = chosen(session.args.property, fields)
     code = 0
@@ -97,7 +97,10 @@ def run(session: Session) -> int:
     except errors.AgentError as problem:
         if not local.is_administrator():
             raise
-        status, code = from_files(session, problem), problem.exit_code
+        if birth.is_sealed(session.paths):
+            status = from_files(session, None)  # nothing runs in an image that was just sealed
+        else:
+            status, code = from_files(session, problem), problem.exit_code
     if any(key == "services" for _, key in wanted):
         status = {**status, "services": services.states(status.get("services"), code == 0)}
     if session.args.os:

@@ -12,6 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime import errors
+from agent_runtime.cli.parsing import switch
 from agent_runtime.state import atomic
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _HELD = ("parked", "quarantined")
 
 
 def configure(parser: Parser) -> None:
-    parser.description = f"{parser.description}; does nothing where nothing is due"
+    switch(parser, "--look", "only compare this machine with the one that was connected, now")
 
 
 def run(session: Session) -> int:
@@ -33,6 +34,10 @@ def run(session: Session) -> int:
     """
     from agent_runtime.cli import binding
 
+    if session.args.look:
+        state = session.himds().call("look", {}).get("state")
+        session.out.result({"status": "success", "state": state}, f"The identity of this machine is {state}")
+        return 0
     status = session.himds().status()
     state = status.get("identityState")
     result: dict[str, Any] | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from agent_runtime import errors
 
@@ -96,15 +96,16 @@ def _begin(record: Record, event: Event) -> Record:
     if record.state in BOUND:
         where = (record.identity or {}).get("resourceId")
         raise errors.AlreadyConnected(f"this machine is already connected to {where}")
-    _refuse_sealed(record)
+    if record.state == "sealed":
+        refuse_sealed()
     return Record("connecting", record.since, None, _pending(record, event), None)
 
 
-def _refuse_sealed(record: Record) -> None:
-    if record.state == "sealed":
-        raise errors.ConfigurationConflict(
-            "this image is sealed", "On the builder run 'azcmagent unseal --here'; a copy unseals at its first boot"
-        )
+def refuse_sealed() -> NoReturn:
+    """Errors: AZCM0027, with the ways out of the sealed state."""
+    raise errors.ConfigurationConflict(
+        "this image is sealed", "On the builder run 'azcmagent unseal --here'; a copy unseals at its first boot"
+    )
 
 
 def _pending(record: Record, event: Event) -> dict[str, Any]:
@@ -196,7 +197,8 @@ def _trouble(record: Record, event: Event) -> Record:
 
 
 def _release(record: Record, event: Event) -> Record:
-    _refuse_sealed(record)
+    if record.state == "sealed":
+        refuse_sealed()
     _refuse_connecting(record)
     return Record("disconnected", record.since)
 

@@ -122,7 +122,7 @@ activate() {
 stop_services() {
     systemd_runs || return 0
     # shellcheck disable=SC2086
-    systemctl stop $units
+    systemctl stop azcmagent-specialise.path azcmagent-specialise.service $units
 }
 
 remove_programs() {

@@ -25,12 +25,14 @@ Answer = tuple[int, dict[str, Any]]
 
 
 class Relay:
-    """`url` is the channel's. `judge`: answers a question; `refuse`: an answer in the hub's place by verb, or None."""
+    """`judge` answers questions, `admit` joins; `refuse`: answers in the hub's place, by verb."""
 
     def __init__(self, hub: HubProcess, folder: Path) -> None:
         self.questions: list[dict[str, Any]] = []
         self.judge: Callable[[dict[str, Any]], Answer] = lambda _: (500, {"error": {"code": "x", "message": "x"}})
         self.refuse: dict[str, Answer] = {}
+        self.joins: list[dict[str, Any]] = []
+        self.admit: Callable[[dict[str, Any]], Answer] = lambda _: (500, {"error": {"code": "x", "message": "x"}})
         self.ca_pem = self._certificate(folder)
         outer = self
 
@@ -50,6 +52,9 @@ class Relay:
                     question = json.loads(content)
                     outer.questions.append(question)
                     outer.answer(self, *outer.judge(question))
+                elif verb == "join":
+                    outer.joins.append(json.loads(content))
+                    outer.answer(self, *outer.admit(outer.joins[-1]))
                 elif verb in outer.refuse:
                     outer.answer(self, *outer.refuse[verb])
                 else:

@@ -152,7 +152,6 @@ def test_the_token_of_an_image_is_kept_out_of_everything_else(machine: Machine) 
         ((*WORDS, "--enroll-on-first-boot", "web", "--token-file", "/nowhere"), "", 19, "/nowhere"),
         ((*WORDS, "--enroll-on-first-boot", "web", "--token-file", "-", "--cloud", "b"), TOKEN, 23, "demo"),
         ((*WORDS, "--root", "/nowhere"), "", 23, "etc"),
-        ((*WORDS, "--root", "/"), "", 23, "etc"),
         (("unseal",), "", 16, "--here"),
         (("unseal", "--here", "--first-boot"), "", 16, "--here"),
     ],
