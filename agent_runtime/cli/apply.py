@@ -80,10 +80,11 @@ def _fill(session: Session, body: dict[str, Any], act: bool) -> None:
 
     if session.args.input != "-":
         raise errors.ParameterInvalid("the wish is read from standard input only", "Give `-` as the argument")
-    wish, token = applying.read_wish(sys.stdin.buffer.read(INPUT_LIMIT + 1), INPUT_LIMIT)
+    wish, secrets = applying.read_wish(sys.stdin.buffer.read(INPUT_LIMIT + 1), INPUT_LIMIT)
     actual = applying.look(session, wish)
     made = planning.plan(wish, actual)
     applying.check_new_profile(wish, made)
+    applying.check_image(session, wish, made, secrets.enrolment)
     body["before"] = body["after"] = planning.view(wish, actual)
     body["warnings"] += made.warnings
     _describe(body, made)
@@ -92,14 +93,14 @@ def _fill(session: Session, body: dict[str, Any], act: bool) -> None:
         body["changed"] = bool(made.steps)
         body["after"] = planning.view(wish, planning.project(wish, actual, made))
         return
-    if made.credential_required and token is None:
+    if made.credential_required and secrets.access is None:
         wanted = ", ".join(f"{need.operation} {need.resource_id}" for need in made.credential_required)
         raise errors.ParameterMissing(
             f"the change needs a credential for: {wanted}",
             "Give connection.credential.access_token: a ticket for these",
         )
     for name in made.steps:
-        body["steps"].append({"name": name, "seconds": applying.carry_out(session, name, wish, made, token, body)})
+        body["steps"].append({"name": name, "seconds": applying.carry_out(session, name, wish, made, secrets, body)})
         body["changed"] = True
         body["after"] = planning.view(wish, applying.look(session, wish))
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent_runtime import errors
 from agent_runtime.cli import jsoninput, planning, schema
@@ -12,6 +13,7 @@ from agent_runtime.state import config as properties
 
 if TYPE_CHECKING:
     from agent_runtime.cli.session import Session
+    from agent_runtime.identity.sealing import Wish as SealWish
 
 # Members of the `status` verb (protocol section 12) and what `connection` calls them.
 _STATUS = {
@@ -30,8 +32,15 @@ _STATUS = {
 _NOT_CONNECTED = ("disconnected", "connecting", "sealed", None)
 
 
-def read_wish(content: bytes, limit: int) -> tuple[planning.Wish, str | None]:
-    """The wish, and the access token apart from it, so that no view of the wish can show it.
+class Secrets(NamedTuple):
+    """What of a wish no view may show: the access token, and the enrolment token of an image."""
+
+    access: str | None
+    enrolment: str | None
+
+
+def read_wish(content: bytes, limit: int) -> tuple[planning.Wish, Secrets]:
+    """The wish, and its secrets apart from it, so that no view of the wish can show them.
 
     Errors: AZCM0016, AZCM0023; one sentence, no value repeated. Names of config properties are judged here too.
     """
@@ -47,7 +56,12 @@ def read_wish(content: bytes, limit: int) -> tuple[planning.Wish, str | None]:
     config = wish.get("config")
     if config is not None:
         config = _parsed(config)
-    return planning.Wish(wish.get("cloud"), connection, config, wish.get("tags")), token
+    image = wish.get("image")
+    enrolment = None
+    if image is not None:
+        enrolment = image.get("token")
+        image = {key: value for key, value in image.items() if key != "token"}
+    return planning.Wish(wish.get("cloud"), connection, config, wish.get("tags"), image), Secrets(token, enrolment)
 
 
 def look(session: Session, wish: planning.Wish) -> planning.Actual:
@@ -55,17 +69,46 @@ def look(session: Session, wish: planning.Wish) -> planning.Actual:
     connection = planning.disconnected_view()
     tags = None
     hostname = ""
+    image = _image(session) if wish.image is not None else None
+    is_sealed = image is not None and image["state"] == "sealed"  # without a connection; its services may stand still
     if wish.connection is not None or wish.tags is not None:
         from agent_runtime.cli.connect import host_name
 
-        status = session.himds().status()
+        hostname = (wish.connection or {}).get("name") or host_name()
+    if not is_sealed and (wish.connection is not None or wish.tags is not None or image is not None):
+        status = _status(session, wish)
         connection = connection_of(status)
         tags = status.get("tags") if connection["state"] == "connected" else None
-        hostname = (wish.connection or {}).get("name") or host_name()
     session.forget_caches()
     config = properties.load(session.paths) if wish.config is not None else {}
     clouds = session.clouds() if wish.cloud is not None or wish.connection is not None else {}
-    return planning.Actual(clouds, connection, config, tags, hostname)
+    return planning.Actual(clouds, connection, config, tags, hostname, image)
+
+
+def _status(session: Session, wish: planning.Wish) -> dict[str, Any]:
+    """Of himds; of the files where only the image is asked about, because himds need not run for that."""
+    try:
+        return session.himds().status()
+    except errors.HimdsUnreachable:
+        if wish.connection is not None or wish.tags is not None:
+            raise
+    from agent_runtime.identity import sealing
+
+    record = sealing.state_of(session.paths)
+    return {**(record.identity or {}), "identityState": record.state}
+
+
+def _image(session: Session) -> dict[str, Any]:
+    """`Actual.image`."""
+    from agent_runtime.cli import imaging
+
+    found = imaging.look(imaging.image_of(session, None))
+    return {
+        "state": "sealed" if found.identity == "sealed" else "unsealed",
+        "image_id": found.image_id,
+        "enroll_on_first_boot": found.enrol,
+        "clean": not found.unfinished and not any(item.is_identity for item in found.remains),
+    }
 
 
 def connection_of(status: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +127,7 @@ def check_new_profile(wish: planning.Wish, made: planning.Plan) -> None:
 
 
 def carry_out(
-    session: Session, name: str, wish: planning.Wish, made: planning.Plan, token: str | None, body: dict[str, Any]
+    session: Session, name: str, wish: planning.Wish, made: planning.Plan, secrets: Secrets, body: dict[str, Any]
 ) -> float:
     """One step; its seconds. Warnings go into `body`. Errors: those of the step."""
     began = time.monotonic()
@@ -94,11 +137,47 @@ def carry_out(
         from agent_runtime.cli import profiles
 
         profiles.save(session.paths, wish.cloud or {})
+    elif name in ("seal", "unseal"):
+        _image_step(session, name, wish.image or {}, secrets.enrolment)
     else:
-        _at_hub(session, name, wish, made, token, body)
+        _at_hub(session, name, wish, made, secrets.access, body)
     if name in ("config", "cloud"):
         body["warnings"] += session.tell_himds()
     return round(time.monotonic() - began, 3)
+
+
+def _image_step(session: Session, name: str, image: Mapping[str, Any], token: str | None) -> None:
+    from agent_runtime.cli import imaging
+    from agent_runtime.identity import sealing
+
+    here = imaging.image_of(session, None)
+    if name == "unseal":
+        imaging.unseal(here, sealing.HERE)
+        return
+    imaging.seal(here, _sealing_wish(session, image, token))
+
+
+def _sealing_wish(session: Session, image: Mapping[str, Any], token: str | None) -> SealWish:
+    from agent_runtime.cli import imaging
+    from agent_runtime.identity import sealing
+
+    if token is not None:
+        sealing.checked_token(token)
+    return imaging.wish_of(
+        imaging.image_of(session, None),
+        image["image_id"],
+        image.get("enroll_on_first_boot"),
+        token,
+        image.get("cloud"),
+        bool(image.get("force")),
+        bool(image.get("keep_logs")),
+    )
+
+
+def check_image(session: Session, wish: planning.Wish, made: planning.Plan, token: str | None) -> None:
+    """Errors: AZCM0016, AZCM0023, AZCM0075 for an image that could not be sealed; before anything is changed."""
+    if "seal" in made.steps and wish.image is not None:
+        _sealing_wish(session, wish.image, token)
 
 
 def _at_hub(

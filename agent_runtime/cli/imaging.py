@@ -9,7 +9,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 UNITS = ("himdsd.service", "gcad.service", "extd.service")
 STOP_SECONDS = 90.0
+START_SECONDS = 15.0
 TOKEN_LIMIT = 4096
 
 
@@ -159,7 +161,7 @@ def seal(image: Image, wish: sealing.Wish) -> list[str] | None:
         event = machine.Event("seal", "", {"force": wish.force})
         machine.transition(sealing.state_of(image.paths), event)  # refused while the services still run
         _check_writable(image.paths)
-        with standing_still(image, and_start=False):
+        with standing_still(image):
             return sealing.seal(image.paths, wish, signals(image))
     except OSError as problem:
         raise explained(problem, image.paths.state) from None
@@ -171,8 +173,11 @@ def unseal(image: Image, by: str) -> bool:
         if sealing.state_of(image.paths).state != "sealed":
             return False
         _check_writable(image.paths)
-        with standing_still(image, and_start=True):
-            return sealing.unseal(image.paths, by)
+        with standing_still(image) as running:
+            done = sealing.unseal(image.paths, by)
+        # At boot the service manager starts them; on the builder somebody is waiting for them.
+        _start(image, UNITS if by == sealing.HERE else running)
+        return done
     except OSError as problem:
         raise explained(problem, image.paths.state) from None
 
@@ -210,9 +215,9 @@ def explained(problem: OSError, where: str) -> errors.AgentError:
 
 
 @contextmanager
-def standing_still(image: Image, and_start: bool) -> Iterator[None]:
-    """No service of the image runs in the block, and no other command changes it. Services stay enabled; those that ran
-    are started again only with `and_start`. Errors: AZCM0027 when himds runs and nothing here can stop it."""
+def standing_still(image: Image) -> Iterator[list[str]]:
+    """No service of the image runs in the block, and no other command changes it; the units that ran. Services stay
+    enabled. Errors: AZCM0027 when himds runs and nothing here can stop it."""
     with _alone(image.paths):
         # At boot they do not run yet, and a stop would take their start away.
         running = [unit for unit in UNITS if systemctl(image, "is-active", "--quiet", unit)]
@@ -222,9 +227,15 @@ def standing_still(image: Image, and_start: bool) -> Iterator[None]:
             raise errors.ConfigurationConflict(
                 "himds is running and cannot be stopped from here", "Stop the agent's services, then try again"
             )
-        yield
-        if running and and_start:
-            systemctl(image, "start", "--no-block", *running)
+        yield running
+
+
+def _start(image: Image, units: Sequence[str]) -> None:
+    """Start services, and wait for himds, so that the next command finds it."""
+    if units and systemctl(image, "start", *units):
+        ends = time.monotonic() + START_SECONDS
+        while not _answers(image.paths.socket) and time.monotonic() < ends:
+            time.sleep(0.05)
 
 
 @contextmanager

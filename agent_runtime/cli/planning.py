@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from agent_runtime.cli import naming
+from agent_runtime.cli import images, naming
 from agent_runtime.state import config as properties
 
 # Members of `connection` that say which machine at the hub this is; a difference in one means another machine.
@@ -18,23 +18,29 @@ NEEDED_TO_CONNECT = ("subscription_id", "resource_group", "location")
 # What himds puts into `agentErrorCode` when the hub no longer knows the machine (protocol section 9, ResourceNotFound).
 DELETED_AT_HUB = "AZCM0042"
 
+STEPS = ("unseal", "config", "disconnect", "cloud", "connect", "tags", "seal")
+
 Values = Mapping[str, Any]
 
 
 class Wish(NamedTuple):
-    """The input of `apply`, each part None when its key is absent. `config` holds parsed values, None clears."""
+    """The input of `apply`, each part None when its key is absent. `config` holds parsed values, None clears; `image`
+    is without its token."""
 
     cloud: Values | None = None
     connection: Values | None = None
     config: Values | None = None
     tags: Mapping[str, str] | None = None
+    image: Values | None = None
 
 
 class Actual(NamedTuple):
     """The machine as it is. `connection` has `state` (`connected` or `disconnected`), the members of PLACE,
 
     `resource_id`, `status`, `identity_state`, `error_code` and `correlation_id`; null where unknown.
-    `config` has the machine's own values, those that differ from the defaults (`localconfig.json`).
+    `config` has the machine's own values, those that differ from the defaults (`localconfig.json`). `image` has
+    `state` (`sealed` or `unsealed`), `image_id`, `enroll_on_first_boot`, and `clean`: whether sealing ended and nothing
+    is left to clear; None when nobody asked.
     """
 
     clouds: Mapping[str, Values]
@@ -42,6 +48,7 @@ class Actual(NamedTuple):
     config: Mapping[str, properties.Value]
     tags: Mapping[str, str] | None
     hostname: str
+    image: Values | None = None
 
 
 class Reason(NamedTuple):
@@ -60,7 +67,7 @@ class Need(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """`steps` are names out of `config`, `disconnect`, `cloud`, `connect`, `tags`, in the order they are carried out.
+    """`steps` are names out of STEPS, in that order.
 
     `target` is the whole place to connect to, with `tags`; None unless `connect` is a step.
     `local_only`: the machine is not deleted at the hub when it is disconnected.
@@ -112,7 +119,12 @@ def plan(wish: Wish, actual: Actual) -> Plan:
         warnings.append(
             f"the identity of this machine is {actual.connection['identity_state']}: the hub does not accept it"
         )
-    ordered = tuple(name for name in ("config", "disconnect", "cloud", "connect", "tags") if name in steps)
+    stays_connected = target is not None or (connected and not place_reasons)
+    image_reasons = [Reason(*found) for found in images.reasons(wish, actual, stays_connected)]
+    reasons += image_reasons
+    if image_reasons and wish.image is not None:
+        steps.add("seal" if wish.image["state"] == "sealed" else "unseal")
+    ordered = tuple(name for name in STEPS if name in steps)
     return Plan(tuple(reasons), ordered, tuple(needs), tuple(warnings), target, local_only)
 
 
@@ -140,7 +152,10 @@ def project(wish: Wish, actual: Actual, made: Plan) -> Actual:
         tags = made.target["tags"]
     if "tags" in made.steps:
         tags = wish.tags
-    return actual._replace(clouds=clouds, config=config, connection=connection, tags=tags)
+    if "seal" in made.steps:
+        connection, tags = disconnected_view(), None
+    image = images.projected(wish, actual, made.steps)
+    return actual._replace(clouds=clouds, config=config, connection=connection, tags=tags, image=image)
 
 
 def view(wish: Wish, actual: Actual) -> dict[str, Any]:
@@ -156,6 +171,8 @@ def view(wish: Wish, actual: Actual) -> dict[str, Any]:
         seen["config"] = {key: _shown(key, actual.config.get(key, _default(key))) for key in wish.config}
     if wish.tags is not None:
         seen["tags"] = None if actual.tags is None else dict(actual.tags)
+    if wish.image is not None and actual.image is not None:
+        seen["image"] = {key: actual.image.get(key) for key in images.SHOWN}
     return seen
 
 

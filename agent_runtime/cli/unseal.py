@@ -36,7 +36,7 @@ def run(session: Session) -> int:
         journal = sealing.unfinished(image.paths)
         if journal is not None:
             # Whatever this machine is, the identity that was to be dropped is not its own any more.
-            with imaging.standing_still(image, and_start=False):
+            with imaging.standing_still(image):
                 sealing.finish(image.paths, journal)
     except ValueError as problem:
         raise errors.ConfigurationConflict(str(problem), "Run 'azcmagent seal --image-id ID' again") from None

@@ -17,6 +17,14 @@ from tests.integration.connected_host import install
 
 pytestmark = pytest.mark.hosts
 
+ASK_TOKEN = """
+import urllib.request
+address = "http://127.0.0.1:40342/metadata/identity/oauth2/token?api-version=2020-06-01&resource=x"
+try:
+    urllib.request.urlopen(urllib.request.Request(address, headers={"Metadata": "true"}))
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
+"""
 UNITS = ("himdsd.service", "gcad.service", "extd.service")
 
 
@@ -65,11 +73,7 @@ def test_a_template_that_starts_again_stays_sealed(host: Host) -> None:
     host.run(["systemctl", "start", *UNITS])
     assert state(host) == "sealed"
     assert states(host, "is-active") == {"active"}
-    answer = host.run(
-        ["python3", "-c", "import urllib.request as u\ntry: u.urlopen(u.Request('http://127.0.0.1:40342/metadata/identity"
-         "/oauth2/token?api-version=2020-06-01&resource=x', headers={'Metadata': 'true'}))\n"
-         "except u.HTTPError as e: print(e.code, e.read().decode())"]
-    ).output  # fmt: skip
+    answer = host.run(["python3", "-c", ASK_TOKEN]).output
     assert answer.startswith("503")
     assert "sealed" in answer
 
@@ -85,12 +89,12 @@ def test_a_copy_unseals_before_himds_starts(host: Host) -> None:
     assert state(host) == "disconnected"
 
 
-def test_unsealing_by_hand_starts_what_ran(host: Host) -> None:
+def test_unsealing_by_hand_starts_the_services(host: Host) -> None:
     agent(host, "seal", "--image-id", "web-2")
     host.run(["systemctl", "start", "himdsd.service"])
     done = agent(host, "unseal", "--here")
     assert (done["changed"], done["by"]) == (True, "here")
-    host.run(["systemctl", "start", *UNITS])
+    assert states(host, "is-active") == {"active"}
     assert state(host) == "disconnected"
 
 
@@ -123,6 +127,3 @@ def test_a_wake_up_has_himds_look(host: Host) -> None:
     )
     copied = host.run(["stat", "-c", "%G %a", "/run/azcmagent/product_uuid"]).output.split()
     assert copied == ["himds", "440"]
-    assert (
-        b"unknown" not in host.run(["systemd-analyze", "verify", "azcmagent-look.service"], check=False).errors.encode()
-    )

@@ -215,8 +215,18 @@ wished_places = st.fixed_dictionaries(
     },
 )
 leaving = st.fixed_dictionaries({"state": st.just("disconnected")}, optional={"force_local_only": st.booleans()})
+images = st.one_of(
+    st.fixed_dictionaries({"state": st.just("unsealed")}),
+    st.fixed_dictionaries(
+        {"state": st.just("sealed"), "image_id": st.sampled_from(["web-1", "web-2"])},
+        optional={"enroll_on_first_boot": st.sampled_from([None, "web"]), "force": st.booleans()},
+    ),
+)
+unsealed = {"state": "unsealed", "image_id": None, "enroll_on_first_boot": None, "clean": False}
+sealed = {"state": "sealed", "image_id": "web-1", "enroll_on_first_boot": None}
 wishes = st.builds(
     Wish,
+    image=st.one_of(st.none(), images),
     cloud=st.one_of(st.none(), st.sampled_from([profile(), profile("two"), profile(arm="https://new")])),
     connection=st.one_of(st.none(), wished_places, leaving),
     config=st.one_of(st.none(), configs),
@@ -224,11 +234,15 @@ wishes = st.builds(
 )
 states = st.sampled_from(["connected", "expired", "parked"])
 actuals = st.one_of(
-    st.builds(lambda own: fresh()._replace(config=own), owns),
+    st.builds(
+        lambda own, image: fresh()._replace(config=own, image=image),
+        owns,
+        st.one_of(st.just(unsealed), st.builds(lambda clean: {**sealed, "clean": clean}, st.booleans())),
+    ),
     st.builds(
         lambda own, name, tags, state, error: connected(
             name=name, resource_id=machine_id(name), identity_state=state, error_code=error
-        )._replace(config=own, tags=tags),
+        )._replace(config=own, tags=tags, image=unsealed),
         owns,
         names,
         st.one_of(st.none(), tag_sets),
@@ -255,7 +269,7 @@ def test_properties_of_every_plan(wish: Wish, actual: Actual) -> None:
     # A reason for every step and a step for every reason.
     assert bool(made.reasons) == bool(made.steps)
     # Nothing is touched that the wish does not name.
-    named = {part for part in ("cloud", "connection", "config", "tags") if getattr(wish, part) is not None}
+    named = {part for part in ("cloud", "connection", "config", "tags", "image") if getattr(wish, part) is not None}
     assert {reason.path.partition(".")[0] for reason in made.reasons} <= named
     # A credential is asked for exactly when the hub is asked for something.
     at_hub = {"connect", "tags"} | (set() if made.local_only else {"disconnect"})

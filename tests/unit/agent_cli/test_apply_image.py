@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The key `image` of apply and plan: the plan as a pure function, and the whole way on a machine whose services do not
+run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import fastjsonschema
+import pytest
+
+from agent_runtime import errors
+from agent_runtime.cli import planning
+from agent_runtime.cli.planning import Actual, Wish
+
+from .conftest import CHECKOUT, Machine
+from .test_seal import TOKEN, identity, inhabited, leftovers
+
+SEALED = {"state": "sealed", "image_id": "web-1", "enroll_on_first_boot": None, "clean": True}
+UNSEALED = {"state": "unsealed", "image_id": None, "enroll_on_first_boot": None, "clean": False}
+WISH = {"state": "sealed", "image_id": "web-1"}
+CONNECTED = {
+    **planning.disconnected_view(),
+    "state": "connected",
+    "resource_id": "/r/web01",
+    "identity_state": "connected",
+}
+
+
+def actual(image: dict[str, Any] | None, connected: bool = False) -> Actual:
+    return Actual({}, CONNECTED if connected else planning.disconnected_view(), {}, None, "host7", image)
+
+
+@pytest.mark.parametrize(
+    ("image", "now", "paths", "steps"),
+    [
+        (WISH, UNSEALED, ["image.state"], ("seal",)),
+        (WISH, SEALED, [], ()),
+        ({**WISH, "image_id": "web-2"}, SEALED, ["image.image_id"], ("seal",)),
+        ({**WISH, "enroll_on_first_boot": "web"}, SEALED, ["image.enroll_on_first_boot"], ("seal",)),
+        (WISH, {**SEALED, "clean": False}, ["image.clean"], ("seal",)),
+        ({"state": "unsealed"}, SEALED, ["image.state"], ("unseal",)),
+        ({"state": "unsealed"}, UNSEALED, [], ()),
+    ],
+)
+def test_the_plan(image: dict[str, Any], now: dict[str, Any], paths: list[str], steps: tuple[str, ...]) -> None:
+    wish = Wish(image=image)
+    made = planning.plan(wish, actual(now))
+    assert ([reason.path for reason in made.reasons], made.steps) == (paths, steps)
+    after = planning.project(wish, actual(now), made)
+    assert planning.plan(wish, after).steps == ()
+
+
+@pytest.mark.parametrize(
+    ("wish", "connected", "code"),
+    [
+        (Wish(image={"state": "sealed"}), False, "AZCM0016"),
+        (Wish(image=WISH), True, "AZCM0027"),
+        (Wish(image=WISH, connection={"state": "connected"}), False, "AZCM0027"),
+    ],
+)
+def test_what_cannot_be(wish: Wish, connected: bool, code: str) -> None:
+    clouds = {"demo": {"name": "demo", "tenant_id": "t", "locations": ["local"]}}
+    place = {"subscription_id": "s", "resource_group": "g", "location": "local"}
+    if wish.connection is not None:
+        wish = wish._replace(connection={**wish.connection, **place})
+    with pytest.raises(errors.AgentError) as refused:
+        planning.plan(wish, actual(UNSEALED, connected)._replace(clouds=clouds))
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize("more", [{"connection": {"state": "disconnected"}}, {"image": {**WISH, "force": True}}])
+def test_a_connected_machine_is_let_go_first_or_by_force(more: dict[str, Any]) -> None:
+    wish = Wish(**{"image": WISH, **more})
+    steps = planning.plan(wish, actual(UNSEALED, connected=True)).steps
+    assert steps == (("disconnect", "seal") if "connection" in more else ("seal",))
+
+
+def apply(machine: Machine, verb: str = "apply", **image: Any) -> dict[str, Any]:
+    done = machine.run(verb, "-", stdin=json.dumps({"schema": 1, "image": image}))
+    answer: dict[str, Any] = done.json
+    schema = json.loads((CHECKOUT / "docs/schemas/apply-answer.schema.json").read_text())
+    fastjsonschema.compile(schema)(answer)
+    assert done.code == (int(answer["error"]["code"][4:]) if answer["error"] else 0)
+    return answer
+
+
+def test_apply_seals_once_and_plan_says_so(machine: Machine) -> None:
+    inhabited(machine, "disconnected")
+    before = machine.files()
+    planned = apply(machine, "plan", **WISH)
+    assert machine.files() == before
+    done = apply(machine, **WISH)
+    assert [reason["path"] for reason in done["reasons"]] == ["image.state"]
+    assert (
+        planned["after"]
+        == done["after"]
+        == {"image": {"state": "sealed", "image_id": "web-1", "enroll_on_first_boot": None}}
+    )
+    assert (identity(machine), leftovers(machine)) == ("sealed", [])
+    assert apply(machine, **WISH)["changed"] is False
+    assert apply(machine, state="unsealed")["changed"] is True
+    assert identity(machine) == "disconnected"
+
+
+def test_the_enrolment_token_is_in_no_answer(machine: Machine) -> None:
+    inhabited(machine, "disconnected")
+    done = apply(machine, **WISH, enroll_on_first_boot="web", token=TOKEN)
+    assert done["changed"] is True
+    assert TOKEN not in json.dumps(done) + machine.log
+    assert (machine.state / "image.token").read_text() == TOKEN
+    # A controller need not mint a token for a host that is sealed already.
+    assert apply(machine, **WISH, enroll_on_first_boot="web")["changed"] is False
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        ({"state": "sealed"}, "AZCM0016"),
+        ({**WISH, "enroll_on_first_boot": "web"}, "AZCM0016"),
+        ({**WISH, "token": TOKEN}, "AZCM0016"),
+        ({**WISH, "token": "short"}, "AZCM0023"),
+        ({**WISH, "image_id": "a b"}, "AZCM0023"),
+        ({**WISH, "command": "x"}, "AZCM0023"),
+        ({"state": "parked"}, "AZCM0023"),
+        ({**WISH, "enroll_on_first_boot": "web", "token": TOKEN, "cloud": "other"}, "AZCM0023"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["apply", "plan"])
+def test_a_wish_that_cannot_be_carried_out_changes_nothing(
+    machine: Machine, verb: str, image: dict[str, Any], code: str
+) -> None:
+    inhabited(machine, "disconnected")
+    before = machine.files()
+    answer = apply(machine, verb, **image)
+    assert answer["error"]["code"] == code, answer
+    assert machine.files() == before
+
+
+def test_a_connected_machine_refuses(machine: Machine) -> None:
+    inhabited(machine)
+    before = machine.files()
+    assert apply(machine, **WISH)["error"]["code"] == "AZCM0027"
+    assert machine.files() == before
+    assert apply(machine, **WISH, force=True)["changed"] is True
+    assert identity(machine) == "sealed"
