@@ -13,6 +13,7 @@ from agent_runtime import errors
 from agent_runtime.cli import naming
 from agent_runtime.cli.output import columns
 from agent_runtime.cli.parsing import switch
+from agent_runtime.identity import machine
 
 if TYPE_CHECKING:
     from agent_runtime.cli.parsing import Parser
@@ -64,7 +65,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(session: Session) -> int:
-    """Exit code 0, or 26 when a required endpoint cannot be reached."""
+    """Exit code 0; 26 when a required endpoint cannot be reached, 44 when all can and the identity is held."""
     args = session.args
     if args.extensions or args.enable_pls_check:
         flag = "--extensions" if args.extensions else "--enable-pls-check"
@@ -74,9 +75,10 @@ def run(session: Session) -> int:
     if args.location:
         naming.choose_location(args.location, profile)
     found = examine(profile, session.config())
-    failure = failure_of(found)
+    failure = failure_of(found) or held(connected)
     rows = [as_json(item) for item in found]
     data: dict[str, Any] = {"status": "failed" if failure else "success", "cloud": profile["name"], "endpoints": rows}
+    data["identityState"] = connected.get("identityState")
     if failure:
         data["error"] = failure.as_dict()
     session.out.result(data, text(found))
@@ -140,6 +142,19 @@ def failure_of(found: list[Finding]) -> errors.AgentError | None:
     )
     return errors.NetworkFailed(
         f"{first.endpoint.url} cannot be reached, {_STAGES[first.stage]}: {first.why}{more}", remedy
+    )
+
+
+def held(status: Mapping[str, Any]) -> errors.AgentError | None:
+    """AZCM0044 while the identity is out of use, None otherwise. Pure."""
+    state = status.get("identityState")
+    if state not in machine.HELD:
+        return None
+    why, event = status.get("agentErrorDetails"), status.get("identityEvent")
+    return errors.NameTaken(
+        f"the identity of this machine is {state}: {why} (event {event})",
+        "Wait for the hub's decision; by hand: 'azcmagent disconnect --force-local-only', then connect under a name of "
+        "its own",
     )
 
 

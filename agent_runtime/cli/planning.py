@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from agent_runtime.cli import images, naming
+from agent_runtime.identity import machine
 from agent_runtime.state import config as properties
 
 # Members of `connection` that say which machine at the hub this is; a difference in one means another machine.
@@ -96,7 +97,9 @@ def plan(wish: Wish, actual: Actual) -> Plan:
     reasons += place_reasons
     connected = actual.connection.get("state") == "connected"
     wants_connected = wish.connection is not None and wish.connection["state"] == "connected"
-    local_only = bool(wish.connection and wish.connection.get("force_local_only")) or _is_deleted(actual)
+    # Whose the machine at the hub is, is in question while the identity is held: it is not deleted from here.
+    held = actual.connection.get("identity_state") in machine.HELD
+    local_only = bool(wish.connection and wish.connection.get("force_local_only")) or _is_deleted(actual) or held
     if place_reasons and wants_connected:
         target = _target(wish, actual)
         steps.add("connect")
@@ -115,7 +118,7 @@ def plan(wish: Wish, actual: Actual) -> Plan:
         if staying and tag_reasons:
             steps.add("tags")
             needs.append(Need("update", str(actual.connection.get("resource_id"))))
-    if connected and not place_reasons and actual.connection.get("identity_state") in ("parked", "quarantined"):
+    if connected and not place_reasons and held:
         warnings.append(
             f"the identity of this machine is {actual.connection['identity_state']}: the hub does not accept it"
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime import errors, support
 from agent_runtime.cli import services
 from agent_runtime.cli.output import shown, table
-from agent_runtime.identity import birth
+from agent_runtime.identity import birth, machine
 from agent_runtime.platform import local
 from agent_runtime.version import VERSION
 
@@ -67,8 +67,6 @@ FIELDS = (
     ("Agent Supported Until", "agentSupportedUntil"),
     ("Agent Support", "agentSupport"),
 )
-# The identity is in use elsewhere, or may be.
-HELD = ("parked", "quarantined")
 OS_FIELDS = (
     ("OS Name", "osName"),
     ("OS Version", "osVersion"),
@@ -105,7 +103,7 @@ def run(session: Session) -> int:
         status = {**status, "services": services.states(status.get("services"), code == 0)}
     if session.args.os:
         status = {**status, **local.operating_system()}
-    if status.get("identityState") in HELD:
+    if status.get("identityState") in machine.HELD:
         code = errors.NameTaken("").exit_code
     data = {key: status.get(key) for _, key in wanted}
     session.out.result(data, text(data, wanted, bare=bool(session.args.property) and len(wanted) == 1))

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent_runtime import errors
 from agent_runtime.cli.parsing import switch
+from agent_runtime.identity import machine
 from agent_runtime.state import atomic
 
 if TYPE_CHECKING:
     from agent_runtime.cli.asking import Enrolment, Reply
     from agent_runtime.cli.parsing import Parser
     from agent_runtime.cli.session import Session
-
-_HELD = ("parked", "quarantined")
 
 
 def configure(parser: Parser) -> None:
@@ -41,7 +40,7 @@ def run(session: Session) -> int:
     status = session.himds().status()
     state = status.get("identityState")
     result: dict[str, Any] | None = None
-    if state in _HELD:
+    if state in machine.HELD:
         result = _adopt(session)
     elif state == "disconnected":
         result = _join(session)

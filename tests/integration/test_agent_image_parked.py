@@ -83,6 +83,9 @@ def test_a_copied_identity_is_not_used_before_the_hub_has_decided(agent: Agent, 
     assert (shown["identityState"], shown["status"], shown["agentErrorCode"]) == ("parked", "Disconnected", "AZCM0044")
     assert (shown["identityReason"], shown["identityDiffers"]) == ("evidence", ["dmi_uuid"])
     assert (shown["exit"], shown["identityEvent"]) == (44, 4101)
+    checked = agent.run("check", "--json")
+    assert (checked.returncode, json.loads(checked.stdout)["identityState"]) == (44, "parked")
+    assert "event 4101" in json.loads(checked.stdout)["error"]["message"]
     for answer in (agent.token(ARM), agent.get("/metadata/instance?api-version=2020-06-01")):
         assert answer.status_code == 503
         assert "dmi_uuid" in answer.json()["error_description"]

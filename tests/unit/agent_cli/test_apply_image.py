@@ -77,6 +77,16 @@ def test_a_connected_machine_is_let_go_first_or_by_force(more: dict[str, Any]) -
     assert steps == (("disconnect", "seal") if "connection" in more else ("seal",))
 
 
+@pytest.mark.parametrize(("state", "needs"), [("parked", []), ("quarantined", []), ("connected", ["delete"])])
+def test_the_machine_that_a_held_identity_names_is_not_deleted_at_the_hub(state: str, needs: list[str]) -> None:
+    """It may be the original's."""
+    now = actual(None, connected=True)
+    now = now._replace(connection={**now.connection, "identity_state": state})
+    made = planning.plan(Wish(connection={"state": "disconnected"}), now)
+    assert made.steps == ("disconnect",)
+    assert [need.operation for need in made.credential_required] == needs
+
+
 def apply(machine: Machine, verb: str = "apply", **image: Any) -> dict[str, Any]:
     done = machine.run(verb, "-", stdin=json.dumps({"schema": 1, "image": image}))
     answer: dict[str, Any] = done.json
