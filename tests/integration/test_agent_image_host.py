@@ -5,6 +5,7 @@ unseals before himds starts, and what the package hooks into the system does its
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -127,3 +128,35 @@ def test_a_wake_up_has_himds_look(host: Host) -> None:
     )
     copied = host.run(["stat", "-c", "%G %a", "/run/azcmagent/product_uuid"]).output.split()
     assert copied == ["himds", "440"]
+
+
+def test_an_offer_of_the_hub_starts_roots_unit(host: Host) -> None:
+    """himds is not root: it leaves a notice, and the service manager sees it."""
+    unit = "azcmagent-specialise.service"
+
+    def runs() -> str:
+        return host.run(["systemctl", "show", "--property=InvocationID", "--value", unit]).output.strip()
+
+    assert host.run(["systemctl", "is-active", "azcmagent-specialise.path"]).output.strip() == "active"
+    notice = "/var/opt/azcmagent/state/adopt.json"
+    for _ in range(2):  # the file comes, and comes again
+        before = runs()
+        host.run(
+            ["sh", "-c", f"echo '{{}}' >{notice}.new && chown himds:himds {notice}.new && mv {notice}.new {notice}"]
+        )
+        ends = time.monotonic() + 20
+        while runs() == before and time.monotonic() < ends:
+            time.sleep(0.1)
+        assert runs() != before
+        # The service manager looks again when the unit has ended; himds writes its notice every quarter of an hour.
+        while host.run(["systemctl", "is-active", unit], check=False).output.strip() != "inactive":
+            time.sleep(0.1)
+    assert host.run(["systemctl", "show", "--property=Result", "--value", unit]).output.strip() == "success"
+    host.run(["rm", notice])
+
+
+def test_every_unit_of_the_package_is_one_that_systemd_understands(host: Host) -> None:
+    names = host.run(["sh", "-c", "cd /lib/systemd/system && ls azcmagent-* himdsd.service"]).output.split()
+    assert len(names) == 6
+    said = host.run(["systemd-analyze", "verify", *names], check=False)
+    assert [line for line in (said.output + said.errors).splitlines() if "azcmagent" in line or "himdsd" in line] == []
