@@ -29,7 +29,9 @@ runpy.run_module("agent_runtime.himds", run_name="__main__", alter_sys=True)
 """
 # A machine whose hardware a test chooses: a JSON file of name to value, or to null for what cannot be read.
 CHOSEN_SIGNALS = """
-import json, runpy, sys
+import json, runpy, sys, time
+right, ahead = time.time, float(sys.argv.pop(1))
+time.time = lambda: right() + ahead
 from agent_runtime.platform import linux_signals
 from agent_runtime.platform.base import Signal
 path = sys.argv.pop(1)
@@ -73,7 +75,7 @@ class Agent:
     def start(self) -> Agent:
         """Start himds and wait until it answers on both of its endpoints."""
         program = self._program("agent_runtime.himds")
-        if self.clock_ahead:
+        if self.clock_ahead and not self.has_chosen_signals:
             program = ["-c", WRONG_CLOCK, str(self.clock_ahead)]
         self.himds = subprocess.Popen(
             [sys.executable, *program, "--root", str(self.root), "--port", str(self.port)],
@@ -94,7 +96,7 @@ class Agent:
 
     def _program(self, module: str) -> list[str]:
         if self.has_chosen_signals:
-            return ["-c", CHOSEN_SIGNALS, str(self.root / "signals.json"), module]
+            return ["-c", CHOSEN_SIGNALS, str(self.clock_ahead), str(self.root / "signals.json"), module]
         return ["-m", module]
 
     def hardware(self, **signals: str | None) -> None:

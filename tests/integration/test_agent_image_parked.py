@@ -186,6 +186,19 @@ def test_readings_that_fail_accuse_nobody(agent: Agent, relay: Relay) -> None:
     assert relay.questions == []
 
 
+@pytest.mark.parametrize("years", [-10, 10])
+def test_a_clock_ten_years_off_accuses_nobody(agent: Agent, relay: Relay, years: int) -> None:
+    """Wall clocks are no evidence, and a certificate's life is judged by the hub's clock. (TLS judges by the system's,
+    which a test cannot move.)"""
+    before = json.loads((agent.state / "state/lease.json").read_text())["lastHeartbeat"]
+    agent.clock_ahead = years * 365.0 * 86400
+    agent.start()
+    assert eventually(lambda: agent_show(agent)["lastHeartbeat"] != before)
+    assert agent_show(agent)["identityState"] == "connected"
+    assert agent.token(ARM).status_code == 200
+    assert relay.questions == []
+
+
 @pytest.mark.parametrize(("status", "code"), [(409, "identity_conflict"), (401, "superseded"), (403, "quarantined")])
 def test_what_a_check_in_is_refused_with_is_asked_about(agent: Agent, relay: Relay, status: int, code: str) -> None:
     relay.refuse["checkin"] = refused(status, code)
