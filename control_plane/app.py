@@ -115,6 +115,7 @@ def build(hub: Hub, *beside: Callable[[], Coroutine[Any, Any, None]]) -> ASGIApp
             hub.live.run(),
             upkeep.run(hub.database),
             anchors.run(hub),
+            hub.twins.run(),
             tokens.watch(hub.tokens),
             watcher.run(),
             tail.run(watcher.told),

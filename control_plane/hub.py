@@ -12,6 +12,7 @@ from control_plane import config, keyring, settings
 from control_plane.authority.tokens import Tokens
 from control_plane.channel.live import Live
 from control_plane.channel.peers import Peers
+from control_plane.channel.twins import Twins
 from control_plane.fleet.bus import Bus
 from control_plane.limits import Limits
 from control_plane.metrics import Metrics
@@ -41,6 +42,7 @@ class Hub:
 
     def __post_init__(self) -> None:
         self.limits = Limits(lambda: self.config.get("limits", {}))
+        self.twins = Twins(self.database, self.live)
 
     def set_epoch(self, epoch: int) -> None:
         """Another process, or this one, raised it. From any thread."""

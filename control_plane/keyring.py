@@ -12,6 +12,7 @@ paging.key                        32 random bytes, authenticates $skiptoken
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ class Keyring:
     desired_key: ed25519.Ed25519PrivateKey
     paging_key: bytes
     desired_next: ed25519.Ed25519PrivateKey | None = None
+
+    @property
+    def lease_key(self) -> bytes:
+        """What nonces are sealed with (channel/branches.py): the same in every process, without another file. One
+        purpose is kept apart from another by what is hashed with the key."""
+        return hashlib.sha256(b"hawser lease key\0" + self.paging_key).digest()
 
     @property
     def desired_jwk(self) -> dict[str, str]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
+from dataclasses import replace
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from control_plane.arm.status import DISCONNECTED_AFTER
 from control_plane.bodies import CHANNEL_BODY, check_length, guid, integer, json_object, needed_text, too_large
-from control_plane.channel import callers, verdict
+from control_plane.channel import branches, callers, forks
+from control_plane.channel.branches import Held, Main, Seal, Step
 from control_plane.channel.documents import KINDS
 from control_plane.channel.evidence import is_digest
 from control_plane.channel.live import FLUSH_SECONDS, Record
@@ -26,6 +27,7 @@ from control_plane.clock import now, rfc3339
 from control_plane.errors import ApiError, bad_content
 from control_plane.http import error_of
 from control_plane.hub import Hub
+from control_plane.storage import audit
 from control_plane.storage.models import Machine
 from control_plane.storage.pulse import Pulse
 
@@ -33,12 +35,9 @@ MAX_HOLD = 300
 KEEP_ALIVE = 30.0
 RENEW_BEFORE = 45 * 86400
 SETTLE_LOOKS = 4
+BESIDE = (Lease.LOST, Lease.CONFLICT, Lease.OTHER, Lease.FORK)
+"""What leaves the main branch as it is."""
 log = logging.getLogger("hawser.hub.checkin")
-
-
-def new_nonce() -> str:
-    """16 characters, 96 bits."""
-    return secrets.token_urlsafe(12)
 
 
 def read(body: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +55,9 @@ def read(body: dict[str, Any]) -> dict[str, Any]:
         raise bad_content("'nonce' must be a text of at most 64 characters.", "nonce")
     if not is_digest(body.get("evidenceDigest")):
         raise bad_content("'evidenceDigest' must be 64 hexadecimal digits in lower case.", "evidenceDigest")
+    boot = body.get("bootId")
+    if boot is not None and (not isinstance(boot, str) or not 0 < len(boot) <= 64):
+        raise bad_content("'bootId' must be null or a text of at most 64 characters.", "bootId")
     known = body.get("generations")
     if not isinstance(known, dict) or not all(
         isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in known.values()
@@ -64,30 +66,23 @@ def read(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def next_pulse(old: Pulse | None, body: dict[str, Any], epoch: int, at: int, peer: str) -> tuple[Pulse, Lease]:
-    """The hot row after a check-in, and the verdict on its lease. Pure but for the nonce drawn."""
+def next_pulse(
+    old: Pulse | None, body: dict[str, Any], seal: Seal, epoch: int, at: int, peer: str
+) -> tuple[Pulse, Step]:
+    """The hot row after a check-in, and what it did to the branches of the lease. Pure but for the nonce drawn.
+
+    A heartbeat of another branch is one of the machine: it may be the machine's own after a lost answer. It changes
+    neither the main branch nor what is known of its holder.
+    """
     request_id = body["requestId"].lower()
-    if old is None:
-        judged = Lease.REBASE
-        nonce, previous, conflicts, since = "", "", 0, at
-    else:
-        judged = verdict.lease(
-            epoch,
-            old.epoch,
-            old.nonce,
-            old.previous_nonce,
-            body["epoch"],
-            body["nonce"],
-            same=old.request_id == request_id,
-        )
-        nonce, previous = old.nonce, old.previous_nonce
-        conflicts = old.conflicts + (judged is Lease.CONFLICT)
-        since = old.connected_since if 0 < old.seen >= at - DISCONNECTED_AFTER else at
-    if judged in (Lease.ADVANCE, Lease.REBASE):
-        # What was given is what comes again if this answer is lost; after a rebase that is not the row's own nonce.
-        nonce, previous = new_nonce(), body["nonce"][:16]
-    pulse = Pulse(at, since, epoch, nonce, previous, request_id, body["evidenceDigest"], peer[:45], conflicts)
-    return pulse, judged
+    row = Main(old.epoch, old.nonce, old.previous_nonce, old.request_id) if old else None
+    step = branches.step(seal, epoch, row, Held(body["epoch"], body["nonce"], request_id, body.get("bootId")), at)
+    conflicts = (old.conflicts if old else 0) + (step.lease is Lease.CONFLICT)
+    since = old.connected_since if old and 0 < old.seen >= at - DISCONNECTED_AFTER else at
+    if old is not None and step.lease in BESIDE:
+        return replace(old, seen=at, connected_since=since, conflicts=conflicts), step
+    digest, address = body["evidenceDigest"], peer[:45]
+    return Pulse(at, since, epoch, step.main, step.previous, request_id, digest, address, conflicts), step
 
 
 def differs(wanted: dict[str, int], known: dict[str, Any]) -> bool:
@@ -95,13 +90,13 @@ def differs(wanted: dict[str, int], known: dict[str, Any]) -> bool:
     return any(wanted.get(kind, 0) != known.get(kind, 0) for kind in KINDS)
 
 
-def answer(record: Record, pulse: Pulse, slot: int, hold: int, at: int) -> dict[str, Any]:
+def answer(record: Record, epoch: int, nonce: str, slot: int, hold: int, at: int) -> dict[str, Any]:
     """The body of the answer."""
     return {
         "protocol": callers.PROTOCOL,
-        "epoch": pulse.epoch,
+        "epoch": epoch,
         "slot": slot,
-        "nonce": pulse.nonce,
+        "nonce": nonce,
         "serverTime": rfc3339(at),
         "holdSeconds": hold,
         "generations": {kind: record.generations.get(kind, 0) for kind in KINDS},
@@ -134,7 +129,8 @@ def _store_version(hub: Hub, machine_id: int, version: str) -> None:
             machine.agent_version = version
 
 
-async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, Pulse, dict[str, Any]]:
+async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, tuple[int, str], dict[str, Any]]:
+    """The record, epoch and nonce for the answer, and the body."""
     authorization = None
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -142,33 +138,57 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, Puls
     at = now()
     body = read(json_object(await _body(scope, receive)))
     record = await callers.machine(hub, authorization, at, body["slot"])
+    hub.twins.admit(record.machine_id, body["evidenceDigest"], body.get("bootId"))
     peer = scope["client"][0] if scope.get("client") else ""
     if record.stale:
         await hub.live.reread(record)
-    pulse, judged = next_pulse(record.pulse, body, hub.epoch, at, peer)
-    if hub.live.shared and judged in (Lease.CONFLICT, Lease.REBASE):
-        pulse, judged = await _asked_again(hub, record, body, at, peer)
-    if judged is Lease.CONFLICT:
+    old = record.pulse
+    pulse, step = next_pulse(old, body, _seal(hub, record), hub.epoch, at, peer)
+    if hub.live.shared and step.lease not in (Lease.ADVANCE, Lease.REPEAT):
+        old, pulse, step = await _asked_again(hub, record, body, at, peer)
+    if step.lease is Lease.CONFLICT:
         log.warning("Unknown nonce from %s inside one epoch; counted, nobody accused.", record.resource_id)
+    given = step.given
+    if step.lease is Lease.FORK and old is not None:
+        holder = forks.Holder(
+            body["evidenceDigest"], body.get("bootId"), body["nonce"], body["requestId"].lower(), peer
+        )
+        pulse, given = await forks.settle(hub, record, old, holder, step, at)
+    elif step.lease is Lease.ROLLBACK:
+        await asyncio.to_thread(_note_rollback, hub, record)
     if record.agent_version != body["agentVersion"]:
         await asyncio.to_thread(_store_version, hub, record.machine_id, body["agentVersion"])
         record.agent_version = body["agentVersion"]
     hub.live.beat(record, pulse)
+    hub.twins.heard(record.machine_id)
     await hub.live.claim(record)
-    return record, pulse, body
+    return record, (pulse.epoch, given), body
 
 
-async def _asked_again(hub: Hub, record: Record, body: dict[str, Any], at: int, peer: str) -> tuple[Pulse, Lease]:
-    """The verdict over what other processes know: a nonce is unknown only when it is still so after every process has
-    written its heartbeats, and none of them has died."""
+def _seal(hub: Hub, record: Record) -> Seal:
+    return Seal(hub.keys.lease_key, record.machine_id, hub.epoch)
+
+
+def _note_rollback(hub: Hub, record: Record) -> None:
+    log.warning("%s goes on from an older state; nobody else has its identity.", record.resource_id)
+    with hub.database.write() as session:
+        audit.record(session, audit.Actor("machine", record.client_id), "machines/rollback", record.resource_id)
+
+
+async def _asked_again(
+    hub: Hub, record: Record, body: dict[str, Any], at: int, peer: str
+) -> tuple[Pulse | None, Pulse, Step]:
+    """The same over what other processes know: a nonce is unknown, and a fork is one, only when it is still so after
+    every process has written its heartbeats, and none of them has died."""
     for _ in range(SETTLE_LOOKS):
         hub.set_epoch(await hub.live.reread(record))
-        pulse, judged = next_pulse(record.pulse, body, hub.epoch, at, peer)
-        if judged is not Lease.CONFLICT:
+        old = record.pulse
+        pulse, step = next_pulse(old, body, _seal(hub, record), hub.epoch, at, peer)
+        if step.lease not in (Lease.CONFLICT, Lease.FORK):
             break
         await asyncio.sleep(FLUSH_SECONDS)
         await asyncio.to_thread(hub.find_dead)
-    return pulse, judged
+    return old, pulse, step
 
 
 async def _gone(receive: Receive) -> None:
@@ -204,7 +224,7 @@ async def _hold(hub: Hub, record: Record, seconds: int, receive: Receive, send: 
 async def endpoint(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
     """The ASGI application of this one path."""
     try:
-        record, pulse, body = await _begin(hub, scope, receive)
+        record, (epoch, nonce), body = await _begin(hub, scope, receive)
     except Exception as error:  # noqa: BLE001 - the edge: everything becomes an answer
         await _refuse(error_of(error), send)
         return
@@ -223,7 +243,7 @@ async def endpoint(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None
         lead = b""
     else:
         lead = b" "
-    told = answer(record, pulse, body["slot"], MAX_HOLD, now())
+    told = answer(record, epoch, nonce, body["slot"], MAX_HOLD, now())
     data = lead + json.dumps(told, separators=(",", ":")).encode()
     await send({"type": "http.response.body", "body": data, "more_body": False})
 

@@ -14,8 +14,8 @@ from control_plane.arm import paths
 from control_plane.arm.roles import Action, Caller, allows, refusal
 from control_plane.bodies import guid, integer, needed_text, one_of, text
 from control_plane.channel import evidence, verdict
+from control_plane.channel.branches import Seal
 from control_plane.channel.callers import check_protocol
-from control_plane.channel.checkin import new_nonce
 from control_plane.channel.live import Record
 from control_plane.clock import now, rfc3339
 from control_plane.errors import ApiError, bad_content, forbidden, not_found
@@ -150,7 +150,7 @@ def _enrol(hub: Hub, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
         _check_machine(session, machine, vm_id, pki.public_key_text(key))
         _spend(session, caller, str(resource))
         slot = _replace_credentials(hub, session, machine, key)
-        nonce = new_nonce()
+        nonce = Seal(hub.keys.lease_key, machine.id, hub.epoch).main(None)
         heartbeat = session.get(Heartbeat, machine.id)
         if heartbeat is not None:
             heartbeat.epoch = 0  # enrolled anew: its next nonce proves nothing

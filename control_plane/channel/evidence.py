@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The evidence vector of enrolment (docs/protocol.md section 6): reading it, and the digest over it."""
+"""The evidence vector (docs/protocol.md sections 6 and 14.1): reading it, and the digest over it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from control_plane.bodies import needed_text, one_of
+from control_plane.bodies import needed_text, one_of, text
 from control_plane.errors import bad_content
 
 STATUSES = ("ok", "absent", "denied", "error")
 MAX_ITEMS = 32
+MAX_SOURCE = 128
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -35,10 +36,21 @@ def read(body: dict[str, Any]) -> dict[str, Any]:
     value = body.get("evidence")
     if not isinstance(value, dict) or not isinstance(value.get("items"), list) or len(value["items"]) > MAX_ITEMS:
         raise bad_content(f"'evidence' must be an object with at most {MAX_ITEMS} 'items'.", "evidence")
-    items = [_item(item) for item in value["items"]]
+    items = items_of(value["items"])
     if value.get("digest") != digest(items):
         raise bad_content("'evidence.digest' is not the digest of 'evidence.items'.", "evidence")
     return {"digest": value["digest"], "items": items}
+
+
+def items_of(values: Sequence[object]) -> list[dict[str, Any]]:
+    """The items of a vector, each name once.
+
+    Errors: ApiError 400.
+    """
+    items = [_item(item) for item in values]
+    if len({item["name"] for item in items}) != len(items):
+        raise bad_content("A name stands twice in 'evidence.items'.", "evidence")
+    return items
 
 
 def _item(item: object) -> dict[str, Any]:
@@ -47,4 +59,8 @@ def _item(item: object) -> dict[str, Any]:
     found = item.get("digest")
     if found is not None and not is_digest(found):
         raise bad_content("A digest of evidence must be null or 64 hexadecimal digits in lower case.", "evidence")
-    return {"name": needed_text(item, "name", 64), "status": one_of(item, "status", STATUSES), "digest": found}
+    kept = {"name": needed_text(item, "name", 64), "status": one_of(item, "status", STATUSES), "digest": found}
+    if (kept["status"] == "ok") != (found is not None):
+        raise bad_content("An item of evidence has a digest if its status is 'ok', and only then.", "evidence")
+    source = text(item, "source", MAX_SOURCE, required=False)
+    return kept if source is None else {**kept, "source": source}

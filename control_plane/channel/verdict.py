@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a check-in means for the identity (clone-specialization.md 5.1, design section 4). Pure.
 
-Version 1 accuses nobody: an unknown nonce inside one epoch is counted, and the caller is set back on the row's nonce.
-Later parts add verdicts here, not fields on the wire.
+The truth table of docs/protocol.md sections 14.2 and 14.3. Only here anybody is accused: by a fork inside one epoch, or
+when a holder asks and another one proves to be alive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 CURRENT, NEXT, RETIRED = "current", "next", "retired"
@@ -15,13 +16,23 @@ GAP_SLACK = 60
 
 
 class Lease(StrEnum):
-    """ADVANCE: the last nonce came back, draw a new one. REPEAT: the last answer was lost, give it again.
-    REBASE: another epoch, so nothing can be concluded. CONFLICT: unknown nonce in this epoch."""
+    """What a check-in did to the branches of a lease (branches.py).
+
+    ADVANCE: the main branch went on. REPEAT: the same request again, the same answer again. REBASE: another epoch, so
+    nothing can be concluded. LOST: the nonce before the last, as after a lost answer: another branch begins. CONFLICT:
+    an unknown nonce in this epoch: another branch begins. OTHER: another branch went on. RECOVERED, ROLLBACK: it alone
+    went on for so long that it is the main one now, after a lost answer, or as a machine does that was set back. FORK:
+    it and the main branch have advanced in turn: there are two holders."""
 
     ADVANCE = "advance"
     REPEAT = "repeat"
     REBASE = "rebase"
+    LOST = "lost"
     CONFLICT = "conflict"
+    OTHER = "other"
+    RECOVERED = "recovered"
+    ROLLBACK = "rollback"
+    FORK = "fork"
 
 
 class Slot(StrEnum):
@@ -49,26 +60,124 @@ def taken_over(states: Mapping[int, str], used: int) -> dict[int, str]:
     }
 
 
-def lease(
-    hub_epoch: int, row_epoch: int, nonce: str, previous_nonce: str, given_epoch: int, given_nonce: str, *, same: bool
-) -> Lease:
-    """Verdict on the lease counter. `same`: the request repeats the last one (same requestId).
-
-    A lost answer never accuses: the last two nonces are known, and as long as the older one comes back the newer one
-    is given again, so that any number of lost answers in a row is harmless.
-    """
-    if given_epoch != hub_epoch or row_epoch != hub_epoch:
-        return Lease.REBASE
-    if same:
-        return Lease.REPEAT
-    if given_nonce == nonce:
-        return Lease.ADVANCE
-    if given_nonce == previous_nonce:
-        return Lease.REPEAT
-    return Lease.CONFLICT
-
-
 def in_gap(moment: int, gaps: Sequence[Sequence[int]] | None) -> bool:
     """True for a moment (Unix seconds) that a restored hub does not remember: from a backup to its restoring. What was
     signed just before the backup may have been committed after it."""
     return any(begins - GAP_SLACK <= moment <= ends for begins, ends in gaps or ())
+
+
+class Fork(StrEnum):
+    """Who loses when two branches are both alive. OTHER, MAIN: that one is the clone. UNDECIDED_OTHER, UNDECIDED_MAIN:
+    both match the recorded evidence, so that one, of the younger boot chain, has to ask. BOTH: neither matches."""
+
+    OTHER = "other"
+    MAIN = "main"
+    UNDECIDED_OTHER = "undecided_other"
+    UNDECIDED_MAIN = "undecided_main"
+    BOTH = "both"
+
+
+def fork(recorded: str | None, main: str, other: str, *, older_boot: bool) -> Fork:
+    """Verdict on a proven fork, by digests of evidence. `older_boot`: the other branch has the older boot chain."""
+    main_fits, other_fits = main == recorded, other == recorded
+    if main_fits and other_fits:
+        return Fork.UNDECIDED_MAIN if older_boot else Fork.UNDECIDED_OTHER
+    if main_fits:
+        return Fork.OTHER
+    return Fork.MAIN if other_fits else Fork.BOTH
+
+
+SILENCE = 900
+"""Seconds after which a holder that was not heard no longer counts as one."""
+STRONG = ("tpm_key", "vmgenid", "cloud_instance_id", "dmi_uuid", "dmi_serial", "machine_id")
+HARDWARE = ("tpm_key", "cloud_instance_id", "dmi_uuid")
+"""Names of evidence (docs/protocol.md section 14.1): those whose difference parks an identity, and those of which one
+that is the same says that it is the same hardware."""
+
+Items = Sequence[Mapping[str, str | None]]
+
+
+def _read(items: Items) -> dict[str, str]:
+    return {str(item["name"]): str(item["digest"]) for item in items if item["status"] == "ok" and item["digest"]}
+
+
+def differing(recorded: Items, given: Items, names: Sequence[str] = STRONG) -> tuple[str, ...]:
+    """Those of `names` that were read both times and differ. A read that failed equals nothing and differs from
+    nothing."""
+    before, now = _read(recorded), _read(given)
+    return tuple(name for name in names if name in before and name in now and before[name] != now[name])
+
+
+def agreeing(recorded: Items, given: Items, names: Sequence[str] = HARDWARE) -> tuple[str, ...]:
+    """Those of `names` that were read both times and are the same."""
+    before, now = _read(recorded), _read(given)
+    return tuple(name for name in names if name in before and before[name] == now.get(name))
+
+
+class Word(StrEnum):
+    """The answer to a parked machine. SAME, ROLLBACK, MOVED: it may go on. CLONE: somebody else is the machine.
+    UNDECIDED: nobody can tell. WAIT: nobody can tell yet."""
+
+    SAME = "same"
+    ROLLBACK = "rollback"
+    MOVED = "moved"
+    CLONE = "clone"
+    UNDECIDED = "undecided"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is known when a parked machine asks. `alive`: another holder proved itself since; `silent`: seconds since
+    any holder was heard, None: never; `newest`: the asker holds the nonce that was given last; `behind`: it holds an
+    older one of this epoch; `slot`: state of its credential; `differs`, `agrees`: its evidence against the recorded."""
+
+    alive: bool
+    silent: int | None
+    newest: bool
+    behind: bool
+    slot: str
+    differs: tuple[str, ...] = ()
+    agrees: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`seconds`: of WAIT, when to ask again."""
+
+    word: Word
+    seconds: int = 0
+
+
+def question(asked: Question) -> Judgement:
+    """Verdict on a question (docs/protocol.md section 14.3). Total: every combination has one answer."""
+    if asked.alive:
+        return Judgement(Word.CLONE if asked.differs else Word.UNDECIDED)
+    left = 0 if asked.silent is None else max(0, SILENCE - asked.silent)
+    if not asked.differs:
+        if asked.slot == RETIRED:
+            # A new certificate ends that of a holder who may only be between two heartbeats.
+            return Judgement(Word.WAIT, left) if left else Judgement(Word.ROLLBACK)
+        return Judgement(Word.ROLLBACK if asked.behind else Word.SAME)
+    if asked.agrees and asked.newest and asked.slot != RETIRED:
+        return Judgement(Word.SAME)
+    if left:
+        return Judgement(Word.WAIT, left)
+    return Judgement(Word.SAME if asked.agrees else Word.MOVED)
+
+
+REJECT, QUARANTINE, ADOPT = "reject", "quarantine", "adopt"
+POLICIES = (REJECT, QUARANTINE, ADOPT)
+ASK, KEEP = "ask", "keep"
+
+
+def outcome(word: Word, clones: str, moved: str, *, sealed: bool) -> str | None:
+    """What becomes of an asker: None: it may go on; else one of POLICIES. `clones`, `moved`: of its profile; `sealed`:
+    the machine is recorded to come from an image, which alone lets an undecided one be adopted."""
+    if word in (Word.SAME, Word.ROLLBACK):
+        return None
+    if word is Word.MOVED:
+        return None if moved == KEEP else QUARANTINE
+    if word is Word.UNDECIDED and clones == ADOPT and not sealed:
+        return QUARANTINE
+    return clones

@@ -19,7 +19,8 @@ from control_plane.storage.models import Machine, Report, ResourceGroup
 
 CREATED, DELETED, CHANGED = "machine.created", "machine.deleted", "machine.changed"
 STATUS, CONFLICT, VERSION, RENAMED = "machine.status", "machine.conflict", "machine.version", "machine.renamed"
-KINDS = (CREATED, DELETED, CHANGED, STATUS, CONFLICT, VERSION, RENAMED)
+TWIN = "machine.twin"
+KINDS = (CREATED, DELETED, CHANGED, STATUS, CONFLICT, VERSION, RENAMED, TWIN)
 _TOLD = {"tags": "tags", "identity_type": "identity", "kind": "kind", "properties": "properties"}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leases, slots, check-in bodies and reports: pure functions; the shared vectors."""
+"""Slots, check-in bodies and reports: pure functions; the shared vectors. Leases: test_branches.py."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from control_plane import pki
 from control_plane.authority import assertions
 from control_plane.channel import checkin, documents, evidence, reports, verdict
-from control_plane.channel.verdict import Lease, Slot
+from control_plane.channel.branches import Seal
+from control_plane.channel.verdict import Slot
 from control_plane.errors import ApiError, TokenError
 from control_plane.keyring import Keyring
 from control_plane.storage.pulse import Pulse
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 DIGEST = "0" * 64
+SEAL = Seal(b"key", 1, 1)
 REQUEST = "6a0a0b0c-0000-4000-8000-000000000001"
 
 
@@ -40,55 +42,6 @@ def _body(**changes: Any) -> dict[str, Any]:
         "generations": {},
         **changes,
     }
-
-
-@pytest.mark.parametrize(
-    ("given_epoch", "row_epoch", "nonce", "same", "expected"),
-    [
-        (1, 1, "now", False, Lease.ADVANCE),
-        (1, 1, "before", False, Lease.REPEAT),
-        (1, 1, "older", False, Lease.CONFLICT),
-        (1, 1, "older", True, Lease.REPEAT),
-        (0, 1, "older", False, Lease.REBASE),
-        (1, 0, "older", False, Lease.REBASE),
-    ],
-)
-def test_lease(given_epoch: int, row_epoch: int, nonce: str, same: bool, expected: Lease) -> None:
-    assert verdict.lease(1, row_epoch, "now", "before", given_epoch, nonce, same=same) is expected
-
-
-@given(st.lists(st.sampled_from(["ok", "lost", "restart"]), max_size=40))
-def test_one_honest_machine_is_never_in_conflict(history: list[str]) -> None:
-    """Answers get lost, the hub restarts uncleanly with its last rows unwritten: still no conflict."""
-    epoch, pulse, written = 1, None, None
-    nonce, known_epoch = "from-enrolment", 1
-    for number, event in enumerate(history):
-        if event == "restart":
-            epoch, pulse = epoch + 1, written
-            continue
-        body = _body(requestId=f"{number:08d}-0000-4000-8000-000000000001", nonce=nonce, epoch=known_epoch)
-        pulse, judged = checkin.next_pulse(pulse, body, epoch, 1000 + number, "10.0.0.1")
-        assert judged is not Lease.CONFLICT
-        if number % 3 == 0:
-            written = pulse
-        if event == "ok":
-            nonce, known_epoch = pulse.nonce, pulse.epoch
-    assert pulse is None or pulse.conflicts == 0
-
-
-def test_two_holders_of_one_identity_are_counted() -> None:
-    first, _ = checkin.next_pulse(None, _body(), 1, 1000, "a")
-    one, two = first.nonce, first.nonce
-    pulse: Pulse = first
-    for number in range(4):
-        request_id = f"{number:08d}-0000-4000-8000-000000000001"
-        pulse, _ = checkin.next_pulse(pulse, _body(requestId=request_id, nonce=one), 1, 1010, "a")
-        one = pulse.nonce
-        pulse, _ = checkin.next_pulse(pulse, _body(requestId=request_id[::-1], nonce=one), 1, 1011, "a")
-        one = pulse.nonce
-        pulse, judged = checkin.next_pulse(pulse, _body(requestId=REQUEST, nonce=two), 1, 1012, "b")
-        assert judged is Lease.CONFLICT
-    assert pulse.conflicts == 4
 
 
 @pytest.mark.parametrize(
@@ -110,9 +63,9 @@ def test_take_over_retires_everything_older() -> None:
 
 
 def test_a_silence_begins_a_new_connection() -> None:
-    first, _ = checkin.next_pulse(None, _body(), 1, 1000, "a")
-    near, _ = checkin.next_pulse(first, _body(), 1, 1900, "a")
-    far, _ = checkin.next_pulse(near, _body(), 1, 2801, "a")
+    first, _ = checkin.next_pulse(None, _body(), SEAL, 1, 1000, "a")
+    near, _ = checkin.next_pulse(first, _body(), SEAL, 1, 1900, "a")
+    far, _ = checkin.next_pulse(near, _body(), SEAL, 1, 2801, "a")
     assert (first.connected_since, near.connected_since, far.connected_since) == (1000, 1000, 2801)
 
 
@@ -129,7 +82,7 @@ def test_any_checkin_body_is_taken_or_refused(changes: dict[str, Any]) -> None:
     except ApiError as error:
         assert error.status == 400  # noqa: PT017 - any input: refused so, or taken
     else:
-        checkin.next_pulse(None, _body(**changes), 1, 1000, "peer")
+        checkin.next_pulse(None, _body(**changes), SEAL, 1, 1000, "peer")
 
 
 @given(st.dictionaries(st.sampled_from(documents.KINDS), st.integers(0, 5)))

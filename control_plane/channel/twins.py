@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the running hub keeps in memory of twins: whose heartbeats are refused, and who waits for a holder to prove
+itself. Both are small: nothing is kept of a machine without a twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+
+from control_plane.channel.branches import boot_mark
+from control_plane.channel.live import Live, Record
+from control_plane.errors import ApiError
+from control_plane.storage import twins as rows
+from control_plane.storage.database import Database
+from control_plane.storage.twin_models import Twin
+
+EVERY_SECONDS = 5.0
+"""How soon another process of the hub, or a command, is obeyed."""
+WAKE_PAUSE = 2.0
+"""Between two heartbeats that a holder is asked for, however many ask."""
+PROOF_SECONDS = 10.0
+log = logging.getLogger("hawser.hub.twins")
+
+
+@dataclass
+class Barred:
+    """Of one machine: digests of evidence and marks of boots whose heartbeats are refused; `everyone`: all are."""
+
+    digests: set[str] = field(default_factory=set)
+    boots: set[str] = field(default_factory=set)
+    everyone: bool = False
+
+
+def conflict() -> ApiError:
+    """409: the identity is in use by another holder."""
+    return ApiError(
+        409,
+        "identity_conflict",
+        "The identity of this machine is in use elsewhere: this machine is a copy of another one, or was copied. The "
+        "agent asks the hub about it; see 'azcmagent show'.",
+    )
+
+
+def quarantined() -> ApiError:
+    """403: nobody may use the identity until somebody decides."""
+    return ApiError(
+        403,
+        "quarantined",
+        "Two machines use this identity and neither is the one that was connected. An operator decides with "
+        "'hawser-hub twins'.",
+    )
+
+
+def mark(boot_id: str | None) -> str:
+    """A boot as rows name it; empty when it was not told."""
+    found = boot_mark(boot_id)
+    return found.hex() if any(found) else ""
+
+
+class Twins:
+    """One for each hub process. The loop owns it, but for `apply`."""
+
+    def __init__(self, database: Database, live: Live) -> None:
+        self._database = database
+        self._live = live
+        self._barred: dict[int, Barred] = {}
+        self._waiting: dict[int, set[asyncio.Future[None]]] = {}
+        self._woken: dict[int, float] = {}
+
+    def admit(self, machine_id: int, digest: str, boot_id: str | None) -> None:
+        """Errors: ApiError 409 `identity_conflict`, 403 `quarantined` for a holder whose heartbeats are refused."""
+        barred = self._barred.get(machine_id)
+        if barred is None:
+            return
+        if barred.everyone:
+            raise quarantined()
+        if digest in barred.digests or (barred.boots and mark(boot_id) in barred.boots):
+            raise conflict()
+
+    def loses_by_boot(self, machine_id: int, boot_id: str | None) -> bool:
+        """True for a boot that was judged to be the younger one before."""
+        barred = self._barred.get(machine_id)
+        return barred is not None and mark(boot_id) in barred.boots
+
+    def heard(self, machine_id: int) -> None:
+        """A holder's heartbeat was taken: whoever waits for one knows that it is alive."""
+        for waiter in self._waiting.pop(machine_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    @property
+    def waiting(self) -> int:
+        """How many questions wait for a holder to prove itself."""
+        return sum(len(found) for found in self._waiting.values())
+
+    async def proves_alive(self, record: Record) -> bool:
+        """Ask the holder of an identity for a heartbeat: True when one comes within PROOF_SECONDS.
+
+        What came before the question proves nothing: it may have been the asker's own. Over several processes the
+        hot row is looked at too, for a heartbeat that another one takes.
+        """
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        waiters = self._waiting.setdefault(record.machine_id, set())
+        waiters.add(waiter)
+        before = record.pulse
+        ends = loop.time() + PROOF_SECONDS
+        try:
+            while (left := ends - loop.time()) > 0:
+                if loop.time() - self._woken.get(record.machine_id, -WAKE_PAUSE) >= WAKE_PAUSE:
+                    self._woken[record.machine_id] = loop.time()
+                    self._live.wake(record)
+                done, _ = await asyncio.wait({waiter}, timeout=min(left, WAKE_PAUSE))
+                if done:
+                    return True
+                if self._live.shared:
+                    await self._live.reread(record)
+                    now = record.pulse
+                    if now is not None and before is not None and now.request_id != before.request_id:
+                        return True
+            return False
+        finally:
+            waiters.discard(waiter)
+            if not self._waiting.get(record.machine_id):
+                self._waiting.pop(record.machine_id, None)
+                self._woken.pop(record.machine_id, None)
+
+    def apply(self) -> None:
+        """Take up what the database says. From any thread but the loop's."""
+        found: dict[int, Barred] = {}
+        with self._database.read() as session:
+            query = select(Twin.machine_id, Twin.digest, Twin.boot, Twin.verdict).where(Twin.state.in_(rows.BARRING))
+            for machine_id, digest, boot, verdict in session.execute(query):
+                barred = found.setdefault(machine_id, Barred())
+                if boot:
+                    barred.boots.add(boot)
+                elif digest:
+                    barred.digests.add(digest)
+                else:
+                    barred.everyone = verdict == "suspect"
+        self._barred = found
+
+    async def run(self) -> None:
+        """Keep up with the database; ends when cancelled."""
+        while True:
+            try:
+                await asyncio.to_thread(self.apply)
+            except Exception:
+                log.exception("What was decided about twins could not be read; what is known stays in force.")
+            await asyncio.sleep(EVERY_SECONDS)
