@@ -158,7 +158,7 @@ def from_files(session: Session, problem: errors.AgentError | None) -> dict[str,
     return {
         **known,
         "identityState": "sealed" if birth.is_sealed(session.paths) else "",
-        "imageId": (birth.read_or_none(session.paths) or {}).get("imageId") or "",
+        "imageId": birth.image_id(session.paths) or "",
         "resourceNamespace": "Microsoft.HybridCompute",
         "agentVersion": VERSION,
         "agentLogfile": str(session.paths.himds_log),

@@ -96,7 +96,6 @@ class Asking:
         known = self._known
         items = self._watch.read(str(known.identity["tenantId"]))
         told = str((known.store.record.error or {}).get("reason"))
-        image = birth.read_or_none(known.paths)
         return {
             "slot": int(known.identity["slot"]),
             "epoch": int(known.lease.get("epoch", 0)),
@@ -105,7 +104,7 @@ class Asking:
             "reason": told if told in REASONS else "evidence",
             "evidence": {"digest": self._watch.digest, "items": items},
             "hostname": socket.gethostname(),
-            "imageId": image["imageId"] if image else None,
+            "imageId": birth.image_id(known.paths),
         }
 
     async def once(self, hub: Hub) -> float | None:
@@ -169,7 +168,9 @@ class Asking:
             known.log.warning(f"the hub did not decide about the {known.state} identity: {refusal.message}")
             return found.pause
         known.hold(found.event, "quarantined" if found.event == "quarantine" else reason, found.message, **found.about)
-        if found.offer is not None:
+        if found.offer is None:
+            atomic.unlink(known.paths.adoption)
+        else:
             offer = {"v": 1, "at": stamp(time.time()), "resourceId": found.offer}
             atomic.write_json(known.paths.adoption, offer, durable=False)
         return found.pause * (1 + random.random() / 10)

@@ -13,7 +13,7 @@ from agent_runtime import errors
 from agent_runtime.himds.identity import Known, resource_id
 from agent_runtime.himds.watch import Watch
 from agent_runtime.hub.client import SKEW_WARNING, Hub, HubRefusal, as_agent_error
-from agent_runtime.identity import machine
+from agent_runtime.identity import birth, machine
 from agent_runtime.identity.store import certificate_path, descent_of, erase, key_path
 from agent_runtime.service import worker
 from agent_runtime.service.ipc import Progress
@@ -178,6 +178,7 @@ class Connecting:
                 "agentVersion": VERSION,
                 "osType": "linux",
                 "evidence": {"digest": self._watch.digest, "items": items},
+                "imageId": birth.image_id(self._known.paths),
             },
         )
 

@@ -293,7 +293,7 @@ class Known:
             "identityVerdict": error.get("verdict") or "",
             "identityDiffers": error.get("differs") or [],
             "identityEvent": error.get("event") or "",
-            "imageId": (birth.read_or_none(self.paths) or {}).get("imageId") or "",
+            "imageId": birth.image_id(self.paths) or "",
             "tags": self.tags(),
             "identityCertificateExpires": stamp(float(expires)) if expires else "",
         }

@@ -292,10 +292,9 @@ class Himds:
         if known.state != "disconnected" or not isinstance(tenant, str) or not tenant.isascii():
             raise errors.ConfigurationConflict(f"the identity of this machine is {known.state}", "See 'azcmagent show'")
         items = self._watch.read(tenant)
-        image = birth.read_or_none(known.paths)
         body = {
             "hostname": socket.gethostname(),
-            "imageId": image["imageId"] if image else None,
+            "imageId": birth.image_id(known.paths),
             "evidence": {"digest": self._watch.digest, "items": items},
         }
         return {"state": known.state, "credential": None, "body": body}

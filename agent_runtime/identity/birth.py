@@ -43,6 +43,12 @@ def read_or_none(paths: Paths) -> dict[str, Any] | None:
         return None
 
 
+def image_id(paths: Paths) -> str | None:
+    """The image that this machine came from."""
+    record = read_or_none(paths)
+    return str(record["imageId"]) if record is not None else None
+
+
 def is_sealed(paths: Paths) -> bool:
     """Whether the image was sealed and nobody has unsealed it yet, as far as its record says."""
     record = read_or_none(paths)

@@ -259,6 +259,24 @@ def test_a_sealed_machine_gives_no_tokens_and_does_not_connect(
     assert original.connect(hub, token, name).returncode == 0
 
 
+def test_himds_uses_no_identity_that_is_being_sealed(
+    original: Agent, hub: HubProcess, relay: Relay, token: str, name: str
+) -> None:
+    """A seal was cut off, and something started himds before the next boot could end it."""
+    assert original.connect(hub, token, name).returncode == 0
+    stop(original)
+    (original.state / "seal.json").write_text("{}")
+    original.start()
+    now = shown(original)
+    assert (now["identityState"], now["identityReason"]) == ("parked", "sealing")
+    assert original.token(ARM).status_code == 503
+    assert relay.questions == []
+    stop(original)
+    assert original.run("seal", "--image-id", "web-1", "--force").returncode == 0
+    original.start()
+    assert shown(original)["identityState"] == "sealed"
+
+
 def test_a_copy_of_a_sealed_image_joins_by_itself(
     copy: Agent, original: Agent, hub: HubProcess, relay: Relay, token: str, name: str
 ) -> None:
