@@ -123,7 +123,7 @@ class IdentityStore:
     def _follow(self) -> None:
         identity = self.record.identity
         if identity is not None:
-            self._drop_other_names(identity)
+            self._drop_former_credentials(identity)
             public = {name: identity.get(name) for name in PUBLIC}
             try:
                 if atomic.read_json(self._paths.agentconfig) == public:
@@ -141,12 +141,13 @@ class IdentityStore:
                     for name in os.listdir(folder):
                         erase(os.path.join(folder, name))
 
-    def _drop_other_names(self, identity: Mapping[str, Any]) -> None:
-        """Once a machine has its own name the copied key goes; a name that it did not get takes its key along."""
-        mine = descent_of(identity)
+    def _drop_former_credentials(self, identity: Mapping[str, Any]) -> None:
+        """Credentials of slots and names that the machine had before go, also where a crash left them; those of a name
+        that it did not get go along."""
+        mine, slot = descent_of(identity), int(identity["slot"])
         for name in os.listdir(self._paths.certs):
             numbers = numbers_of(name)
-            if numbers and (numbers[0] < mine or (numbers[0] > mine and self.record.pending is None)):
+            if numbers and (numbers < (mine, slot) or (numbers[0] > mine and self.record.pending is None)):
                 erase(os.path.join(self._paths.certs, name))
 
     def _load(self) -> Record:

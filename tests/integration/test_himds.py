@@ -403,12 +403,13 @@ def test_a_certificate_that_is_due_is_renewed_and_the_old_one_retired(connected:
     record = json.loads(path.read_text())
     record["identity"]["certificateExpires"] = time.time() + 44 * 86400
     path.write_text(json.dumps(record))
-    before = connected.state / "certs/identity-1.key"
-    assert before.exists()
+    before = [connected.state / f"certs/identity-1.{end}" for end in ("key", "crt")]
+    assert all(item.exists() for item in before)
     connected.start()
 
     def renewed() -> bool:
-        return bool(json.loads(path.read_text())["identity"]["slot"] == 2 and not before.exists())
+        gone = not any(item.exists() for item in before)
+        return bool(json.loads(path.read_text())["identity"]["slot"] == 2 and gone)
 
     assert eventually(renewed, 20), connected.log
     assert {item.name for item in (connected.state / "certs").iterdir()} == {"identity-2.key", "identity-2.crt"}
