@@ -46,6 +46,8 @@ def run(session: Session) -> int:
         result = _join(session)
     elif state == "connected":
         binding.settled(session, is_held=False)
+        if os.path.lexists(session.paths.joining):
+            _has_joined(session)  # and was cut off before it said so
     data = {"status": "success", "changed": result is not None, "resourceId": (result or {}).get("resourceId")}
     words = f"Connected: {result['resourceId']}" if result else f"Nothing is due: this machine is {state}"
     session.out.result(data, words)
@@ -81,9 +83,16 @@ def _join(session: Session) -> dict[str, Any] | None:
     )
     offered = _offered(reply, profile["name"], tenant)
     result = binding.connect(session, offered.place, offered.ticket, session.out.progress, self_given["vmId"])
-    sealing.use_up_token(paths)
-    atomic.unlink(paths.joining)
+    _has_joined(session)
     return result
+
+
+def _has_joined(session: Session) -> None:
+    """The token has done its work."""
+    from agent_runtime.identity import sealing
+
+    sealing.use_up_token(session.paths)
+    atomic.unlink(session.paths.joining)
 
 
 def _self_given(session: Session) -> dict[str, str]:
