@@ -82,7 +82,11 @@ def _join(session: Session) -> dict[str, Any] | None:
         },
     )
     offered = _offered(reply, profile["name"], tenant)
-    result = binding.connect(session, offered.place, offered.ticket, session.out.progress, self_given["vmId"])
+    try:
+        result = binding.connect(session, offered.place, offered.ticket, session.out.progress, self_given["vmId"])
+    except (errors.MachineNotCreated, errors.NameTaken) as refusal:
+        # The name was taken, or the machine changed, since the hub offered it: the next attempt gets another offer.
+        raise errors.ConnectFailed(f"the hub's offer was good no longer: {refusal.message}") from None
     _has_joined(session)
     return result
 
@@ -118,7 +122,7 @@ def _offered(reply: Reply, cloud: str, tenant: str) -> Enrolment:
     from agent_runtime.cli import asking
 
     if reply.status == 200:
-        return asking.enrolment_of(reply.body.get("enrolment", reply.body), cloud, tenant)
+        return asking.enrolment_of(reply.body, cloud, tenant)
     if reply.code == "InvalidEnrolmentToken":
         raise errors.CredentialInvalid(
             f"the hub does not know this image's enrolment token: {reply.message}", "Seal the image with another token"
