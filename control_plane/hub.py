@@ -11,6 +11,7 @@ from typing import Any
 from control_plane import config, keyring, settings
 from control_plane.authority.tokens import Tokens
 from control_plane.channel.live import Live
+from control_plane.channel.pace import Gate
 from control_plane.channel.peers import Peers
 from control_plane.channel.twins import Twins
 from control_plane.fleet.bus import Bus
@@ -42,6 +43,7 @@ class Hub:
 
     def __post_init__(self) -> None:
         self.limits = Limits(lambda: self.config.get("limits", {}))
+        self.gate = Gate()
         self.twins = Twins(self.database, self.live)
 
     def set_epoch(self, epoch: int) -> None:

@@ -192,11 +192,13 @@ def _advanced(seal: Seal, row: Main, branch: Other, at: int, still: int, now: by
 
 
 def newest(seal: Seal, hub_epoch: int, row: Main | None, epoch: int, nonce: str, at: int) -> bool:
-    """True for the nonce of the holder that was heard last: the main branch's, or one of another branch since which
-    the main one has not advanced."""
+    """True for the nonce of the holder that was heard last: the main branch's, the one it was heard with (the answer
+    is lost whenever an agent ends while its heartbeat is held), or one of another branch since which the main one has
+    not advanced."""
     if row is None or row.epoch != hub_epoch or epoch != hub_epoch:
         return False
-    if hmac.compare_digest(nonce.encode("utf-8", "replace"), row.nonce.encode("utf-8", "replace")):
+    given = nonce.encode("utf-8", "replace")
+    if any(hmac.compare_digest(given, one.encode("utf-8", "replace")) for one in (row.nonce, row.previous) if one):
         return True
     branch = seal.read(nonce, at)
     return branch is not None and branch.main == mark(row.nonce)

@@ -14,7 +14,7 @@ from control_plane.arm.paths import machine_id
 from control_plane.authority import audiences
 from control_plane.authority import claims as rules
 from control_plane.bodies import CHANNEL_BODY, REPORT_BODY, guid, integer, json_object, needed_text
-from control_plane.channel import callers, documents, enrol, reports
+from control_plane.channel import callers, documents, enrol, identity, join, reports
 from control_plane.channel.live import Record
 from control_plane.clock import now
 from control_plane.errors import ApiError, not_found
@@ -90,6 +90,8 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         return json_response(200, answer, _NO_STORE)
     if path == "checkin":
         _only(request, "POST")
+    if path in ("identity", "join"):
+        return await _nameless(hub, request, path)
     if path not in ("enrol", "report", "tokens", "renew"):
         raise ApiError(404, "NotFound", "There is nothing at this path.")
     _only(request, "POST")
@@ -101,6 +103,19 @@ async def endpoint(hub: Hub, request: Request) -> Response:
     record = await callers.machine(hub, authorization, now(), slot)
     handler = {"report": reports.accept, "tokens": exchange, "renew": enrol.renew}[path]
     return json_response(200, await run_in_threadpool(handler, hub, record, body), _NO_STORE)
+
+
+async def _nameless(hub: Hub, request: Request, path: str) -> Response:
+    """Machines whose identity is in doubt, or that have none: heard as fast as the hub can, never faster."""
+    _only(request, "POST")
+    peer = request.client.host if request.client else ""
+    body = json_object(await read_body(request, CHANNEL_BODY))
+    if path == "identity":
+        reply = await identity.ask(hub, body, peer)
+        return json_response(reply.status, reply.body, _NO_STORE)
+    hub.gate.everybody()
+    hub.gate.address(peer)
+    return json_response(200, await run_in_threadpool(join.join, hub, body), _NO_STORE)
 
 
 def _only(request: Request, method: str) -> None:

@@ -13,7 +13,7 @@ from control_plane import callers, pki
 from control_plane.arm import paths
 from control_plane.arm.roles import Action, Caller, allows, refusal
 from control_plane.bodies import guid, integer, needed_text, one_of, text
-from control_plane.channel import evidence, verdict
+from control_plane.channel import enrolments, evidence, verdict
 from control_plane.channel.branches import Seal
 from control_plane.channel.callers import check_protocol
 from control_plane.channel.live import Record
@@ -46,16 +46,17 @@ def _may_enrol(caller: Caller, target: str) -> None:
         raise forbidden(refusal(caller, Action.MACHINE_CREATE, target))
 
 
-def _spend(session: Session, caller: Caller, target: str) -> None:
-    """`connect` of a ticket is good for one enrolment.
+def _spend(hub: Hub, session: Session, caller: Caller, target: str, digest: str, vm_id: str) -> None:
+    """`connect` of a ticket is good for one enrolment, one that the hub gave out for that of the machine that asked.
 
-    Errors: ApiError 403 `TicketSpent`.
+    Errors: ApiError 403 `TicketSpent`, `TicketMismatch`.
     """
     if caller.grant is None:
         return
     ticket = session.get_one(Ticket, caller.grant.ticket_id)
     if target.lower() in ticket.spent:
         raise ApiError(403, "TicketSpent", "The ticket was used for an enrolment before; ask for a new one.")
+    enrolments.check(hub, session, ticket, digest, vm_id)
     ticket.spent = [*ticket.spent, target.lower()]
 
 
@@ -118,7 +119,8 @@ def _check_machine(session: Session, machine: Machine, vm_id: str, key_text: str
 def enrol(hub: Hub, authorization: str | None, body: dict[str, Any]) -> dict[str, Any]:
     """POST /channel/v1/enrol.
 
-    Errors: ApiError 400, 401, 403 (`AuthorizationFailed`, `TicketSpent`), 404, 409.
+    Errors: ApiError 400, 401, 403 (`AuthorizationFailed`, `TicketSpent`, `TicketMismatch`, `EnrolmentTokenSpent`), 404,
+    409.
     """
     with hub.database.read() as session:
         caller = callers.authenticate(hub, session, authorization, now())
@@ -148,7 +150,7 @@ def _enrol(hub: Hub, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
         if before is not None:
             return {**before, "serverTime": rfc3339(at)}
         _check_machine(session, machine, vm_id, pki.public_key_text(key))
-        _spend(session, caller, str(resource))
+        _spend(hub, session, caller, str(resource), vector["digest"], vm_id)
         slot = _replace_credentials(hub, session, machine, key)
         nonce = Seal(hub.keys.lease_key, machine.id, hub.epoch).main(None)
         heartbeat = session.get(Heartbeat, machine.id)
@@ -156,6 +158,8 @@ def _enrol(hub: Hub, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
             heartbeat.epoch = 0  # enrolled anew: its next nonce proves nothing
         machine.enrolled, machine.evidence, machine.agent_version = at, vector, version
         machine.properties = {**machine.properties, "osType": os_type}
+        if caller.grant is not None:
+            enrolments.used(session, caller.grant.ticket_id, machine, at)
         answer = {
             "protocol": 1,
             "epoch": hub.epoch,
@@ -207,7 +211,7 @@ def renew(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
             raise not_found(record.resource_id)
         answer: dict[str, Any] = {"protocol": 1, "slot": slot, "serverTime": rfc3339(at)}
         if csr is not None:
-            made = _next_credential(hub, session, machine, slot, csr)
+            made = next_credential(hub, session, machine, slot, csr)
             answer |= {"slot": made.slot, "certificate": made.certificate}
         if settings_csr is not None:
             answer["settingsCertificate"] = _settings_certificate(hub, session, machine, settings_csr)
@@ -218,7 +222,11 @@ def renew(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _next_credential(hub: Hub, session: Session, machine: Machine, slot: int, csr: str) -> Credential:
+def next_credential(hub: Hub, session: Session, machine: Machine, slot: int, csr: str) -> Credential:
+    """The credential after `slot`, for a new key; another that was not used yet is taken back.
+
+    Errors: ApiError 400 for a key that was used before.
+    """
     key = pki.read_csr(csr, "csr")
     key_text = pki.public_key_text(key)
     rows = session.scalars(select(Credential).where(Credential.machine_id == machine.id)).all()

@@ -38,7 +38,7 @@ async def settle(hub: Hub, record: Record, old: Pulse, holder: Holder, step: Ste
     older = step.older_boot and not hub.twins.loses_by_boot(record.machine_id, holder.boot_id)
     seal = Seal(hub.keys.lease_key, record.machine_id, hub.epoch)
     judged = await asyncio.to_thread(_judge, hub, record.machine_id, old, seal.boot(old.nonce), holder, older, at)
-    await asyncio.to_thread(hub.twins.apply)
+    await asyncio.to_thread(hub.twins.apply, record.machine_id)
     if judged is Fork.BOTH:
         hub.live.wake(record)
         raise twins.quarantined()

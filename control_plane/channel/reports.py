@@ -11,14 +11,17 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from control_plane.bodies import guid, one_of
+from control_plane.channel import evidence, verdict
 from control_plane.channel.callers import check_protocol
 from control_plane.channel.live import Record
 from control_plane.clock import now, parse_rfc3339
 from control_plane.errors import bad_content
 from control_plane.hub import Hub
+from control_plane.storage import audit, twins
 from control_plane.storage.models import Machine, Report
 
-KINDS = ("inventory", "configuration", "services", "extensions", "policy", "runcommands", "trust")
+EVIDENCE = "evidence"
+KINDS = ("inventory", "configuration", "services", "extensions", "policy", "runcommands", "trust", EVIDENCE)
 MAX_REPORTS = 32
 _TEXTS = (
     "osType",
@@ -102,6 +105,30 @@ def _services(data: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def _evidence(data: dict[str, Any]) -> dict[str, Any]:
+    items = data.get("items")
+    if not isinstance(items, list) or len(items) > evidence.MAX_ITEMS:
+        raise bad_content(f"'items' of the report must be an array of at most {evidence.MAX_ITEMS}.", "items")
+    kept = evidence.items_of(items)
+    return {"digest": evidence.digest(kept), "items": kept}
+
+
+def _record(session: Session, machine: Machine, vector: dict[str, Any], at: int) -> None:
+    """What a machine tells of its evidence becomes what is recorded of it, as long as no strong name differs: that is
+    asked about (docs/protocol.md section 14.2), never reported away."""
+    recorded = machine.evidence or {"digest": "", "items": []}
+    differs = verdict.differing(recorded["items"], vector["items"])
+    actor, target = audit.Actor("machine", machine.client_id), twins.resource_id(session, machine)
+    if differs:
+        detail = {"differs": list(differs)}
+        audit.record(session, actor, "machines/evidence", target, outcome="Refused", code="Conflict", detail=detail)
+    elif recorded["digest"] != vector["digest"]:
+        weak = verdict.differing(recorded["items"], vector["items"], verdict.WEAK)
+        machine.evidence = vector
+        twins.settle(session, machine, (twins.Key(vector["digest"]),), at)
+        audit.record(session, actor, "machines/evidence", target, detail={"differs": list(weak)})
+
+
 def cleaned(kind: str, data: dict[str, Any]) -> dict[str, Any]:
     """What is stored for a kind.
 
@@ -109,6 +136,8 @@ def cleaned(kind: str, data: dict[str, Any]) -> dict[str, Any]:
     """
     if kind == "inventory":
         return inventory(data)
+    if kind == EVIDENCE:
+        return _evidence(data)
     return _services(data) if kind == "services" else data
 
 
@@ -145,6 +174,12 @@ def accept(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
     for _, kind, created, data in found:
         if kind not in newest or created >= newest[kind][0]:
             newest[kind] = (created, data)
+    vector = newest.pop(EVIDENCE, None)
+    if vector is not None:
+        with hub.database.write() as session:
+            machine = session.get(Machine, record.machine_id)
+            if machine is not None:
+                _record(session, machine, vector[1], now())
     with hub.database.read() as session:
         changed = {kind: item for kind, item in newest.items() if _is_news(session, record.machine_id, kind, *item)}
     if changed:

@@ -113,6 +113,30 @@ def prove(
     return taken
 
 
+def certified(
+    hub: Hub,
+    assertion: str,
+    header: assertions.Header,
+    claims: dict[str, Any],
+    client_id: str,
+    audiences: Iterable[str],
+    at: int,
+) -> bool:
+    """True for an assertion that a certificate of the hub's own machine CA was signed for, whatever became of the
+    machine.
+
+    Errors: TokenError as assertions.verify().
+    """
+    leaf = _leaf(assertion)
+    if leaf is None or not assertions.matches(header, leaf):
+        return False
+    known = identified(leaf, hub.keys.machine_ca.certificate)
+    if known is None or known[0] != client_id.lower():
+        return False
+    assertions.verify(assertion, header, claims, leaf, client_id, audiences, at)
+    return True
+
+
 def _take_back(
     hub: Hub, session: Session, leaf: x509.Certificate, client_id: str, vm_id: str, told: dict[str, Any], at: int
 ) -> tuple[rules.Subject, int] | None:

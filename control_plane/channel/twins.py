@@ -9,10 +9,11 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from control_plane.channel.branches import boot_mark
 from control_plane.channel.live import Live, Record
+from control_plane.clock import now
 from control_plane.errors import ApiError
 from control_plane.storage import twins as rows
 from control_plane.storage.database import Database
@@ -61,6 +62,15 @@ def mark(boot_id: str | None) -> str:
     return found.hex() if any(found) else ""
 
 
+def _add(barred: Barred, digest: str, boot: str) -> None:
+    if boot:
+        barred.boots.add(boot)
+    elif digest:
+        barred.digests.add(digest)
+    else:
+        barred.everyone = True
+
+
 class Twins:
     """One for each hub process. The loop owns it, but for `apply`."""
 
@@ -70,6 +80,7 @@ class Twins:
         self._barred: dict[int, Barred] = {}
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
         self._woken: dict[int, float] = {}
+        self._read: tuple[object, ...] = ()
 
     def admit(self, machine_id: int, digest: str, boot_id: str | None) -> None:
         """Errors: ApiError 409 `identity_conflict`, 403 `quarantined` for a holder whose heartbeats are refused."""
@@ -119,8 +130,8 @@ class Twins:
                     return True
                 if self._live.shared:
                     await self._live.reread(record)
-                    now = record.pulse
-                    if now is not None and before is not None and now.request_id != before.request_id:
+                    after = record.pulse
+                    if after is not None and before is not None and after.request_id != before.request_id:
                         return True
             return False
         finally:
@@ -129,20 +140,33 @@ class Twins:
                 self._waiting.pop(record.machine_id, None)
                 self._woken.pop(record.machine_id, None)
 
-    def apply(self) -> None:
-        """Take up what the database says. From any thread but the loop's."""
+    def bar(self, machine_id: int, digest: str, boot: str) -> None:
+        """Refuse the heartbeats of a holder that was just noted. From any thread."""
+        _add(self._barred.setdefault(machine_id, Barred()), digest, boot)
+
+    def apply(self, *machines: int) -> None:
+        """Take up what the database says, of these machines or of all that changed. From any thread but the loop's."""
         found: dict[int, Barred] = {}
         with self._database.read() as session:
-            query = select(Twin.machine_id, Twin.digest, Twin.boot, Twin.verdict).where(Twin.state.in_(rows.BARRING))
-            for machine_id, digest, boot, verdict in session.execute(query):
-                barred = found.setdefault(machine_id, Barred())
-                if boot:
-                    barred.boots.add(boot)
-                elif digest:
-                    barred.digests.add(digest)
-                else:
-                    barred.everyone = verdict == "suspect"
-        self._barred = found
+            # Whoever decides sets `last`; the seconds that have just begun are looked at again.
+            state = session.execute(
+                select(func.count(), func.max(Twin.last), func.max(Twin.id)).select_from(Twin)
+            ).one()
+            if not machines and tuple(state) == self._read and (state[1] or 0) < now() - 2:
+                return
+            query = select(Twin.machine_id, Twin.digest, Twin.boot).where(Twin.state.in_(rows.BARRING))
+            if machines:
+                query = query.where(Twin.machine_id.in_(machines))
+            for machine_id, digest, boot in session.execute(query):
+                _add(found.setdefault(machine_id, Barred()), digest, boot)
+        if not machines:
+            self._barred, self._read = found, tuple(state)
+            return
+        for machine_id in machines:
+            if machine_id in found:
+                self._barred[machine_id] = found[machine_id]
+            else:
+                self._barred.pop(machine_id, None)
 
     async def run(self) -> None:
         """Keep up with the database; ends when cancelled."""

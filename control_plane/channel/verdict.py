@@ -90,9 +90,10 @@ def fork(recorded: str | None, main: str, other: str, *, older_boot: bool) -> Fo
 SILENCE = 900
 """Seconds after which a holder that was not heard no longer counts as one."""
 STRONG = ("tpm_key", "vmgenid", "cloud_instance_id", "dmi_uuid", "dmi_serial", "machine_id")
+WEAK = ("dmi_asset_tag", "disk_id", "macs")
 HARDWARE = ("tpm_key", "cloud_instance_id", "dmi_uuid")
-"""Names of evidence (docs/protocol.md section 14.1): those whose difference parks an identity, and those of which one
-that is the same says that it is the same hardware."""
+"""Names of evidence (docs/protocol.md section 14.1): those whose difference parks an identity, those whose difference
+is reported, and those of which one that is the same says that it is the same hardware."""
 
 Items = Sequence[Mapping[str, str | None]]
 

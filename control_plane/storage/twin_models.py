@@ -65,19 +65,22 @@ class Enrolment(Base):
     profile: Mapped[str] = mapped_column(String(64))
     image_id: Mapped[str | None] = mapped_column(String(128))
     parent: Mapped[str | None] = mapped_column(GUID)
+    builder: Mapped[str | None] = mapped_column(String(64))
     token_id: Mapped[str | None] = mapped_column(GUID)
     twin_id: Mapped[int | None] = mapped_column(Integer)
     expires: Mapped[int] = mapped_column(TIME, index=True)
 
 
 class Origin(Base):
-    """Where a machine comes from. `how`: `joined`, `adopted`; `parent`: vmId of the machine whose identity it held."""
+    """Where a machine comes from. `how`: `joined`, `adopted`; `parent`: vmId of the machine whose identity it held;
+    `builder`: digest of the evidence of the host that the image was sealed on, as the machine told it."""
 
     __tablename__ = "origins"
     machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), primary_key=True)
     profile: Mapped[str] = mapped_column(String(64))
     image_id: Mapped[str | None] = mapped_column(String(128), index=True)
     parent: Mapped[str | None] = mapped_column(GUID)
+    builder: Mapped[str | None] = mapped_column(String(64))
     how: Mapped[str] = mapped_column(String(16))
     at: Mapped[int] = mapped_column(TIME)
 
@@ -86,7 +89,8 @@ class Twin(Base):
     """A holder of a machine's identity that is in conflict with it. `digest`: of its evidence, empty for every holder;
     `boot`: mark of its boot where the evidence does not tell it from the others, else empty. `found`: `fork` or
     `question`; `verdict`: `clone undecided moved suspect`; `outcome`: what is answered, `reject quarantine adopt wait`.
-    `state`: `open`, or how it ended: `released adopted rejected healed`. `history`: what happened, the newest last."""
+    `decision`: of an operator, `release reject adopt`. `state`: `open`, or how it ended: `released adopted rejected
+    healed`. `became`: resource id of the machine that it was adopted as. `history`: what happened, the newest last."""
 
     __tablename__ = "twins"
     __table_args__ = (
@@ -101,6 +105,7 @@ class Twin(Base):
     found: Mapped[str] = mapped_column(String(16))
     verdict: Mapped[str] = mapped_column(String(16))
     outcome: Mapped[str] = mapped_column(String(16))
+    decision: Mapped[str | None] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16))
     differs: Mapped[list[str]] = mapped_column(JSON)
     address: Mapped[str] = mapped_column(String(45))

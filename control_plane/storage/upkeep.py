@@ -13,6 +13,7 @@ from control_plane.fleet import counts
 from control_plane.storage.database import Database
 from control_plane.storage.models import Answered, Ticket
 from control_plane.storage.resource_models import Operation
+from control_plane.storage.twin_models import Enrolment
 
 KEPT_SECONDS = 86400
 EVERY_SECONDS = 3600
@@ -24,6 +25,7 @@ def forget_old(database: Database, at: int) -> None:
     with database.write() as session:
         session.execute(delete(Answered).where(Answered.created < at - KEPT_SECONDS))
         session.execute(delete(Ticket).where(Ticket.expires < at - KEPT_SECONDS))
+        session.execute(delete(Enrolment).where(Enrolment.expires < at))
         session.execute(delete(Operation).where(Operation.ended < at - KEPT_SECONDS))
     with database.write() as session:
         counts.thin(session, at)

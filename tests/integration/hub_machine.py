@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +26,20 @@ from tests.integration.hub_process import HubProcess
 API = {"api-version": "2026-07-15"}
 KINDS = ("resource", "settings", "extensions", "policy", "runcommands", "agent", "trust")
 ITEM = {"name": "machine_id", "status": "ok", "digest": "ab" * 32}
+
+
+def vector(**values: str) -> dict[str, Any]:
+    """An evidence vector of names and values, all read well."""
+    items = [
+        {"name": name, "status": "ok", "digest": hashlib.sha256(value.encode()).hexdigest(), "source": "test"}
+        for name, value in sorted(values.items())
+    ]
+    lines = "".join(f"{item['name']}=ok:{item['digest']}\n" for item in items)
+    return {"digest": hashlib.sha256(lines.encode()).hexdigest(), "items": items}
+
+
 DIGEST = hashlib.sha256(f"machine_id=ok:{ITEM['digest']}\n".encode()).hexdigest()
+FIRST = {"digest": DIGEST, "items": [ITEM]}
 
 
 def make_key(bits: int = 2048) -> rsa.RSAPrivateKey:
@@ -62,6 +75,8 @@ class Machine:
     epoch: int = 0
     generations: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     channel_token: str = ""
+    evidence: dict[str, Any] = field(default_factory=lambda: FIRST)
+    boot: str | None = None
     http: requests.Session = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +115,7 @@ class Machine:
             "settingsCsr": None,
             "agentVersion": "1.0.0.1",
             "osType": "linux",
-            "evidence": {"digest": DIGEST, "items": [ITEM]},
+            "evidence": self.evidence,
             **changes,
         }
         answer = self.post("enrol", body, token)
@@ -157,10 +172,10 @@ class Machine:
             "slot": self.slot,
             "epoch": self.epoch,
             "nonce": self.nonce,
-            "evidenceDigest": DIGEST,
+            "evidenceDigest": self.evidence["digest"],
             "agentVersion": "1.0.0.1",
             "holdSeconds": hold,
-            "bootId": None,
+            "bootId": self.boot,
             "generations": self.generations,
             **changes,
         }
@@ -175,6 +190,65 @@ class Machine:
         for answer in (self.put(token, **changes), self.enrol(token), self.ask_token(), self.checkin()):
             assert answer.status_code == 200, answer.text
         return self
+
+    def copy(self, **changes: Any) -> Machine:
+        """A twin: everything that is on the disk, with a connection of its own. `changes`: what the copy has anew."""
+        return replace(self, **{"generations": dict(self.generations), **changes})
+
+    def question(self, reason: str = "evidence", **changes: Any) -> dict[str, Any]:
+        """The body of a question about a parked identity."""
+        return {
+            "protocol": 1,
+            "requestId": str(uuid4()),
+            "assertion": self.assertion(aud=f"{self.hub.url}/channel/v1/identity"),
+            "slot": self.slot,
+            "epoch": self.epoch,
+            "nonce": self.nonce,
+            "bootId": self.boot,
+            "reason": reason,
+            "evidence": self.evidence,
+            "hostname": self.name,
+            "imageId": None,
+            "csr": None,
+            **changes,
+        }
+
+    def ask(self, reason: str = "evidence", **changes: Any) -> requests.Response:
+        """Ask whose identity this is; takes over what the hub gives."""
+        url = f"{self.hub.url}/channel/v1/identity"
+        answer = self.http.post(url, json=self.question(reason, **changes), timeout=60)
+        if answer.status_code == 200:
+            told = answer.json()
+            self.nonce, self.epoch = told["nonce"], told["epoch"]
+        return answer
+
+    def join(self, token: str, **changes: Any) -> requests.Response:
+        """Ask for a name with an image's token."""
+        body = {
+            "protocol": 1,
+            "requestId": str(uuid4()),
+            "token": token,
+            "imageId": "web-1",
+            "hostname": self.name,
+            "vmId": self.vm_id,
+            "evidence": self.evidence,
+            "builderEvidenceDigest": None,
+            **changes,
+        }
+        return self.http.post(f"{self.hub.url}/channel/v1/join", json=body, timeout=60)
+
+    def enrol_as(self, enrolment: dict[str, Any], **changes: Any) -> requests.Response:
+        """Become the machine of an enrolment, with a key of its own. The answer of the last step that was taken."""
+        self.group, self.name = (enrolment["resourceId"].split("/")[index] for index in (4, 8))
+        self.key, self.channel_token = make_key(), ""
+        put = self.put(enrolment["ticket"], location=enrolment["location"])
+        if put.status_code != 200:
+            return put
+        enrolled = self.enrol(enrolment["ticket"], **changes)
+        if enrolled.status_code != 200:
+            return enrolled
+        assert self.ask_token().status_code == 200
+        return self.checkin()
 
     def desired(self, kind: str) -> requests.Response:
         """One desired document."""

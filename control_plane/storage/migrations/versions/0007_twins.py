@@ -65,6 +65,7 @@ def upgrade() -> None:
         sa.Column("profile", sa.String(length=64), nullable=False),
         sa.Column("image_id", sa.String(length=128), nullable=True),
         sa.Column("parent", sa.String(length=36), nullable=True),
+        sa.Column("builder", sa.String(length=64), nullable=True),
         sa.Column("token_id", sa.String(length=36), nullable=True),
         sa.Column("twin_id", sa.Integer(), nullable=True),
         sa.Column("expires", TIME, nullable=False),
@@ -81,6 +82,7 @@ def upgrade() -> None:
         sa.Column("profile", sa.String(length=64), nullable=False),
         sa.Column("image_id", sa.String(length=128), nullable=True),
         sa.Column("parent", sa.String(length=36), nullable=True),
+        sa.Column("builder", sa.String(length=64), nullable=True),
         sa.Column("how", sa.String(length=16), nullable=False),
         sa.Column("at", TIME, nullable=False),
         sa.ForeignKeyConstraint(
@@ -98,6 +100,7 @@ def upgrade() -> None:
         sa.Column("found", sa.String(length=16), nullable=False),
         sa.Column("verdict", sa.String(length=16), nullable=False),
         sa.Column("outcome", sa.String(length=16), nullable=False),
+        sa.Column("decision", sa.String(length=16), nullable=True),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("differs", sa.JSON(), nullable=False),
         sa.Column("address", sa.String(length=45), nullable=False),
