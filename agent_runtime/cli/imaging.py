@@ -124,8 +124,10 @@ def wish_of(
         )
     enrol = None
     if profile:
-        if not birth.IMAGE_ID.fullmatch(profile):
-            raise errors.ParameterInvalid("the name of the enrolment profile has letters it cannot have", "Correct it")
+        if not birth.PROFILE.fullmatch(profile):
+            raise errors.ParameterInvalid(
+                "the name of an enrolment profile is 1 to 64 of a-z, 0-9, '.', '_' and '-'", "Correct it"
+            )
         chosen = naming.choose_cloud(cloud, profiles.load(image.paths))
         enrol = {"cloud": str(chosen["name"]), "profile": profile}
         if token is None and sealing.read_token(image.paths) is None:

@@ -12,6 +12,7 @@ from agent_runtime.platform.paths import Paths
 from agent_runtime.state import atomic
 
 IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+PROFILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 LIMIT = 256 * 1024
 
 

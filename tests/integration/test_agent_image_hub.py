@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,3 +81,61 @@ def test_a_machine_whose_board_was_changed_is_the_same(original: Agent, hub: Hub
     original.start()
     assert eventually(lambda: shown(original)["status"] == "Connected", 30), (reason(original), original.log)
     assert original.token(ARM).status_code == 200
+
+
+def set_profile(hub: HubProcess, name: str, **settings: Any) -> None:
+    at = int(time.time())
+    hub.execute("DELETE FROM profiles WHERE name = :name", name=name)
+    hub.execute(
+        "INSERT INTO profiles (name, settings, created, modified) VALUES (:name, :settings, :at, :at)",
+        name=name,
+        settings=json.dumps(settings),
+        at=at,
+    )
+
+
+def test_a_twin_is_adopted_and_both_work(original: Agent, twin: Agent, hub: HubProcess, token: str, name: str) -> None:
+    set_profile(hub, "default", clones="adopt", nameTemplate=f"{name}-clone")
+    twin.start()
+    assert eventually((twin.state / "state/adopt.json").exists, 30), (reason(twin), twin.log)
+    done = twin.run("specialise")
+    assert done.returncode == 0, (done.stdout, twin.log)
+    assert (shown(twin)["identityState"], shown(twin)["resourceName"]) == ("connected", f"{name}-clone")
+    assert shown(original)["resourceName"] == name
+    for agent in (original, twin):
+        assert agent.token(ARM).status_code == 200
+    names = (name, f"{name}-clone")
+    found = [arm(hub, token, "GET", one).json()["properties"] for one in names]
+    assert {one["status"] for one in found} == {"Connected"}
+    assert len({one["vmId"] for one in found}) == 2
+
+
+def test_copies_of_a_sealed_image_join_with_names_of_their_own(
+    original: Agent, hub: HubProcess, token: str, name: str, tmp_path: Path
+) -> None:
+    set_profile(hub, "web", subscriptionId=hub.subscription_id, resourceGroup="fleet", nameTemplate=name + "-{suffix}")
+    secret = "hwe_" + uuid.uuid4().hex
+    at = int(time.time())
+    hub.execute(
+        "INSERT INTO enrolment_tokens (id, profile, digest, image_id, uses, created, created_by, expires) "
+        "VALUES (:id, 'web', :digest, 'web-1', 2, :at, 'test', :expires)",
+        id=str(uuid.uuid4()),
+        digest=hashlib.sha256(secret.encode()).hexdigest(),
+        at=at,
+        expires=at + 3600,
+    )
+    words = ("seal", "--image-id", "web-1", "--enroll-on-first-boot", "web", "--token-file", "-", "--force")
+    assert original.run(*words, stdin=secret).returncode == 0
+    names = set()
+    for number, code in enumerate((0, 0, 12)):
+        made = copied(original, tmp_path / f"copy{number}")
+        made.hardware(**{**BUILDER, "dmi_uuid": str(uuid.uuid4())})
+        assert json.loads(made.run("unseal", "--if-copied", "--json").stdout)["by"] == "evidence"
+        made.start()
+        done = made.run("specialise")
+        assert done.returncode == code, (done.stdout, made.log)
+        if code == 0:
+            assert made.token(ARM).status_code == 200
+            names.add(shown(made)["resourceName"])
+        stop(made)
+    assert len(names) == 2
