@@ -200,7 +200,7 @@ def signals(image: Image) -> list[Signal]:
 def _check_writable(paths: Paths) -> None:
     """Before anything is changed or stopped. Errors: OSError."""
     probe = os.path.join(paths.state, f".writable.{os.getpid()}")
-    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     os.unlink(probe)
 
 

@@ -15,11 +15,11 @@ import struct
 import sys
 from typing import Any
 
-from agent_runtime.platform import linux_signals
 from agent_runtime.platform.base import Signal
-from agent_runtime.platform.linux_signals import COPIES, DMI
 
 assert sys.platform != "win32"  # noqa: S101 - read by the type checker
+
+from agent_runtime.platform.linux_signals import COPIES, DMI, Signals  # noqa: E402 - only Linux has it
 
 READ_LIMIT = 1024 * 1024
 
@@ -46,7 +46,7 @@ class Linux:
 
     def signals(self) -> list[Signal]:
         """The signals of the evidence vector."""
-        return linux_signals.Signals(self._root).read()
+        return Signals(self._root).read()
 
     def boot_id(self) -> str | None:
         return self._text("/proc/sys/kernel/random/boot_id") or None

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +83,63 @@ def test_a_machine_whose_board_was_changed_is_the_same(original: Agent, hub: Hub
     assert original.token(ARM).status_code == 200
 
 
-def set_profile(hub: HubProcess, name: str, **settings: Any) -> None:
-    at = int(time.time())
-    hub.execute("DELETE FROM profiles WHERE name = :name", name=name)
-    hub.execute(
-        "INSERT INTO profiles (name, settings, created, modified) VALUES (:name, :settings, :at, :at)",
-        name=name,
-        settings=json.dumps(settings),
-        at=at,
-    )
+def test_by_hand_a_twin_is_reset_and_connected_under_another_name(
+    original: Agent, twin: Agent, hub: HubProcess, token: str, name: str
+) -> None:
+    """The vendor's runbook for clones."""
+    twin.start()
+    assert eventually(lambda: shown(twin)["identityState"] == "quarantined", 30), (reason(twin), twin.log)
+    path = twin.root / "disconnect.json"
+    path.write_text(json.dumps({"access-token": token}))
+    path.chmod(0o600)
+    refused = twin.run("disconnect", "--config", str(path))
+    assert refused.returncode == 27, refused.stdout
+    assert arm(hub, token, "GET", name).status_code == 200
+    assert twin.run("disconnect", "--force-local-only").returncode == 0
+    done = twin.connect(hub, token, f"{name}-hand")
+    assert done.returncode == 0, done.stdout
+    assert shown(twin)["status"] == "Connected"
+    assert original.token(ARM).status_code == twin.token(ARM).status_code == 200
+
+
+def test_a_controllers_wish_for_another_name_does_the_same(
+    original: Agent, twin: Agent, hub: HubProcess, token: str, name: str
+) -> None:
+    twin.start()
+    assert eventually(lambda: shown(twin)["identityState"] == "quarantined", 30), (reason(twin), twin.log)
+    place = {
+        "state": "connected",
+        "subscription_id": hub.subscription_id,
+        "resource_group": "fleet",
+        "location": "local",
+    }
+    wish = {"schema": 1, "connection": {**place, "name": f"{name}-wish", "credential": {"access_token": token}}}
+    done = twin.run("apply", "-", stdin=json.dumps(wish))
+    answer = json.loads(done.stdout)
+    assert (done.returncode, [step["name"] for step in answer["steps"]]) == (0, ["disconnect", "connect"]), answer
+    assert [need["operation"] for need in answer["credential_required"]] == ["connect"]
+    assert arm(hub, token, "GET", name).status_code == 200
+    assert shown(twin)["resourceName"] == f"{name}-wish"
+
+
+@pytest.fixture
+def set_profile(hub: HubProcess) -> Iterator[Callable[..., None]]:
+    """Makes an enrolment profile; it is gone after the test, for other tests share the hub."""
+    made = []
+
+    def make(name: str, **settings: Any) -> None:
+        made.append(name)
+        hub.execute(
+            "INSERT INTO profiles (name, settings, created, modified) VALUES (:name, :settings, :at, :at)",
+            name=name,
+            settings=json.dumps(settings),
+            at=int(time.time()),
+        )
+
+    yield make
+    for name in made:
+        hub.execute("DELETE FROM enrolment_tokens WHERE profile = :name", name=name)
+        hub.execute("DELETE FROM profiles WHERE name = :name", name=name)
 
 
 def test_a_twin_is_adopted_and_both_work(original: Agent, twin: Agent, hub: HubProcess, token: str, name: str) -> None:
@@ -111,9 +159,9 @@ def test_a_twin_is_adopted_and_both_work(original: Agent, twin: Agent, hub: HubP
 
 
 def test_copies_of_a_sealed_image_join_with_names_of_their_own(
-    original: Agent, hub: HubProcess, token: str, name: str, tmp_path: Path
+    original: Agent, hub: HubProcess, name: str, tmp_path: Path, set_profile: Callable[..., None]
 ) -> None:
-    set_profile(hub, "web", subscriptionId=hub.subscription_id, resourceGroup="fleet", nameTemplate=name + "-{suffix}")
+    set_profile("web", subscriptionId=hub.subscription_id, resourceGroup="fleet", nameTemplate=name + "-{suffix}")
     secret = "hwe_" + uuid.uuid4().hex
     at = int(time.time())
     hub.execute(
