@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from control_plane.fleet import counts, filters
-from control_plane.storage import history
+from control_plane.fleet import counts, filters, profiles
+from control_plane.storage import history, twins
 
 if TYPE_CHECKING:
     from control_plane.api.router import Operation
@@ -86,6 +86,7 @@ QUERY: dict[str, tuple[dict[str, Any], str]] = {
     "objectId": ({"type": "string", "pattern": _GUID}, "Object id of a principal or a user."),
     "scope": ({**_TEXT, "maxLength": 512}, "'/', or the id of a subscription, a resource group or a machine."),
     "force": ({"type": "boolean"}, "Also beyond the rule's share of the fleet."),
+    "state": (_words(twins.STATES), "How twins stand."),
     "dryRun": ({"type": "boolean"}, "Say what would be done, and do nothing."),
 }
 PATH: dict[str, tuple[dict[str, Any], str]] = {
@@ -93,6 +94,9 @@ PATH: dict[str, tuple[dict[str, Any], str]] = {
     "user": ({**_TEXT, "maxLength": 128}, "A user's name or object id."),
     "name": ({**_TEXT, "maxLength": 128}, "The name."),
     "rule": ({"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}, "The name of a rule."),
+    "twin": ({"type": "integer", "minimum": 1, "maximum": 999999999999999}, "The number of a twin."),
+    "image": ({"type": "string", "pattern": profiles.IMAGE.pattern}, "The id of an image."),
+    "profile": ({"type": "string", "pattern": profiles.NAME.pattern}, "The name of an enrolment profile."),
 }
 _NOTHING = {"description": "There was nothing to do."}
 _ERRORS = {
@@ -196,7 +200,7 @@ def document(operations: Iterable[Operation], url: str, tenant_id: str, repeated
             "title": "hawser hub",
             "version": API_VERSION,
             "description": "What is the hub's own and not ARM: tickets, the fleet, its events and history, users, "
-            "roles, audit, clean-up. Tokens, error envelope and paging are those of its ARM API.",
+            "roles, audit, clean-up, images and twins. Tokens, error envelope and paging are those of its ARM API.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": f"{url}/hawser/v1"}],

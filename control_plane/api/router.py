@@ -14,7 +14,19 @@ from starlette.responses import Response
 
 from control_plane import callers
 from control_plane.api import audit as audit_log
-from control_plane.api import cleanup, events, fleet, health, openapi, role_assignments, stream, tickets, users
+from control_plane.api import (
+    cleanup,
+    events,
+    fleet,
+    health,
+    openapi,
+    profiles,
+    role_assignments,
+    stream,
+    tickets,
+    twins,
+    users,
+)
 from control_plane.arm.roles import Caller
 from control_plane.bodies import CHANNEL_BODY
 from control_plane.call import HubCall
@@ -159,6 +171,50 @@ OPERATIONS: tuple[Operation, ...] = (
         role_assignments.delete_assignment,
         "Take a role away",
         answer="role-assignment",
+        also=(204,),
+    ),
+    Operation("GET", "/twins", twins.list_twins, "List twins", query=twins.PARAMETERS, answer="twins-page"),
+    Operation("GET", "/twins/{twin}", twins.get_twin, "One twin", answer="twin"),
+    Operation("POST", "/twins/{twin}/decide", twins.decide, "Decide about a twin", body="twin-decision", answer="twin"),
+    Operation("GET", "/images", twins.list_images, "List images", answer="images"),
+    Operation("GET", "/images/{image}", twins.get_image, "The machines of an image", answer="image"),
+    Operation("GET", "/profiles", profiles.list_profiles, "List enrolment profiles", answer="profiles"),
+    Operation("GET", "/profiles/{profile}", profiles.get_profile, "One enrolment profile", answer="profile-shown"),
+    Operation(
+        "PUT",
+        "/profiles/{profile}",
+        profiles.put_profile,
+        "Make or change an enrolment profile",
+        body="profile",
+        answer="profile-shown",
+        also=(201,),
+    ),
+    Operation(
+        "DELETE",
+        "/profiles/{profile}",
+        profiles.delete_profile,
+        "Take an enrolment profile away",
+        answer="profile-shown",
+        also=(204,),
+    ),
+    Operation(
+        "GET", "/profiles/{profile}/tokens", profiles.list_tokens, "List enrolment tokens", answer="enrolment-tokens"
+    ),
+    Operation(
+        "POST",
+        "/profiles/{profile}/tokens",
+        profiles.make_token,
+        "Make an enrolment token",
+        status=201,
+        body="enrolment-token-wish",
+        answer="enrolment-token-made",
+    ),
+    Operation(
+        "DELETE",
+        "/profiles/{profile}/tokens/{name}",
+        profiles.revoke_token,
+        "Revoke an enrolment token",
+        answer="enrolment-token",
         also=(204,),
     ),
     Operation(

@@ -56,11 +56,16 @@ class Action(StrEnum):
     USER_DELETE = "Hawser.Hub/users/delete"
     CLEANUP_READ = "Hawser.Hub/cleanupRules/read"
     CLEANUP_WRITE = "Hawser.Hub/cleanupRules/write"
+    TWIN_READ = "Hawser.Hub/twins/read"
+    TWIN_WRITE = "Hawser.Hub/twins/write"
+    IMAGE_READ = "Hawser.Hub/images/read"
+    PROFILE_READ = "Hawser.Hub/profiles/read"
+    PROFILE_WRITE = "Hawser.Hub/profiles/write"
 
 
 HUB = "/"
-"""The scope of what belongs to no subscription: users, audit, health, clean-up rules. An assignment there holds
-everywhere."""
+"""The scope of what belongs to no subscription: users, audit, health, clean-up rules, enrolment profiles. An
+assignment there holds everywhere."""
 
 OWNER = "Owner"
 CONTRIBUTOR = "Contributor"
@@ -79,6 +84,7 @@ _GRANTS = frozenset(
         Action.LOCK_DELETE,
         Action.USER_WRITE,
         Action.USER_DELETE,
+        Action.PROFILE_WRITE,  # a token of a profile lets machines in
     }
 )
 _ONBOARDING = frozenset(
@@ -102,7 +108,8 @@ ROLES: dict[str, frozenset[Action]] = {
         for action in Action
         if action.value.startswith("Microsoft.HybridCompute/") and action is not Action.PROVIDER_REGISTER
     }
-    | {Action.RESOURCE_READ, Action.TAGS_READ, Action.LOCK_READ, Action.EVENT_READ},
+    | {Action.RESOURCE_READ, Action.TAGS_READ, Action.LOCK_READ, Action.EVENT_READ}
+    | {Action.TWIN_READ, Action.TWIN_WRITE, Action.IMAGE_READ},
 }
 
 TICKET_RIGHTS: dict[str, frozenset[Action]] = {

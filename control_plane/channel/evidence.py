@@ -13,6 +13,7 @@ from control_plane.errors import bad_content
 STATUSES = ("ok", "absent", "denied", "error")
 MAX_ITEMS = 32
 MAX_SOURCE = 128
+MAX_FORMER = 8
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -40,6 +41,18 @@ def read(body: dict[str, Any]) -> dict[str, Any]:
     if value.get("digest") != digest(items):
         raise bad_content("'evidence.digest' is not the digest of 'evidence.items'.", "evidence")
     return {"digest": value["digest"], "items": items}
+
+
+def reported(recorded: Mapping[str, Any], vector: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded after a report that differs in no strong name. What was recorded before still fits: a copy whose
+    cards or disk alone are others reports them too, and must not make the original the stranger. Pure."""
+    former = [recorded["digest"], *recorded.get("former", [])]
+    return {**vector, "former": [known for known in former if known and known != vector["digest"]][:MAX_FORMER]}
+
+
+def fitting(recorded: Mapping[str, Any]) -> tuple[str, ...]:
+    """Digests that fit the recorded evidence; none where nothing is recorded. Pure."""
+    return (recorded["digest"], *recorded.get("former", [])) if recorded else ()
 
 
 def items_of(values: Sequence[object]) -> list[dict[str, Any]]:

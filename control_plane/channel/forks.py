@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from control_plane.channel import twins, verdict
+from control_plane.channel import evidence, twins, verdict
 from control_plane.channel.branches import Seal, Step
 from control_plane.channel.live import Record
 from control_plane.channel.verdict import Fork
@@ -65,7 +65,7 @@ def _judge(
         machine = session.get(Machine, machine_id)
         if machine is None:
             return Fork.OTHER  # deleted meanwhile: its next token says so
-        recorded = (machine.evidence or {}).get("digest")
+        recorded = evidence.fitting(machine.evidence or {})
         judged = verdict.fork(recorded, old.evidence_digest, holder.digest, older_boot=older)
         key, found = _loser(judged, old, main_boot, holder)
         name, image = rows.origin(session, machine.id)

@@ -124,7 +124,7 @@ def _record(session: Session, machine: Machine, vector: dict[str, Any], at: int)
         audit.record(session, actor, "machines/evidence", target, outcome="Refused", code="Conflict", detail=detail)
     elif recorded["digest"] != vector["digest"]:
         weak = verdict.differing(recorded["items"], vector["items"], verdict.WEAK)
-        machine.evidence = vector
+        machine.evidence = evidence.reported(recorded, vector)
         twins.settle(session, machine, (twins.Key(vector["digest"]),), at)
         audit.record(session, actor, "machines/evidence", target, detail={"differs": list(weak)})
 

@@ -7,7 +7,7 @@ when a holder asks and another one proves to be alive.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -77,9 +77,10 @@ class Fork(StrEnum):
     BOTH = "both"
 
 
-def fork(recorded: str | None, main: str, other: str, *, older_boot: bool) -> Fork:
-    """Verdict on a proven fork, by digests of evidence. `older_boot`: the other branch has the older boot chain."""
-    main_fits, other_fits = main == recorded, other == recorded
+def fork(recorded: Collection[str], main: str, other: str, *, older_boot: bool) -> Fork:
+    """Verdict on a proven fork, by digests of evidence (`evidence.fitting`). `older_boot`: the other branch has the
+    older boot chain."""
+    main_fits, other_fits = main in recorded, other in recorded
     if main_fits and other_fits:
         return Fork.UNDECIDED_MAIN if older_boot else Fork.UNDECIDED_OTHER
     if main_fits:

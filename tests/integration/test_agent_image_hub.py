@@ -142,8 +142,10 @@ def set_profile(hub: HubProcess) -> Iterator[Callable[..., None]]:
         hub.execute("DELETE FROM profiles WHERE name = :name", name=name)
 
 
-def test_a_twin_is_adopted_and_both_work(original: Agent, twin: Agent, hub: HubProcess, token: str, name: str) -> None:
-    set_profile(hub, "default", clones="adopt", nameTemplate=f"{name}-clone")
+def test_a_twin_is_adopted_and_both_work(
+    original: Agent, twin: Agent, hub: HubProcess, token: str, name: str, set_profile: Callable[..., None]
+) -> None:
+    set_profile("default", clones="adopt", nameTemplate=f"{name}-clone")
     twin.start()
     assert eventually((twin.state / "state/adopt.json").exists, 30), (reason(twin), twin.log)
     done = twin.run("specialise")
