@@ -66,6 +66,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = chosen
+    _share_out(items)
+
+
+def _share_out(items: list[pytest.Item]) -> None:
+    """For `-n`: whole files together, and all that boots hosts in one process, first, for it takes longest."""
+    for item in items:
+        boots = "hosts_possible" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("hosts" if boots else item.path.stem))
+    items.sort(key=lambda item: "hosts_possible" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")
