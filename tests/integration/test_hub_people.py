@@ -184,6 +184,18 @@ def test_the_audit_of_a_part_shows_that_part(hub: HubProcess, owner: Api, group_
     assert reader("GET", "/audit").status_code == 403
 
 
+def test_the_audit_of_one_machine_is_not_that_of_its_neighbours(hub: HubProcess, owner: Api) -> None:
+    group = f"/subscriptions/{hub.subscription_id}/resourceGroups/fleet"
+    ids = [f"{group}/providers/Microsoft.HybridCompute/machines/{name}" for name in ("rack1", "rack10")]
+    for resource_id in ids:
+        wish = {"operations": [{"operation": "connect", "resourceId": resource_id}]}
+        assert owner("POST", "/tickets", json=wish).status_code == 201
+    shown = owner("GET", "/audit", params={"scope": ids[0].upper()}).json()["value"]
+    assert {item["target"].lower() for item in shown} == {ids[0].lower()}
+    both = owner("GET", "/audit", params={"target": ids[0]}).json()["value"]
+    assert {item["target"].lower() for item in both} == {one.lower() for one in ids}
+
+
 @pytest.mark.parametrize(
     "query", ["$top=0", "$skiptoken=x", "outcome=Maybe", "from=yesterday", "colour=red", "to=1e9", "actor=%00"]
 )
