@@ -32,7 +32,7 @@ test: setup
 	@$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
 
 test-long: setup
-	@$(PYTHON) -m pytest --lanes '$(LANES)'
+	@$(PYTHON) -m pytest --lanes='$(LANES)'
 
 lint: setup
 	@.ci/lint
