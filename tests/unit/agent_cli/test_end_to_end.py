@@ -263,7 +263,15 @@ def test_one_command_at_a_time_and_cancelling(agent: Agent) -> None:
     subscription = agent.hub.subscription_id
     command = [sys.executable, "-m", "agent_runtime.cli", "--root", str(agent.root), "connect", "-s", subscription]
     command += ["-g", "rg", "-l", "local", "-n", "slow01", "--access-token", "-"]
-    first = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        command,
+        cwd=CHECKOUT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A test run in the background was started with SIGINT ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - this process has one thread
+    )
     assert first.stdin is not None
     assert first.stdout is not None
     first.stdin.write(token + "\n")
