@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what is not in the wanted lanes."""
     asked = config.getoption("--lanes")
@@ -75,6 +76,14 @@ def _share_out(items: list[pytest.Item]) -> None:
         boots = "hosts_possible" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("hosts" if boots else item.path.stem))
     items.sort(key=lambda item: "hosts_possible" not in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(autouse=True)
+def same_umask() -> Iterator[None]:
+    """The hub's commands, called in this process, take others' rights from whatever is made after them."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")
