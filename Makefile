@@ -29,7 +29,7 @@ demo-stop:
 
 test: setup
 	@.ci/lint
-	@$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
+	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile
 
 test-long: setup
 	@$(PYTHON) -m pytest --lanes='$(LANES)'

@@ -46,7 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what is not in the wanted lanes."""
     asked = config.getoption("--lanes")
@@ -67,15 +66,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = chosen
-    _share_out(items)
-
-
-def _share_out(items: list[pytest.Item]) -> None:
-    """For `-n`: whole files together, and all that boots hosts in one process, first, for it takes longest."""
-    for item in items:
-        boots = "hosts_possible" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("hosts" if boots else item.path.stem))
-    items.sort(key=lambda item: "hosts_possible" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(autouse=True)
