@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,9 +36,8 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Lab(tmp_path_factory.mktemp("lab"), name="colhub", hosts=["hub01"], cache=ROOT / ".cache/lab") as lab:
-        yield lab.hosts["hub01"]
+def host(make_lab: Callable[..., Lab]) -> Host:
+    return make_lab("hub01").hosts["hub01"]
 
 
 def play(work: Path, host: Host, wheelhouse: Path, *argv: str, **changes: object) -> str:
