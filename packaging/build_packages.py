@@ -2,7 +2,7 @@
 """Builds what is shipped: the agent's deb and rpm, the hub's wheel, deb and rpm, the collection. `make build` runs it.
 
     build_packages.py [--out dist] [--version A.B.C.D] [--only deb rpm hub-deb hub-rpm wheel collection]
-                      [--hub-python 3.13] [--hub-arch arm64]
+                      [--hub-python 3.11 3.13] [--hub-arch amd64 arm64]
 
 The same commit gives the same bytes: dates come from SOURCE_DATE_EPOCH, else from the commit. When nothing that goes in
 has changed since the last build into the same directory, nothing is built.
@@ -15,6 +15,7 @@ import ast
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -223,25 +224,28 @@ def build_agent(kinds: Sequence[str], files: Sequence[str], version: str, second
 
 
 def build_hub(
-    kinds: Sequence[str], files: Sequence[str], version: str, target: HubTarget, seconds: int, out: Path
+    kinds: Sequence[str], files: Sequence[str], version: str, targets: Sequence[HubTarget], seconds: int, out: Path
 ) -> None:
     """Build the hub's deb and rpm from the one list, packaging/hub/nfpm.yaml.
 
     :raises BuildError: there are no wheels for the target, or it is none.
     """
-    if target.arch not in _PLATFORMS or not re.fullmatch(r"3\.(1[1-9]|[2-9]\d)", target.python):
-        raise BuildError(
-            f"There is no package of the hub for Python {target.python} on {target.arch}. "
-            f"Use --hub-python 3.11 or newer and --hub-arch {' or '.join(_PLATFORMS)}."
-        )
+    for target in targets:
+        if target.arch not in _PLATFORMS or not re.fullmatch(r"3\.(1[1-9]|[2-9]\d)", target.python):
+            raise BuildError(
+                f"There is no package of the hub for Python {target.python} on {target.arch}. "
+                f"Use --hub-python 3.11 or newer and --hub-arch {' or '.join(_PLATFORMS)}."
+            )
     with tempfile.TemporaryDirectory(prefix="hawser-build-") as work:
-        stage = Path(work, "stage")
-        stage.mkdir()
         build_wheel(files, version, seconds, Path(work, "wheel"))
-        stage_hub(next(Path(work, "wheel").glob("*.whl")), target, stage)
-        normalise(stage, seconds)
-        variables = {"VERSION": target.version(version), "PYTHON": target.python, "ARCH": target.arch}
-        pack(kinds, ROOT / "packaging" / "hub" / "nfpm.yaml", variables, seconds, Path(work), out)
+        (wheel,) = Path(work, "wheel").glob("*.whl")
+        for target in targets:
+            room = Path(work, f"{target.python}-{target.arch}")
+            (room / "stage").mkdir(parents=True)
+            stage_hub(wheel, target, room / "stage")
+            normalise(room / "stage", seconds)
+            variables = {"VERSION": target.version(version), "PYTHON": target.python, "ARCH": target.arch}
+            pack(kinds, ROOT / "packaging" / "hub" / "nfpm.yaml", variables, seconds, room, out)
 
 
 def pack(kinds: Sequence[str], config: Path, variables: Mapping[str, str], seconds: int, work: Path, out: Path) -> None:
@@ -314,14 +318,14 @@ def current(out: Path, stamp: str) -> bool:
 
 
 def build(
-    out: Path, version: str | None = None, kinds: Sequence[str] = KINDS, target: HubTarget | None = None
+    out: Path, version: str | None = None, kinds: Sequence[str] = KINDS, targets: Sequence[HubTarget] = ()
 ) -> list[Path]:
     """Build into `out`; returns the products, which SHA256SUMS there names too."""
     files, seconds = checkout_files(), epoch()
     version = version or parse_version((ROOT / "agent_runtime" / "version.py").read_text(encoding="utf-8"))
-    target = target or here()
+    targets = targets or [here()]
     out.mkdir(parents=True, exist_ok=True)
-    settings = [version, sorted(kinds), target.python, target.arch]
+    settings = [version, sorted(kinds), sorted(targets)]
     stamp = fingerprint((name for name in files if not name.startswith("tests/")), settings)
     if not current(out, stamp):
         for pattern in (*_PRODUCTS, "SHA256SUMS", ".inputs"):
@@ -332,7 +336,7 @@ def build(
             build_agent(packagers, files, version, seconds, out)
         packagers = [kind.removeprefix("hub-") for kind in kinds if kind.startswith("hub-")]
         if packagers:
-            build_hub(packagers, files, version, target, seconds, out)
+            build_hub(packagers, files, version, targets, seconds, out)
         if "wheel" in kinds:
             build_wheel(files, version, seconds, out)
         if "collection" in kinds:
@@ -350,8 +354,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="directory of the products (default: dist)")
     parser.add_argument("--version", help="build as this version instead of agent_runtime/version.py's")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="build these alone")
-    parser.add_argument("--hub-python", default=here().python, help="Python of the hub's hosts (default: this one)")
-    parser.add_argument("--hub-arch", default=here().arch, help="processor of the hub's hosts, amd64 or arm64")
+    parser.add_argument("--hub-python", nargs="+", default=[here().python], help="of the hub's hosts (default: ours)")
+    parser.add_argument("--hub-arch", nargs="+", default=[here().arch], help="amd64, arm64 (default: ours)")
     parser.add_argument("--scripts", type=Path, help="write the maintainer scripts there, for the linter; nothing else")
     options = parser.parse_args()
     if options.scripts is not None:
@@ -359,9 +363,8 @@ def main() -> int:
             write_scripts(ROOT / "packaging" / room / "scripts", options.scripts, f"{room}-".lstrip("-"))
         return 0
     try:
-        products = build(
-            options.out.resolve(), options.version, options.only, HubTarget(options.hub_python, options.hub_arch)
-        )
+        targets = [HubTarget(*pair) for pair in itertools.product(options.hub_python, options.hub_arch)]
+        products = build(options.out.resolve(), options.version, options.only, targets)
     except BuildError as error:
         print(f"build: {error}", file=sys.stderr)
         return 1

@@ -206,6 +206,15 @@ def test_maintainer_scripts_know_every_call_of_dpkg(served: tuple[Host, str, str
     host.run([f"{scripts}.postrm", "abort-upgrade", NEXT])
     host.run([f"{scripts}.postinst", "abort-upgrade", NEXT])
     healthy(url, ca)
+    host.run([f"{scripts}.prerm", "deconfigure", "in-favour", "other", "1"])
+    assert state(host, "ActiveState") == "inactive"
+    host.run([f"{scripts}.postinst", "abort-deconfigure", "in-favour", "other", "1"])
+    healthy(url, ca)
+    host.run([f"{scripts}.prerm", "remove"])
+    assert (state(host, "ActiveState"), state(host, "UnitFileState")) == ("inactive", "disabled")
+    host.run([f"{scripts}.postinst", "abort-remove"])
+    assert state(host, "UnitFileState") == "enabled"
+    healthy(url, ca)
     for script in ("preinst", "postinst", "prerm", "postrm"):
         done = host.run([f"{scripts}.{script}", "nonsense"], check=False)
         assert done.code == 1

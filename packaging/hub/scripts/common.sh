@@ -10,7 +10,7 @@ units='hawser-hub.service hawser-hub-backup.timer'
 python=/usr/bin/python3
 account=hawser-hub
 data=/var/lib/hawser-hub
-# Names, from the stop before an upgrade to the start after it, the units that ran.
+# Names, from the stop before a change of the files to the start after it, the units that ran.
 ran=$home/.ran
 
 # A hub imports parts when they are needed first, and must not find those of another version then.
@@ -31,7 +31,7 @@ migrate() {
         echo "$package: the schema was not migrated (see above); the start of the hub will try again." >&2
 }
 
-# What an upgrade stopped, again.
+# What `pause` stopped, again.
 resume() {
     [ -e "$ran" ] || return 0
     running=$(cat "$ran")

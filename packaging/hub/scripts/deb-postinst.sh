@@ -12,6 +12,7 @@ case "$1" in
         ;;
     abort-upgrade | abort-remove | abort-deconfigure)
         compile
+        [ "$1" != abort-remove ] || systemctl enable --quiet hawser-hub.service
         reload_manager
         resume
         ;;

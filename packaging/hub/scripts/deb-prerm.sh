@@ -3,15 +3,11 @@
 # dpkg: remove [in-favour …] | upgrade NEW | deconfigure … | failed-upgrade OLD (Debian policy 6.5)
 case "$1" in
     remove)
-        stop_services
-        disable_services
-        drop_bytecode
-        ;;
-    upgrade | failed-upgrade)
         pause
+        disable_services
         ;;
-    deconfigure)
-        stop_services
+    upgrade | failed-upgrade | deconfigure)
+        pause
         ;;
     *)
         unknown_argument prerm "$1"
