@@ -157,6 +157,7 @@ def test_hub(tmp_path: Path, host: Host, wheelhouse: Path) -> None:
     ]
 
 
+@pytest.mark.timeout(600)  # five runs of the playbook
 def test_the_package_takes_over_from_wheels(tmp_path: Path, host: Host, wheelhouse: Path, debs: list[Path]) -> None:
     play(tmp_path, host, wheelhouse)
     identity = host.read("/var/lib/hawser-hub/hub.json")
