@@ -4,6 +4,8 @@ HOSTS ?= 3
 LANES ?=
 PORT ?= 8443
 PYTHON := .venv/bin/python
+# Two processes, a file at a time. Paths of sockets have 108 characters at most: the folder of temporary files is short.
+SPLIT = base=$$(mktemp -d /tmp/hw.XXXXXX) && $(PYTHON) -m pytest -n 2 --dist loadfile --basetemp "$$base/t" && rm -rf "$$base"
 MAKEFLAGS += --no-print-directory
 
 .PHONY: help setup demo demo-stop test test-long bench bench-long lint build clean
@@ -29,10 +31,10 @@ demo-stop:
 
 test: setup
 	@.ci/lint
-	@$(PYTHON) -m pytest
+	@$(SPLIT)
 
 test-long: setup
-	@$(PYTHON) -m pytest --lanes '$(LANES)'
+	@$(PYTHON) -m pytest --lanes='$(LANES)'
 
 lint: setup
 	@.ci/lint

@@ -16,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 64 * 1024
 HEAD_SECONDS = 20.0
+TELL_SECONDS = 10.0
+"""At most one line in the log for refused connections in this time: who floods must not fill the disk."""
 RESERVED_FILES = 256
 """Descriptors kept back for the database, logs and workers."""
 log = logging.getLogger("hawser.hub")
@@ -31,10 +33,25 @@ def raise_file_limit() -> int:
     return max(hard - RESERVED_FILES, 64)
 
 
+class Refused:
+    """Refused connections since the last line in the log."""
+
+    def __init__(self) -> None:
+        self._count, self._told = 0, float("-inf")
+
+    def note(self, most: int, at: float) -> None:
+        """One more. `at`: seconds of the loop's clock."""
+        self._count += 1
+        if at - self._told >= TELL_SECONDS:
+            log.warning("More than %d connections: new ones refused since this was told last: %d.", most, self._count)
+            self._count, self._told = 0, at
+
+
 class Guarded(HttpToolsProtocol):
     """uvicorn's protocol with bounds. `most`: connections of the process."""
 
     most = 1 << 20
+    refused = Refused()
     _head = 0
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
@@ -43,7 +60,7 @@ class Guarded(HttpToolsProtocol):
         """Refuse what is too many; begin to wait for the first head."""
         super().connection_made(transport)
         if len(self.connections) > self.most:
-            log.warning("More than %d connections: a new one was refused.", self.most)
+            self.refused.note(self.most, self.loop.time())
             self.loop.call_soon(transport.abort)  # not within the handshake that made it
             return
         self._begin_deadline()

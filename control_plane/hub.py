@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from control_plane import config, keyring, settings
 from control_plane.authority.tokens import Tokens
 from control_plane.channel.live import Live
 from control_plane.channel.pace import Gate
-from control_plane.channel.peers import Peers
 from control_plane.channel.twins import Twins
 from control_plane.fleet.bus import Bus
 from control_plane.limits import Limits
@@ -21,6 +20,9 @@ from control_plane.people.throttle import Throttle
 from control_plane.storage import address
 from control_plane.storage.database import Database
 from control_plane.token_keys import Folder
+
+if TYPE_CHECKING:
+    from control_plane.channel.peers import Peers  # imports the driver of PostgreSQL
 
 
 @dataclass

@@ -100,12 +100,16 @@ class Lab:
     def start(self) -> None:
         """Make everything and boot all hosts; on an error what was made is removed again."""
         self.ledger.begin()
+        # What is laid out for the hosts is read there by others than root; what is secret gets its mode by name.
+        before = os.umask(0o022)
         try:
             self.prepare()
             self.boot()
         except BaseException:
             self.stop()
             raise
+        finally:
+            os.umask(before)
 
     def stop(self) -> None:
         """Remove everything this lab made."""

@@ -18,6 +18,7 @@ from lab import network, process
 from lab.errors import LabError
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CONSOLE_LINES = 25
 _FILLER = "/var/lab-filler"
 
 
@@ -181,9 +182,10 @@ class Host:
         deadline = time.monotonic() + seconds
         while not _answers(str(self.address)):
             if time.monotonic() > deadline:
+                console = (self.root.parent / "console.log").read_text(errors="replace").splitlines()[-_CONSOLE_LINES:]
                 raise LabError(
                     f"Host {self.name} did not answer on port 22 within {seconds:g} s.",
-                    f"See {self.root.parent / 'console.log'}.",
+                    "\n".join(["The end of its console:", *console]),
                 )
             time.sleep(0.05)
         state = self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=seconds).output.strip()

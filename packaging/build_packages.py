@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds what is shipped: the agent's deb and rpm, the hub's wheel, the collection. `make build` runs it.
+"""Builds what is shipped: the agent's deb and rpm, the hub's wheel, deb and rpm, the collection. `make build` runs it.
 
-    build_packages.py [--out dist] [--version A.B.C.D] [--only deb rpm wheel collection]
+    build_packages.py [--out dist] [--version A.B.C.D] [--only deb rpm hub-deb hub-rpm wheel collection]
+                      [--hub-python 3.11 3.13] [--hub-arch amd64 arm64]
 
 The same commit gives the same bytes: dates come from SOURCE_DATE_EPOCH, else from the commit. When nothing that goes in
 has changed since the last build into the same directory, nothing is built.
@@ -14,8 +15,10 @@ import ast
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
+import platform
 import re
 import shutil
 import stat
@@ -25,10 +28,22 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("deb", "rpm", "wheel", "collection")
-_PRODUCTS = ("azcmagent_*_all.deb", "azcmagent-*.noarch.rpm", "hawser_hub-*.whl", "hawser-machine-*.tar.gz")
+KINDS = ("deb", "rpm", "hub-deb", "hub-rpm", "wheel", "collection")
+_PRODUCTS = (
+    "azcmagent_*_all.deb",
+    "azcmagent-*.noarch.rpm",
+    "hawser-hub_*.deb",
+    "hawser-hub-*.rpm",
+    "hawser_hub-*.whl",
+    "hawser-machine-*.tar.gz",
+)
+# Processors of the hub's packages: Debian's name and that of the wheels' platform. All wheels of the lock are there for
+# glibc 2.28.
+_PLATFORMS = {"amd64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _VERSION = re.compile(r"\d+(\.\d+){3}")
 _SHIPPED_SUFFIXES = {".py", ".json", ".typed"}
 
@@ -112,19 +127,31 @@ def normalise(top: Path, seconds: int) -> None:
             os.utime(path, (seconds, seconds))
 
 
-def stage_vendor(target: Path) -> None:
-    """Unpack the locked pure-Python libraries that the agent's workers use."""
-    uv = [tool("uv"), "pip", "install", "--quiet", "--python", sys.executable, "--python-version", "3.9"]
-    uv += ["--target", str(target), "--require-hashes", "--no-deps", "--only-binary", ":all:", "--link-mode", "copy"]
-    run([*uv, "-r", str(ROOT / "requirements" / "agent.txt")], cwd=ROOT)
+class HubTarget(NamedTuple):
+    """What the hub's packages are for: a minor version of Python such as 3.11, a processor such as amd64."""
+
+    python: str
+    arch: str
+
+    def version(self, version: str) -> str:
+        """The packages' version. It names the Python, so that a host that goes to the next release of its distribution
+        finds the package for that to be the newer one."""
+        return f"{version}+py{self.python}"
+
+
+def here() -> HubTarget:
+    """The Python and the processor of this machine; other processors get what they name, which is then refused."""
+    machine = platform.machine()
+    return HubTarget(f"{sys.version_info.major}.{sys.version_info.minor}", _MACHINES.get(machine, machine))
+
+
+def stage_vendor(target: Path, python: str, what: Sequence[str]) -> None:
+    """Unpack wheels with the installer, for a Python that need not be this one. `what`: its further arguments."""
+    uv = [tool("uv"), "pip", "install", "--quiet", "--python", sys.executable, "--python-version", python]
+    run([*uv, "--target", str(target), "--no-deps", "--only-binary", ":all:", "--link-mode", "copy", *what], cwd=ROOT)
     # What the installer notes about itself differs from machine to machine.
-    for pattern in (
-        "*.dist-info/RECORD",
-        "*.dist-info/INSTALLER",
-        "*.dist-info/REQUESTED",
-        "*.dist-info/uv_cache.json",
-    ):
-        for path in target.glob(pattern):
+    for name in ("RECORD", "INSTALLER", "REQUESTED", "uv_cache.json", "direct_url.json"):
+        for path in target.glob(f"*.dist-info/{name}"):
             path.unlink()
     for path in (target / ".lock", target / ".gitignore"):
         path.unlink(missing_ok=True)
@@ -134,12 +161,17 @@ def stage_vendor(target: Path) -> None:
             path.chmod(0o644)
 
 
+def lock(name: str) -> list[str]:
+    """Arguments that install what requirements/NAME.txt names, and nothing with another hash."""
+    return ["--require-hashes", "-r", str(ROOT / "requirements" / f"{name}.txt")]
+
+
 def stage_agent(files: Sequence[str], version: str, stage: Path) -> None:
     """Lay out the tree that nfpm.yaml names."""
     copy((n for n in files if n.startswith("agent_runtime/") and Path(n).suffix in _SHIPPED_SUFFIXES), stage)
     source = (ROOT / "agent_runtime" / "version.py").read_text(encoding="utf-8")
     (stage / "agent_runtime" / "version.py").write_text(with_version(source, version), encoding="utf-8")
-    stage_vendor(stage / "vendor")
+    stage_vendor(stage / "vendor", "3.9", lock("agent"))
     # The command line checks its input against the very contracts; in a checkout it finds them where they are written.
     schemas = stage / "agent_runtime" / "schemas"
     schemas.mkdir()
@@ -148,17 +180,37 @@ def stage_agent(files: Sequence[str], version: str, stage: Path) -> None:
     for room in ("launchers", "units", "files"):
         shutil.copytree(ROOT / "packaging" / room, stage / room)
     shutil.copyfile(ROOT / "LICENSES" / "Apache-2.0.txt", stage / "copyright")
-    write_scripts(stage / "scripts")
+    write_scripts(ROOT / "packaging" / "scripts", stage / "scripts")
 
 
-def write_scripts(target: Path) -> None:
-    """Put the maintainer scripts together: what they share stands in front of each."""
-    source = ROOT / "packaging" / "scripts"
-    common = (source / "common.sh").read_text(encoding="utf-8")
+def stage_hub(wheel: Path, target: HubTarget, stage: Path) -> None:
+    """Lay out the tree that hub/nfpm.yaml names: the hub's own wheel over the locked ones."""
+    stage_vendor(stage / "lib", target.python, ["--python-platform", _PLATFORMS[target.arch], *lock("hub")])
+    stage_vendor(stage / "lib", target.python, ["--no-index", str(wheel)])
+    source = ROOT / "packaging" / "hub"
+    (stage / "launcher").mkdir()
+    launcher = (source / "launcher" / "hawser-hub").read_text(encoding="utf-8")
+    (stage / "launcher" / "hawser-hub").write_text(for_python(launcher, target.python), encoding="utf-8")
+    shutil.copytree(ROOT / "roles" / "hub" / "files", stage / "units")
+    shutil.copyfile(ROOT / "LICENSES" / "Apache-2.0.txt", stage / "copyright")
+    write_scripts(source / "scripts", stage / "scripts")
+    for script in (stage / "scripts").iterdir():
+        script.write_text(for_python(script.read_text(encoding="utf-8"), target.python), encoding="utf-8")
+
+
+def for_python(text: str, minor: str) -> str:
+    """The same text with the very Python that compiled libraries are for in the place of the distribution's default."""
+    return re.sub(r"/usr/bin/python3(?![\w.])", f"/usr/bin/python{minor}", text)
+
+
+def write_scripts(source: Path, target: Path, prefix: str = "") -> None:
+    """Put the maintainer scripts of one product together: what they share stands in front of each."""
+    parts = [source / "common.sh", ROOT / "packaging" / "shared.sh"]
+    common = "\n".join(part.read_text(encoding="utf-8") for part in parts)
     target.mkdir(parents=True, exist_ok=True)
     for script in source.glob("*-*.sh"):
         text = "#!/bin/sh\nset -eu\n" + common + "\n" + script.read_text(encoding="utf-8")
-        (target / script.stem).write_text(text, encoding="utf-8")
+        (target / f"{prefix}{script.stem}").write_text(text, encoding="utf-8")
 
 
 def build_agent(kinds: Sequence[str], files: Sequence[str], version: str, seconds: int, out: Path) -> None:
@@ -168,10 +220,39 @@ def build_agent(kinds: Sequence[str], files: Sequence[str], version: str, second
         stage.mkdir()
         stage_agent(files, version, stage)
         normalise(stage, seconds)
-        environment = {"VERSION": version, "SOURCE_DATE_EPOCH": str(seconds)}
-        for kind in kinds:
-            argv = [tool("nfpm"), "package", "--packager", kind, "--config", str(ROOT / "packaging" / "nfpm.yaml")]
-            run([*argv, "--target", str(out)], cwd=Path(work), environment=environment)
+        pack(kinds, ROOT / "packaging" / "nfpm.yaml", {"VERSION": version}, seconds, Path(work), out)
+
+
+def build_hub(
+    kinds: Sequence[str], files: Sequence[str], version: str, targets: Sequence[HubTarget], seconds: int, out: Path
+) -> None:
+    """Build the hub's deb and rpm from the one list, packaging/hub/nfpm.yaml.
+
+    :raises BuildError: there are no wheels for the target, or it is none.
+    """
+    for target in targets:
+        if target.arch not in _PLATFORMS or not re.fullmatch(r"3\.(1[1-9]|[2-9]\d)", target.python):
+            raise BuildError(
+                f"There is no package of the hub for Python {target.python} on {target.arch}. "
+                f"Use --hub-python 3.11 or newer and --hub-arch {' or '.join(_PLATFORMS)}."
+            )
+    with tempfile.TemporaryDirectory(prefix="hawser-build-") as work:
+        build_wheel(files, version, seconds, Path(work, "wheel"))
+        (wheel,) = Path(work, "wheel").glob("*.whl")
+        for target in targets:
+            room = Path(work, f"{target.python}-{target.arch}")
+            (room / "stage").mkdir(parents=True)
+            stage_hub(wheel, target, room / "stage")
+            normalise(room / "stage", seconds)
+            variables = {"VERSION": target.version(version), "PYTHON": target.python, "ARCH": target.arch}
+            pack(kinds, ROOT / "packaging" / "hub" / "nfpm.yaml", variables, seconds, room, out)
+
+
+def pack(kinds: Sequence[str], config: Path, variables: Mapping[str, str], seconds: int, work: Path, out: Path) -> None:
+    """Run nfpm in `work` once for each kind, `deb` or `rpm`."""
+    for kind in kinds:
+        argv = [tool("nfpm"), "package", "--packager", kind, "--config", str(config), "--target", str(out)]
+        run(argv, cwd=work, environment={**variables, "SOURCE_DATE_EPOCH": str(seconds)})
 
 
 def build_wheel(files: Sequence[str], version: str, seconds: int, out: Path) -> None:
@@ -236,12 +317,16 @@ def current(out: Path, stamp: str) -> bool:
         return False
 
 
-def build(out: Path, version: str | None = None, kinds: Sequence[str] = KINDS) -> list[Path]:
+def build(
+    out: Path, version: str | None = None, kinds: Sequence[str] = KINDS, targets: Sequence[HubTarget] = ()
+) -> list[Path]:
     """Build into `out`; returns the products, which SHA256SUMS there names too."""
     files, seconds = checkout_files(), epoch()
     version = version or parse_version((ROOT / "agent_runtime" / "version.py").read_text(encoding="utf-8"))
+    targets = targets or [here()]
     out.mkdir(parents=True, exist_ok=True)
-    stamp = fingerprint((name for name in files if not name.startswith("tests/")), [version, sorted(kinds)])
+    settings = [version, sorted(kinds), sorted(targets)]
+    stamp = fingerprint((name for name in files if not name.startswith("tests/")), settings)
     if not current(out, stamp):
         for pattern in (*_PRODUCTS, "SHA256SUMS", ".inputs"):
             for old in out.glob(pattern):
@@ -249,6 +334,9 @@ def build(out: Path, version: str | None = None, kinds: Sequence[str] = KINDS) -
         packagers = [kind for kind in kinds if kind in {"deb", "rpm"}]
         if packagers:
             build_agent(packagers, files, version, seconds, out)
+        packagers = [kind.removeprefix("hub-") for kind in kinds if kind.startswith("hub-")]
+        if packagers:
+            build_hub(packagers, files, version, targets, seconds, out)
         if "wheel" in kinds:
             build_wheel(files, version, seconds, out)
         if "collection" in kinds:
@@ -262,17 +350,21 @@ def build(out: Path, version: str | None = None, kinds: Sequence[str] = KINDS) -
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Build the agent's packages, the hub's wheel and the collection.")
+    parser = argparse.ArgumentParser(description="Build the packages of agent and hub, its wheel and the collection.")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="directory of the products (default: dist)")
     parser.add_argument("--version", help="build as this version instead of agent_runtime/version.py's")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="build these alone")
+    parser.add_argument("--hub-python", nargs="+", default=[here().python], help="of the hub's hosts (default: ours)")
+    parser.add_argument("--hub-arch", nargs="+", default=[here().arch], help="amd64, arm64 (default: ours)")
     parser.add_argument("--scripts", type=Path, help="write the maintainer scripts there, for the linter; nothing else")
     options = parser.parse_args()
     if options.scripts is not None:
-        write_scripts(options.scripts)
+        for room in ("", "hub"):
+            write_scripts(ROOT / "packaging" / room / "scripts", options.scripts, f"{room}-".lstrip("-"))
         return 0
     try:
-        products = build(options.out.resolve(), options.version, options.only)
+        targets = [HubTarget(*pair) for pair in itertools.product(options.hub_python, options.hub_arch)]
+        products = build(options.out.resolve(), options.version, options.only, targets)
     except BuildError as error:
         print(f"build: {error}", file=sys.stderr)
         return 1

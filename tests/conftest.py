@@ -68,6 +68,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = chosen
 
 
+@pytest.fixture(autouse=True)
+def same_umask() -> Iterator[None]:
+    """The hub's commands, called in this process, take others' rights from whatever is made after them."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def hosts_possible() -> None:
     """Hosts need root and systemd-nspawn; an environment without them fails, for a skipped test proves nothing."""

@@ -8,18 +8,19 @@ from control_plane.arm.roles import HUB, Action
 from control_plane.call import HubCall
 from control_plane.fleet.filters import bad_parameter, time_parameter
 from control_plane.http import Reply
+from control_plane.people import assignments
 from control_plane.storage import audit
 
-PARAMETERS = ("actor", "action", "target", "outcome", "from", "to", "$top", "$skiptoken")
+PARAMETERS = ("actor", "action", "target", "outcome", "scope", "from", "to", "$top", "$skiptoken")
 OUTCOMES = ("Succeeded", "Refused")
 
 
 def wanted(query: dict[str, str]) -> audit.Wanted:
     """The filter of a query.
 
-    Errors: ApiError 400 `InvalidParameter`.
+    Errors: ApiError 400 `InvalidParameter`, `InvalidScope` of people/assignments.py.
     """
-    outcome = query.get("outcome") or None
+    outcome, scope = query.get("outcome") or None, query.get("scope") or None
     if outcome is not None and outcome not in OUTCOMES:
         raise bad_parameter("outcome", f"must be one of {', '.join(OUTCOMES)}")
     return audit.Wanted(
@@ -27,6 +28,7 @@ def wanted(query: dict[str, str]) -> audit.Wanted:
         action=query.get("action") or None,
         target=query.get("target") or None,
         outcome=outcome,
+        scope=assignments.scope_of(scope) if scope else None,
         begins=time_parameter("from", query.get("from")),
         ends=time_parameter("to", query.get("to")),
     )

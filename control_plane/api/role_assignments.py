@@ -4,11 +4,12 @@ gives what lies above him."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from control_plane.arm import scopes
+from control_plane.arm import paging, scopes
 from control_plane.arm.roles import HUB, Action
 from control_plane.bodies import guid, is_guid
 from control_plane.call import HubCall
@@ -20,11 +21,11 @@ from control_plane.people import assignments
 from control_plane.people.assignments import Wish
 from control_plane.storage.models import RoleAssignment
 
-PARAMETERS = ("objectId", "scope")
+PARAMETERS = ("objectId", "scope", "$top", "$skiptoken")
 _MEMBERS = frozenset({"objectId", "role", "scope"})
 
 
-def _shown(session: Session, items: list[RoleAssignment]) -> list[dict[str, Any]]:
+def _shown(session: Session, items: Sequence[RoleAssignment]) -> list[dict[str, Any]]:
     known = assignments.holders(session, {item.object_id for item in items})
     return [
         {
@@ -42,7 +43,8 @@ def _shown(session: Session, items: list[RoleAssignment]) -> list[dict[str, Any]
 
 
 def list_assignments(call: HubCall) -> Reply:
-    """GET /hawser/v1/roleAssignments: those at and below `scope` (default: everything) that the caller may see.
+    """GET /hawser/v1/roleAssignments: those at and below `scope` (default: everything) that the caller may see,
+    in pages.
 
     Errors: ApiError 400, 403.
     """
@@ -54,7 +56,8 @@ def list_assignments(call: HubCall) -> Reply:
     with call.hub.database.read() as session:
         found = assignments.visible(session, seen, object_id)
         within = [item for item in found if scopes.shown((container,), item.scope)]
-        return Reply(200, {"value": _shown(session, within), "nextLink": None})
+        page, link = paging.slice_of(call, within, lambda item: f"{item.created:012} {item.id}")
+        return Reply(200, {"value": _shown(session, page), "nextLink": link})
 
 
 def _name(call: HubCall) -> str:

@@ -142,7 +142,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answer="cleanup-result",
     ),
     Operation("GET", "/machines/{machine}", fleet.get_machine, "One machine with details", answer="fleet-machine"),
-    Operation("GET", "/users", users.list_users, "List the users", answer="users-page"),
+    Operation("GET", "/users", users.list_users, "List the users", query=users.PARAMETERS, answer="users-page"),
     Operation("GET", "/users/{user}", users.get_user, "One user", answer="user"),
     Operation(
         "PUT", "/users/{user}", users.put_user, "Make or change a user", body="user-put", answer="user", also=(201,)

@@ -10,6 +10,7 @@ from control_plane.arm import paths
 from control_plane.arm.roles import TICKET_RIGHTS, Caller, allows, refusal
 from control_plane.authority import claims as rules
 from control_plane.authority.audiences import TICKET
+from control_plane.bodies import one_of
 from control_plane.call import HubCall
 from control_plane.clock import rfc3339
 from control_plane.errors import ApiError, bad_content, forbidden
@@ -32,13 +33,11 @@ def read_operations(body: dict[str, Any]) -> list[dict[str, str]]:
     for item in operations:
         if not isinstance(item, dict) or set(item) != {"operation", "resourceId"}:
             raise bad_content("An operation has exactly 'operation' and 'resourceId'.", "operations")
-        if item["operation"] not in TICKET_RIGHTS:
-            raise bad_content(f"'operation' must be one of {', '.join(TICKET_RIGHTS)}.", "operations")
-        text = item["resourceId"]
+        operation, text = one_of(item, "operation", TICKET_RIGHTS), item["resourceId"]
         resource = paths.machine_id(text) if isinstance(text, str) and len(text) <= 1024 else None
         if resource is None:
             raise bad_content("'resourceId' is not the id of a machine.", "operations")
-        found.append({"operation": item["operation"], "resourceId": str(resource)})
+        found.append({"operation": operation, "resourceId": str(resource)})
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from control_plane.arm import paging
 from control_plane.arm.roles import HUB, Action
 from control_plane.call import HubCall
 from control_plane.clock import rfc3339
@@ -17,6 +18,7 @@ from control_plane.people import users as rules
 from control_plane.storage import people, principals
 from control_plane.storage.models import User
 
+PARAMETERS = ("$top", "$skiptoken")
 _MEMBERS = frozenset({"password", "email", "disabled"})
 
 
@@ -36,10 +38,14 @@ def user_json(session: Session, user: User) -> dict[str, Any]:
 
 
 def list_users(call: HubCall) -> Reply:
-    """GET /hawser/v1/users, by name."""
+    """GET /hawser/v1/users, by name, in pages.
+
+    Errors: ApiError 400, 403.
+    """
     call.require(Action.USER_READ, HUB)
     with call.hub.database.read() as session:
-        return Reply(200, {"value": [user_json(session, user) for user in people.every(session)], "nextLink": None})
+        found, link = paging.slice_of(call, people.every(session), lambda user: user.name_key)
+        return Reply(200, {"value": [user_json(session, user) for user in found], "nextLink": link})
 
 
 def get_user(call: HubCall) -> Reply:

@@ -7,8 +7,8 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from control_plane.call import HubCall
@@ -17,6 +17,7 @@ from control_plane.errors import ApiError
 DEFAULT_PAGE = 200
 MAX_PAGE = 1000
 _MAC = 16
+T = TypeVar("T")
 
 
 def _mac(key: bytes, scope: str, text: str) -> bytes:
@@ -83,6 +84,20 @@ def wanted(call: HubCall) -> tuple[int, int]:
     """
     size, skip = page_size(call.query.get("$top")), call.query.get("$skiptoken")
     return (read_token(call.hub.keys.paging_key, call.http.path, skip) if skip else 0), size
+
+
+def slice_of(call: HubCall, found: Sequence[T], key: Callable[[T], str]) -> tuple[Sequence[T], str | None]:
+    """One page of a short list that is there as a whole, in the order of `key`, and its `nextLink`.
+
+    Errors: ApiError 400 `InvalidParameter`.
+    """
+    size, skip = page_size(call.query.get("$top")), call.query.get("$skiptoken")
+    after = unseal(call.hub.keys.paging_key, call.http.path, skip) if skip else ""
+    rest = [item for item in found if key(item) > after]
+    if len(rest) <= size:
+        return rest, None
+    onward = seal(call.hub.keys.paging_key, call.http.path, key(rest[size - 1]))
+    return rest[:size], next_link(call.http.origin, call.http.path, dict(call.query), onward)
 
 
 def page(call: HubCall, value: list[dict[str, Any]], last: int | None) -> dict[str, Any]:

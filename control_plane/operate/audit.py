@@ -27,7 +27,14 @@ def wanted(
     """
     if outcome is not None and outcome.capitalize() not in OUTCOMES:
         raise OperatorError(f"'{outcome}' is no outcome.", f"Use one of {', '.join(OUTCOMES)}.")
-    return audit.Wanted(actor, action, target, outcome.capitalize() if outcome else None, _time(begins), _time(ends))
+    return audit.Wanted(
+        actor=actor,
+        action=action,
+        target=target,
+        outcome=outcome.capitalize() if outcome else None,
+        begins=_time(begins),
+        ends=_time(ends),
+    )
 
 
 def _time(text: str | None) -> int | None:

@@ -58,13 +58,14 @@ def refused(database: Database, actor: Actor, action: str, target: str, code: st
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which entries; None: whatever it is. `target`: a prefix, without case, as is `action`; `begins`, `ends`: Unix
-    seconds, the end not included."""
+    """Which entries; None: whatever it is. `target`: a prefix, without case, as is `action`; `scope`: the target is
+    that very thing or within it; `begins`, `ends`: Unix seconds, the end not included."""
 
     actor: str | None = None
     action: str | None = None
     target: str | None = None
     outcome: str | None = None
+    scope: str | None = None
     begins: int | None = None
     ends: int | None = None
 
@@ -78,6 +79,8 @@ def _conditions(wanted: Wanted, scopes: Iterable[str]) -> Iterator[ColumnElement
         yield func.lower(AuditEntry.target).startswith(wanted.target.lower(), autoescape=True)
     if wanted.outcome is not None:
         yield AuditEntry.outcome == wanted.outcome
+    if wanted.scope is not None:
+        yield _within(wanted.scope)
     if wanted.begins is not None:
         yield AuditEntry.at >= wanted.begins
     if wanted.ends is not None:

@@ -13,12 +13,14 @@ runs on. Check-ins do not pay for that: hot rows are written in batches, once pe
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+if TYPE_CHECKING:
+    import psycopg
 
 # What a database that is down, restarting, full or overloaded raises. Callers are told to try again.
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout)
@@ -76,6 +78,8 @@ def plain(url: URL) -> psycopg.Connection[Any]:
 
     Errors: psycopg.Error.
     """
+    import psycopg  # a tenth of a second, which hubs over SQLite need not pay
+
     _, options = create_engine(url).dialect.create_connect_args(url)
     return psycopg.connect(**{**connect_arguments(url), **options}, autocommit=True)
 

@@ -58,9 +58,8 @@ def _audit(visit: Visit, target: str) -> list[Mapping[str, Any]] | None:
     """The last entries about a machine; None when the person may not read them."""
     if not visit.may(Action.AUDIT_READ, target):
         return None
-    found = visit.get("/audit", [("target", target), ("$top", str(5 * SHOWN_AUDIT))])["value"]
-    below = target.lower() + "/"
-    return [item for item in found if f"{item['target'].lower()}/".startswith(below)][:SHOWN_AUDIT]
+    found: list[Mapping[str, Any]] = visit.get("/audit", [("scope", target), ("$top", str(SHOWN_AUDIT))])["value"]
+    return found
 
 
 def _facts(machine: Mapping[str, Any], names: tuple[str, ...]) -> list[tuple[str, Any]]:

@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8443)
     options = parser.parse_args()
     layout = Layout()
+    os.umask(0o022)  # what is made for the hosts is read there by others than root; secrets get their modes by name
     try:
         if options.verb == "stop":
             if os.geteuid() != 0:

@@ -1,48 +1,16 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: Apache-2.0
-# What the maintainer scripts share; the builder puts it in front of each of them.
+# What the agent's maintainer scripts share, before what every package's share (../shared.sh).
 # Facts: agent-overview 'Linux agent installation details'; owners and modes: docs/protocol.md section 12.
 
+package=azcmagent
+home=/opt/azcmagent
+lib=$home/lib
 units='himdsd.service gcad.service extd.service'
+beside='azcmagent-specialise.path azcmagent-specialise.service'
+python=python3
 state=/var/opt/azcmagent
 guest=/var/lib/GuestConfig
-lib=/opt/azcmagent/lib
-# Present from before unpacking to the end of configuring when this is an installation, not an upgrade.
-fresh=/opt/azcmagent/.fresh
-
-mark_fresh() {
-    mkdir -p "${fresh%/*}"
-    : >"$fresh"
-}
-
-is_fresh() {
-    [ -e "$fresh" ]
-}
-
-unmark_fresh() {
-    rm -f "$fresh"
-}
-
-systemd_runs() {
-    [ -d /run/systemd/system ]
-}
-
-make_account() {
-    getent group himds >/dev/null || groupadd --system himds
-    getent passwd himds >/dev/null ||
-        useradd --system --gid himds --home-dir "$state" --no-create-home --shell /usr/sbin/nologin himds
-}
-
-# directory OWNER MODE PATH; never follows a link that the unprivileged service may have put there.
-directory() {
-    if [ -L "$3" ]; then
-        echo "azcmagent: $3 is a symbolic link; remove it and configure the package again." >&2
-        exit 1
-    fi
-    [ -d "$3" ] || mkdir -m 0700 "$3"
-    chown --no-dereference "$1" "$3"
-    chmod "$2" "$3"
-}
 
 make_directories() {
     mkdir -p /var/opt
@@ -75,35 +43,7 @@ adopt_leftovers() {
     fi
 }
 
-hand_leftovers_to_root() {
-    [ ! -d "$state" ] || find "$state" -xdev \( -user himds -o -group himds \) -exec chown --no-dereference root:root {} +
-}
-
-drop_bytecode() {
-    [ ! -d "$lib" ] || find "$lib" -xdev -type d -name __pycache__ -prune -exec rm -rf {} +
-}
-
-# The files carry the date of the release, so a changed file may look unchanged to Python: compile always.
-compile() {
-    python3 -IS -m compileall -q -f "$lib"
-}
-
-enable_services() {
-    # shellcheck disable=SC2086 # one word for each unit
-    systemctl enable --quiet $units
-}
-
-disable_services() {
-    # shellcheck disable=SC2086
-    systemctl disable --quiet $units
-}
-
-# The environment of services is the manager's: it reads system.conf.d again when it reloads.
-reload_manager() {
-    ! systemd_runs || systemctl daemon-reload
-}
-
-# A service that does not start must not leave the package half configured: the operator is told, and repairs it with systemctl.
+# What the operator has disabled stays down.
 activate() {
     systemd_runs || return 0
     enabled=''
@@ -111,20 +51,10 @@ activate() {
         ! systemctl is-enabled --quiet "$unit" || enabled="$enabled $unit"
     done
     [ -n "$enabled" ] || return 0
-    # shellcheck disable=SC2086
-    systemctl restart $enabled && return 0
-    for unit in $enabled; do
-        systemctl is-active --quiet "$unit" ||
-            echo "azcmagent: $unit did not start; see 'journalctl -u $unit', then 'systemctl start $unit'." >&2
-    done
-}
-
-stop_services() {
-    systemd_runs || return 0
-    # shellcheck disable=SC2086
-    systemctl stop azcmagent-specialise.path azcmagent-specialise.service $units
+    # shellcheck disable=SC2086 # one word for each unit
+    start $enabled
 }
 
 remove_programs() {
-    rm -rf /opt/azcmagent /opt/GC_Service /opt/GC_Ext
+    rm -rf "$home" /opt/GC_Service /opt/GC_Ext
 }

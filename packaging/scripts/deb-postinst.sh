@@ -3,7 +3,7 @@
 # dpkg: configure [OLD] | triggered NAMES | abort-upgrade NEW | abort-remove … | abort-deconfigure … (Debian policy 6.5)
 case "$1" in
     configure)
-        make_account
+        make_account himds "$state"
         make_directories
         adopt_leftovers
         compile
@@ -25,7 +25,6 @@ case "$1" in
         activate
         ;;
     *)
-        echo "azcmagent: postinst called with an unknown argument '$1'." >&2
-        exit 1
+        unknown_argument postinst "$1"
         ;;
 esac

@@ -9,16 +9,14 @@ case "$1" in
     purge)
         # /var/opt/azcmagent and /var/lib/GuestConfig stay (agent-overview); a uid that may be given out again must not own them.
         remove_programs
-        hand_leftovers_to_root
-        if getent passwd himds >/dev/null; then userdel himds; fi
-        if getent group himds >/dev/null; then groupdel himds; fi
+        hand_to_root himds "$state"
+        remove_account himds
         ;;
     abort-install)
         unmark_fresh
         ;;
     upgrade | failed-upgrade | abort-upgrade) ;;
     *)
-        echo "azcmagent: postrm called with an unknown argument '$1'." >&2
-        exit 1
+        unknown_argument postrm "$1"
         ;;
 esac

@@ -7,7 +7,6 @@ case "$1" in
         ;;
     upgrade | abort-upgrade) ;;
     *)
-        echo "azcmagent: preinst called with an unknown argument '$1'." >&2
-        exit 1
+        unknown_argument preinst "$1"
         ;;
 esac

@@ -15,7 +15,6 @@ case "$1" in
         stop_services
         ;;
     *)
-        echo "azcmagent: prerm called with an unknown argument '$1'." >&2
-        exit 1
+        unknown_argument prerm "$1"
         ;;
 esac

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import re
+import secrets
 import subprocess
 import sys
 import threading
@@ -178,12 +179,13 @@ def build_package(out: Path, version: str | None = None) -> tuple[str, str, str]
 
 
 @contextlib.contextmanager
-def site(work: Path, name: str, hosts: list[str]) -> Iterator[Site]:
+def site(work: Path, hosts: list[str]) -> Iterator[Site]:
     """Boot hosts, start a hub on their bridge, install the collection; take all of it down at the end."""
     collections = work / "collections"
     (collections / "ansible_collections/hawser").mkdir(parents=True)
     (collections / "ansible_collections/hawser/machine").symlink_to(ROOT)
-    lab = Lab(work / "lab", name=name, hosts=hosts, cache=ROOT / ".cache/lab")
+    # A name of its own: a run that was cut off stands in nobody's way.
+    lab = Lab(work / "lab", name=f"c{secrets.token_hex(3)}", hosts=hosts, cache=ROOT / ".cache/lab")
     (work / "lab").mkdir()
     with lab:
         data = work / "hub"

@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
+from control_plane.hub import open_database
 from control_plane.storage import derived
 from control_plane.storage.models import Heartbeat, Machine, Report, ResourceGroup, Subscription
+from tests.integration import hub_process
+from tests.integration.hub_process import HubProcess
 
 GROUPS = 20
 LOCATIONS = ("local", "ber1", "ham1", "muc1")
@@ -139,3 +144,13 @@ def fill(session: Session, count: int, at: int, subscription: str | None = None,
         if beats[start : start + 1000]:
             session.execute(insert(Heartbeat), beats[start : start + 1000])
     return machines
+
+
+def filled(data: Path, count: int) -> tuple[HubProcess, list[dict[str, Any]]]:
+    """A running hub over `data` with `count` machines of `fill` in the location `local`, and their rows."""
+    made = hub_process.make(data, "--location", "local")
+    database = open_database(made.data)
+    with database.write() as session:
+        rows = fill(session, count, int(time.time()), made.subscription_id)
+    database.close()
+    return made.start(), rows

@@ -162,10 +162,13 @@ class HubProcess:
         return made
 
 
-def make(data: Path, *options: str, host: str = "127.0.0.1", port: int | None = None) -> HubProcess:
-    """`init` a hub in `data`; not started yet. Its database: that of `options`, else as pytest was told."""
+def make(
+    data: Path, *options: str, host: str = "127.0.0.1", port: int | None = None, sqlite: bool = False
+) -> HubProcess:
+    """`init` a hub in `data`; not started yet. Its database: that of `options`, else as pytest was told. `sqlite`: that
+    one, whatever pytest was told, for what holds for it alone."""
     port = port or free_port()
-    if fresh_database is not None and "--database" not in options:
+    if fresh_database is not None and not sqlite and "--database" not in options:
         options = (*options, *fresh_database())
     url = f"https://{host}:{port}"
     done = subprocess.run(

@@ -23,7 +23,7 @@ SITE, REMOVE = "hawser.machine.site", "hawser.machine.remove"
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("site"), "colltest", HOSTS) as made:
+    with site(tmp_path_factory.mktemp("site"), HOSTS) as made:
         yield made
 
 

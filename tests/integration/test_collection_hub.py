@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The role hub on a real systemd host: from wheels to a hub that answers, and nothing to do the second time."""
+"""The role hub on a real systemd host: from wheels, then from the package, to a hub that answers, and nothing to do the
+second time."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -19,6 +22,7 @@ from lab import Host, Lab
 
 pytestmark = pytest.mark.hosts
 ROOT = Path(__file__).resolve().parents[2]
+NEXT = "1.0.0.999"
 HUB = ["runuser", "-u", "hawser-hub", "--", "/opt/hawser-hub/venv/bin/hawser-hub", "--data", "/var/lib/hawser-hub"]
 
 
@@ -36,12 +40,29 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with Lab(tmp_path_factory.mktemp("lab"), name="colhub", hosts=["hub01"], cache=ROOT / ".cache/lab") as lab:
-        yield lab.hosts["hub01"]
+def host(make_lab: Callable[..., Lab]) -> Host:
+    return make_lab("hub01").hosts["hub01"]
 
 
-def play(work: Path, host: Host, wheelhouse: Path, *argv: str, **changes: object) -> str:
+@pytest.fixture(scope="module")
+def debs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The hub's package for Debian 12, and a newer one."""
+    made = []
+    for version in ((), ("--version", NEXT)):
+        out = tmp_path_factory.mktemp("debs")
+        build = [sys.executable, str(ROOT / "packaging/build_packages.py"), "--out", str(out), "--only", "hub-deb"]
+        subprocess.run([*build, "--hub-python", "3.11", *version], check=True, stdout=subprocess.DEVNULL)
+        made.append(next(out.glob("*.deb")))
+    return made
+
+
+def package(path: Path) -> dict[str, Any]:
+    """Variables of the role for a package."""
+    return {"hub_package_path": str(path), "hub_package_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def play(work: Path, host: Host, wheelhouse: Path | None, *argv: str, code: int = 0, **changes: object) -> str:
+    """Run the playbook; it ends with `code`. Returns what it said."""
     (work / "collections/ansible_collections/hawser").mkdir(parents=True, exist_ok=True)
     link = work / "collections/ansible_collections/hawser/machine"
     if not link.exists():
@@ -52,7 +73,7 @@ def play(work: Path, host: Host, wheelhouse: Path, *argv: str, **changes: object
         "ansible_ssh_private_key_file": str(host.private_key),
         "ansible_ssh_common_args": f"-F none -o UserKnownHostsFile={host.known_hosts}",
         "hub_url": f"https://{host.address}:8443",
-        "hub_wheelhouse": str(wheelhouse),
+        **({"hub_wheelhouse": str(wheelhouse)} if wheelhouse else {}),
         "hub_locations": {"local": "Local", "north": "The north"},
         "hub_profile_dest": str(work / "profile.json"),
         "hub_profile_name": "mine",
@@ -79,7 +100,7 @@ def play(work: Path, host: Host, wheelhouse: Path, *argv: str, **changes: object
         check=False,
         timeout=200,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == code, done.stdout
     return done.stdout
 
 
@@ -134,3 +155,46 @@ def test_hub(tmp_path: Path, host: Host, wheelhouse: Path) -> None:
         "hawser-hub",
         "600",
     ]
+
+
+@pytest.mark.timeout(600)  # five runs of the playbook
+def test_the_package_takes_over_from_wheels(tmp_path: Path, host: Host, wheelhouse: Path, debs: list[Path]) -> None:
+    play(tmp_path, host, wheelhouse)
+    identity = host.read("/var/lib/hawser-hub/hub.json")
+    old, new = debs
+    play(tmp_path, host, None, **package(old))
+    assert host.read("/var/lib/hawser-hub/hub.json") == identity
+    assert host.run(["test", "-e", "/opt/hawser-hub/venv"], check=False).code == 1
+    for unit in ("hawser-hub.service", "hawser-hub-backup.timer"):
+        shown = host.run(["systemctl", "show", "-p", "FragmentPath,ActiveState,UnitFileState", unit]).output
+        assert set(shown.split()) == {
+            f"FragmentPath=/lib/systemd/system/{unit}",
+            "ActiveState=active",
+            "UnitFileState=enabled",
+        }
+    assert "changed=0" in play(tmp_path, host, None, **package(old))
+
+    assert not re.search(r"changed=0", play(tmp_path, host, None, "--check", **package(new)))
+    play(tmp_path, host, None, **package(new))
+    shown = host.run(["dpkg-query", "-W", "-f", "${Version}", "hawser-hub"]).output
+    assert shown == f"{NEXT}+py3.11"
+    assert host.read("/var/lib/hawser-hub/hub.json") == identity
+
+    refused = play(tmp_path, host, wheelhouse, code=2)
+    assert "The package hawser-hub is installed on hub01" in " ".join(refused.split())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hub_package_url": "https://192.0.2.1/hub.deb"},
+        {"hub_package_sha256": "0" * 64},
+        {"hub_package_sha256": "12"},
+        {"hub_wheelhouse": "/srv/wheels"},
+    ],
+    ids=lambda changes: next(iter(changes.items()))[0] + "=" + next(iter(changes.values()))[:12],
+)
+def test_an_unclear_source_is_refused(tmp_path: Path, host: Host, debs: list[Path], changes: dict[str, str]) -> None:
+    said = " ".join(play(tmp_path, host, None, code=2, **{**package(debs[0]), **changes}).split())
+    assert "Set exactly one of hub_wheelhouse, hub_package_path" in said or "has the SHA-256" in said
+    assert "changed=0" in said

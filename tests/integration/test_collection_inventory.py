@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from control_plane.hub import open_database
-from tests.integration import hub_process
+from tests.integration import fleet_rows
 from tests.integration.collection_controller import Controller, of_hub, plain
-from tests.integration.fleet_rows import fill
 from tests.integration.hub_machine import Machine
 from tests.integration.hub_process import HubProcess
 
@@ -29,12 +26,8 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local")
-    database = open_database(made.data)
-    with database.write() as session:
-        rows += fill(session, COUNT, int(time.time()), made.subscription_id)
-    database.close()
-    made.start()
+    made, filled = fleet_rows.filled(tmp_path_factory.mktemp("hub") / "data", COUNT)
+    rows += filled
     yield made
     assert made.stop() == 0
 

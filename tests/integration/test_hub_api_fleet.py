@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +14,7 @@ import pytest
 import requests
 from jsonschema import Draft7Validator
 
-from control_plane.hub import open_database
-from tests.integration import hub_process
-from tests.integration.fleet_rows import fill
+from tests.integration import fleet_rows
 from tests.integration.hub_machine import Machine
 from tests.integration.hub_process import HubProcess
 
@@ -32,12 +29,8 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local")
-    database = open_database(made.data)
-    with database.write() as session:
-        rows += fill(session, COUNT, int(time.time()), made.subscription_id)
-    database.close()
-    made.start()
+    made, filled = fleet_rows.filled(tmp_path_factory.mktemp("hub") / "data", COUNT)
+    rows += filled
     yield made
     assert made.stop() == 0
 

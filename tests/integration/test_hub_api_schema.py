@@ -4,7 +4,6 @@ answer may be a failure of the hub, or another than the document describes."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,9 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from control_plane.api.router import OPERATIONS, Operation
-from control_plane.hub import open_database
-from tests.integration import hub_process
-from tests.integration.fleet_rows import fill
+from tests.integration.fleet_rows import filled
 from tests.integration.hub_process import HubProcess
 
 EXAMPLES = 20
@@ -42,12 +39,7 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local")
-    database = open_database(made.data)
-    with database.write() as session:
-        fill(session, 30, int(time.time()), made.subscription_id)
-    database.close()
-    made.start()
+    made, _rows = filled(tmp_path_factory.mktemp("hub") / "data", 30)
     yield made
     assert made.stop() == 0
 

@@ -90,7 +90,7 @@ def _back_again(machine: Machine) -> requests.Response:
 
 @BOTH
 def test_a_day_old_backup_accuses_nobody(kind: str, fresh: Callable[[str], Sequence[str]], tmp_path: Path) -> None:
-    hub = hub_process.make(tmp_path / "data", *fresh(kind)).start()
+    hub = hub_process.make(tmp_path / "data", *fresh(kind), sqlite=kind == "sqlite").start()
     owner = hub.principal("owner", "Owner")
     token = hub.token(owner)
     keys = [make_key() for _ in range(3)]
@@ -220,7 +220,7 @@ def make_old(archive: Path, seconds: int) -> None:
 def test_from_one_database_into_the_other(
     source: str, target: str, fresh: Callable[[str], Sequence[str]], tmp_path: Path
 ) -> None:
-    hub = hub_process.make(tmp_path / "data", *fresh(source)).start()
+    hub = hub_process.make(tmp_path / "data", *fresh(source), sqlite=source == "sqlite").start()
     token = hub.token(hub.principal("owner", "Owner"))
     machine = Machine(hub, "migrant").connect(token, tags={"umlaut": "äöü", "quote": "';--"})
     assert machine.report("inventory", {"osName": "linux", "osType": "linux"}).status_code == 200
@@ -296,7 +296,7 @@ def _refused(hub: HubProcess, data: Path, archive: Path, told: str) -> None:
 
 
 def test_force_moves_the_old_hub_aside(tmp_path: Path) -> None:
-    hub = hub_process.make(tmp_path / "data")
+    hub = hub_process.make(tmp_path / "data", sqlite=True)
     archive = tmp_path / "hub.tar.gz"
     hub.run("backup", str(archive))
     hub.start()
@@ -312,7 +312,7 @@ def test_force_moves_the_old_hub_aside(tmp_path: Path) -> None:
 
 
 def test_a_killed_restore_is_no_hub_and_can_be_run_again(tmp_path: Path) -> None:
-    hub = hub_process.make(tmp_path / "data")
+    hub = hub_process.make(tmp_path / "data", sqlite=True)
     archive = tmp_path / "hub.tar.gz"
     hub.run("backup", str(archive))
     restored = HubProcess(tmp_path / "restored", hub.url, hub.listen, hub.made)

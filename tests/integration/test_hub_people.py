@@ -175,6 +175,27 @@ def test_the_audit_is_read_in_pages_and_filtered(hub: HubProcess, owner: Api, gr
     assert PASSWORD not in owner("GET", "/audit").text
 
 
+@pytest.mark.parametrize("path", ["/users", "/roleAssignments"])
+def test_people_and_roles_come_in_pages(owner: Api, path: str) -> None:
+    for index in range(3):
+        user = owner("PUT", f"/users/page{index}", json={"password": PASSWORD}).json()
+        body = {"objectId": user["objectId"], "role": "Reader", "scope": "/"}
+        assert owner("PUT", f"/roleAssignments/{uuid4()}", json=body).status_code in (201, 409)
+    whole = [item["name"] for item in owner("GET", path).json()["value"]]
+    found: list[str] = []
+    url = f"{path}?$top=2"
+    while url:
+        page = owner("GET", url).json()
+        assert len(page["value"]) <= 2
+        found += [item["name"] for item in page["value"]]
+        url = page["nextLink"]
+    assert found == whole
+    assert len(found) > 3
+    other = "/audit" if path == "/users" else "/users"
+    token = owner("GET", f"{path}?$top=1").json()["nextLink"].split("skiptoken=")[1]
+    assert owner("GET", f"{other}?$skiptoken={token}").status_code == 400
+
+
 def test_the_audit_of_a_part_shows_that_part(hub: HubProcess, owner: Api, group_owner: Api) -> None:
     scope = f"/subscriptions/{hub.subscription_id}/resourceGroups/fleet"
     shown = group_owner("GET", "/audit").json()["value"]
@@ -182,6 +203,18 @@ def test_the_audit_of_a_part_shows_that_part(hub: HubProcess, owner: Api, group_
     assert all(item["target"].lower().startswith(scope.lower()) for item in shown)
     reader = Api(hub, hub.principal("reader", "Reader"))
     assert reader("GET", "/audit").status_code == 403
+
+
+def test_the_audit_of_one_machine_is_not_that_of_its_neighbours(hub: HubProcess, owner: Api) -> None:
+    group = f"/subscriptions/{hub.subscription_id}/resourceGroups/fleet"
+    ids = [f"{group}/providers/Microsoft.HybridCompute/machines/{name}" for name in ("rack1", "rack10")]
+    for resource_id in ids:
+        wish = {"operations": [{"operation": "connect", "resourceId": resource_id}]}
+        assert owner("POST", "/tickets", json=wish).status_code == 201
+    shown = owner("GET", "/audit", params={"scope": ids[0].upper()}).json()["value"]
+    assert {item["target"].lower() for item in shown} == {ids[0].lower()}
+    both = owner("GET", "/audit", params={"target": ids[0]}).json()["value"]
+    assert {item["target"].lower() for item in both} == {one.lower() for one in ids}
 
 
 @pytest.mark.parametrize(

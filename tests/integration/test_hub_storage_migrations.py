@@ -33,7 +33,7 @@ def used(postgres: PostgresServer, tmp_path: Path) -> Iterator[Callable[[str], t
 
     def make(kind: str) -> tuple[HubProcess, Machine]:
         options: Sequence[str] = postgres.fresh() if kind == "postgresql" else ()
-        hub = hub_process.make(tmp_path / "data", *options).start()
+        hub = hub_process.make(tmp_path / "data", *options, sqlite=kind == "sqlite").start()
         made.append(hub)
         token = hub.token(hub.principal("owner", "Owner"))
         machine = Machine(hub, "kept").connect(token, tags={"env": "prod"})

@@ -91,6 +91,15 @@ def test_a_killed_service_comes_back_by_systemd(one: Host) -> None:
     assert one.run(["systemctl", "show", "--property=MainPID", "--value", "ssh"]).output != before
 
 
+def test_a_host_boots_under_a_tight_umask(make_lab: Callable[..., Lab]) -> None:
+    before = os.umask(0o077)
+    try:
+        made = make_lab("tight")
+    finally:
+        os.umask(before)
+    assert made.hosts["tight"].run(["stat", "-c", "%a", "/"]).output.strip() == "755"
+
+
 def test_a_full_disk_is_full(lab: Lab) -> None:
     two = lab.hosts["two"]
     two.fill_disk()

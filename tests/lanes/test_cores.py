@@ -24,7 +24,7 @@ PLAY, REMOVE = "hawser.machine.site", "hawser.machine.remove"
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("cores"), "cores", ["web01"]) as made:
+    with site(tmp_path_factory.mktemp("cores"), ["web01"]) as made:
         yield made
 
 
