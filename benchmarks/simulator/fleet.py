@@ -294,13 +294,19 @@ class Fleet:
 
 
 def need_descriptors(count: int) -> None:
-    """Allow this process `count` open files.
+    """Allow this process, and those that it starts, `count` open files.
 
-    Errors: ValueError when the hard limit is lower.
+    Errors: ValueError when the hard limit is lower, and this process may not raise it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
-        raise ValueError(f"{count} open files are needed and {hard} allowed. Raise the limit with ulimit -Hn.")
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+        except (OSError, ValueError):
+            raise ValueError(
+                f"{count} open files are needed and {hard} allowed. Raise the limit with ulimit -Hn."
+            ) from None
+        return
     if soft != resource.RLIM_INFINITY and soft < count:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
