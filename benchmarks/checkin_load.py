@@ -102,7 +102,7 @@ async def paced(fleet: Fleet, connections: int, rate: float) -> dict[str, Any]:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """One run as the command line says."""
-    fleet = Fleet.load(options.state)
+    fleet = Fleet.load(options.state, connections=options.connections)
     if options.rate is None:
         return await closed(fleet, options.connections, options.seconds)
     found = await paced(fleet, options.connections, options.rate)

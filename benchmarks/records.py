@@ -16,13 +16,13 @@ from sqlalchemy import delete, insert, select, update
 
 from benchmarks.simulator import Fleet, Machine, Pace
 from benchmarks.simulator.keys import Pool
-from benchmarks.simulator.machine import State
+from benchmarks.simulator.machine import AGENT_VERSION, State
 from benchmarks.site import Site
 from control_plane import pki
 from control_plane.arm.machines import FIRST_GENERATIONS
 from control_plane.authority import claims as rules
 from control_plane.hub import Hub, open_hub
-from control_plane.storage import models
+from control_plane.storage import derived, models
 from tests.integration.fleet_rows import fill
 from tests.integration.hub_process import HubProcess
 
@@ -67,7 +67,13 @@ def write(made: HubProcess, count: int, owned: int, *, tokens: bool) -> Owned:
                 session.execute(insert(models.Credential), credentials)
                 session.execute(delete(models.Heartbeat).where(models.Heartbeat.machine_id.in_(ids)))
                 changed = update(models.Machine).where(models.Machine.id.in_(ids))
-                session.execute(changed.values(generations=dict(FIRST_GENERATIONS)))
+                session.execute(
+                    changed.values(
+                        generations=dict(FIRST_GENERATIONS),
+                        agent_version=AGENT_VERSION,  # as enrolment wrote it
+                        version_key=derived.version_key(AGENT_VERSION),
+                    )
+                )
             if tokens:
                 for row, state in zip(part, states, strict=True):
                     _give_token(hub, row, state, at)

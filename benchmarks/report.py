@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,9 +89,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Part:
-    """What was measured together. `problem`: why there are no rows, or empty."""
+    """What was measured together, until `taken` (ISO 8601). `problem`: why there are no rows, or empty."""
 
     name: str
+    taken: str
     seconds: int
     rows: list[Row]
     problem: str = ""
@@ -104,7 +105,25 @@ class Part:
     def as_dict(self) -> dict[str, Any]:
         """For the JSON file."""
         rows = [row.as_dict() for row in self.rows]
-        return {"name": self.name, "seconds": self.seconds, "rows": rows, "problem": self.problem}
+        return {
+            "name": self.name,
+            "taken": self.taken,
+            "seconds": self.seconds,
+            "rows": rows,
+            "problem": self.problem,
+        }
+
+
+def completed(found: Mapping[str, Any], former: Mapping[str, Any] | None, order: Sequence[str]) -> dict[str, Any]:
+    """A run of some parts, the others as the `former` run on the same machine found them. `order`: of all parts."""
+    parts = {part["name"]: part for part in found["parts"]}
+    if former is not None and former["machine"] == found["machine"]:
+        parts = {part["name"]: part for part in former["parts"]} | parts
+    return {
+        "machine": found["machine"],
+        "parts": [parts[name] for name in order if name in parts],
+        "left_out": [name for name in order if name not in parts],
+    }
 
 
 def _number(figure: float) -> str:
@@ -124,7 +143,7 @@ def _table(part: Mapping[str, Any]) -> list[str]:
         )
         for row in part["rows"]
     ]
-    return [*lines, "", f"Taken in {part['seconds']} s."]
+    return [*lines, "", f"Taken in {part['seconds']} s, until {part['taken']}."]
 
 
 def not_reached(found: Mapping[str, Any]) -> list[str]:
@@ -136,11 +155,11 @@ def not_reached(found: Mapping[str, Any]) -> list[str]:
         if row["met"] is False
     ]
     lines += [f"{TITLES[part['name']][0]}: could not be measured" for part in found["parts"] if part["problem"]]
-    return lines + [f"{TITLES[name][0]}: left out of this run" for name in found["left_out"]]
+    return lines + [f"{TITLES[name][0]}: not measured on this machine" for name in found["left_out"]]
 
 
 def document(found: Mapping[str, Any]) -> str:
-    """The page of a run: `taken`, `machine`, `parts`, `left_out` as benchmarks/run.py writes them."""
+    """The page of `machine`, `parts`, `left_out` as benchmarks/run.py writes them."""
     on = found["machine"]
     missed = not_reached(found)
     lines = [
@@ -150,7 +169,7 @@ def document(found: Mapping[str, Any]) -> str:
         "Written by `make bench`; the numbers as JSON are in `benchmarks/results/latest.json`. A hub, its hosts,",
         "simulated machines and the controller share the machine. Bars are those of the project's own design.",
         "",
-        f"Taken {found['taken']} on {on['cpu']}, {on['cores']} cores, {on['memory_gib']} GiB, {on['system']},",
+        f"Taken on {on['cpu']}, {on['cores']} cores, {on['memory_gib']} GiB, {on['system']},",
         f"Linux {on['kernel']}, Python {on['python']}.",
         "",
         "## Not reached",

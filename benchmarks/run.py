@@ -3,8 +3,9 @@
 
     python -m benchmarks.run [--long] [--parts checkins held …] [--hosts 40] [--idle-seconds 600] [--small] [--dry]
 
-Only what was measured in this run is written, the bars beside the figures; parts that were left out or failed are
-named. `--small` and `--dry` are for trying the program: small numbers, and nothing written.
+What was measured is written, the bars beside the figures; parts that were left out keep what an earlier run on the same
+machine found, with its time, or are named as missing. `--small` and `--dry` are for trying the program: small numbers,
+and nothing written.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import host_parts, hub_parts
-from benchmarks.report import Part, Row, document
+from benchmarks.report import Part, Row, completed, document
 from lab import LabError
 from lab.demo.layout import ROOT, Layout
 from lab.demo.start import Steps, stop
 
-RESULTS = Path(__file__).resolve().parent / "results"
+LATEST = Path(__file__).resolve().parent / "results" / "latest.json"
 NAMES = (*hub_parts.PARTS, *host_parts.PARTS)
 
 
@@ -55,7 +56,19 @@ def measured(name: str, work: Callable[[], list[Row]], report: Callable[[str], N
     except Exception as error:  # noqa: BLE001 - a part that fails must not cost the others
         print(f"bench: {name}: {type(error).__name__}: {error}", file=sys.stderr)
         rows, problem = [], f"{type(error).__name__}: {error}".splitlines()[0]
-    return Part(name, round(time.monotonic() - begun), rows, problem)
+    return Part(name, _now(), round(time.monotonic() - begun), rows, problem)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _former() -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(LATEST.read_bytes())
+    except FileNotFoundError:
+        return None
+    return found
 
 
 def on_hub(names: list[str], scale: hub_parts.Scale, report: Callable[[str], None]) -> list[Part]:
@@ -74,7 +87,7 @@ def on_hosts(names: list[str], hosts: int, seconds: float, report: Callable[[str
         return [measured(name, partial(work, site), report) for name, work in chosen]
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
-        return [Part(name, 0, [], str(error)) for name, _ in chosen]
+        return [Part(name, _now(), 0, [], str(error)) for name, _ in chosen]
     finally:
         stop(layout, report)
 
@@ -98,16 +111,12 @@ def main() -> int:
     seconds = options.idle_seconds or (10.0 if options.small else 3600.0 if options.long else 600.0)
     report = Steps()
     parts = on_hub(options.parts, scale, report) + on_hosts(options.parts, hosts, seconds, report)
-    found = {
-        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "parts": [part.as_dict() for part in parts],
-        "left_out": [name for name in NAMES if name not in options.parts],
-    }
+    measured_now = {"machine": machine(), "parts": [part.as_dict() for part in parts]}
+    found = completed(measured_now, None if options.dry else _former(), NAMES)
     text = document(found)
     if not options.dry:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "latest.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        LATEST.parent.mkdir(exist_ok=True)
+        LATEST.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         (ROOT / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
     print(text)
     return 0 if all(part.met for part in parts) else 1

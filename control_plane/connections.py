@@ -3,12 +3,13 @@
 
 uvicorn bounds neither by itself. A head is at most MAX_HEAD bytes and must be whole HEAD_SECONDS after the connection,
 or its own first byte, began; whoever drips is cut off. Above `most` connections a new one is closed at once: what is
-held already stays.
+held already stays. What a crowd needed goes back to the system when it has left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import resource
 
@@ -20,6 +21,9 @@ TELL_SECONDS = 10.0
 """At most one line in the log for refused connections in this time: who floods must not fill the disk."""
 RESERVED_FILES = 256
 """Descriptors kept back for the database, logs and workers."""
+CROWD = 1000
+"""So many connections, when most of them have gone, leave memory worth giving back."""
+TRIM_SECONDS = 5.0
 log = logging.getLogger("hawser.hub")
 
 
@@ -47,11 +51,38 @@ class Refused:
             self._count, self._told = 0, at
 
 
+class Tide:
+    """The most connections there have been since memory was given back last."""
+
+    def __init__(self) -> None:
+        self._most = 0
+
+    def rise(self, count: int) -> None:
+        """One more, and so there are `count`."""
+        self._most = max(self._most, count)
+
+    def ebbed(self, count: int) -> bool:
+        """Whether a crowd has gone but for `count`; true once for each."""
+        if self._most < CROWD or count > self._most // 4:
+            return False
+        self._most = count
+        return True
+
+
+def give_back() -> None:
+    """Return freed memory to the system. glibc keeps what lies between pieces still in use: after 18,000 connections
+    that is more than half a GiB, and the next crowd's pieces fit it badly."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none, and need none
+    if trim is not None:
+        trim(0)
+
+
 class Guarded(HttpToolsProtocol):
     """uvicorn's protocol with bounds. `most`: connections of the process."""
 
     most = 1 << 20
     refused = Refused()
+    tide = Tide()
     _head = 0
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
@@ -63,12 +94,15 @@ class Guarded(HttpToolsProtocol):
             self.refused.note(self.most, self.loop.time())
             self.loop.call_soon(transport.abort)  # not within the handshake that made it
             return
+        self.tide.rise(len(self.connections))
         self._begin_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._end_deadline()
         super().connection_lost(exc)
+        if self.tide.ebbed(len(self.connections)):
+            self.loop.call_later(TRIM_SECONDS, self.loop.run_in_executor, None, give_back)
 
     def on_headers_complete(self) -> None:
         """The head ended within its limits."""
@@ -121,4 +155,4 @@ class Guarded(HttpToolsProtocol):
 
 def guarded(most: int) -> type[Guarded]:
     """The protocol with this bound."""
-    return type("Guarded", (Guarded,), {"most": most})
+    return type("Guarded", (Guarded,), {"most": most, "refused": Refused(), "tide": Tide()})

@@ -279,8 +279,10 @@ class Fleet:
         *,
         pace: Pace | None = None,
         urls: list[str] | None = None,
+        connections: int | None = None,
     ) -> Fleet:
-        """A fleet as it was saved; `urls` in the place of its addresses. The credential is needed for `enrol` alone."""
+        """A fleet as it was saved; `urls` in the place of its addresses; `connections`: that it opens at once, None for
+        one each. The credential is needed for `enrol` alone."""
         found = json.loads(path.read_text(encoding="utf-8"))
         where = (found["tenant"], found["subscription"], found["group"])
         fleet = cls(
@@ -289,7 +291,7 @@ class Fleet:
         fleet.site.keys = Pool(found["keys"])
         states = [State.from_dict(item) for item in found["machines"]]
         fleet.machines = [Machine(fleet.site, state, index) for index, state in enumerate(states)]
-        need_descriptors(len(states) + 256)
+        need_descriptors((len(states) if connections is None else connections) + 256)
         return fleet
 
 

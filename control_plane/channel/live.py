@@ -16,8 +16,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from control_plane.arm.paths import MachineId
 from control_plane.storage import notices
@@ -29,6 +30,27 @@ from control_plane.storage.pulse import Pulse
 FLUSH_SECONDS = 0.5
 MAX_HOLDS = 4
 log = logging.getLogger("hawser.hub.live")
+
+_RECORD: Select[*tuple[Any, ...]] = (
+    select(
+        Machine.id,
+        Machine.client_id,
+        Machine.principal_id,
+        Machine.subscription_id,
+        Machine.name,
+        Machine.vm_id,
+        Machine.generations,
+        Machine.agent_version,
+        ResourceGroup.name.label("group"),
+        HubState.trust_generation,
+        *pulses.COLUMNS,
+    )
+    .join(ResourceGroup, Machine.group_id == ResourceGroup.id)
+    .join(HubState, HubState.id == 1)
+    .outerjoin(Heartbeat, Heartbeat.machine_id == Machine.id)
+    .where(Machine.enrolled.is_not(None))
+)
+_SLOTS = select(Credential.slot, Credential.state, Credential.expires)
 
 
 @dataclass(slots=True)
@@ -107,30 +129,25 @@ class Live:
         return record
 
     def _load(self, client_id: str) -> Record | None:
+        # After a start the whole fleet comes through here: columns, not objects, and two statements.
         with self._database.read() as session:
-            found = session.execute(
-                select(Machine, ResourceGroup.name)
-                .join(ResourceGroup, Machine.group_id == ResourceGroup.id)
-                .where(Machine.client_id == client_id, Machine.enrolled.is_not(None))
-            ).one_or_none()
+            found = session.execute(_RECORD.where(Machine.client_id == client_id)).one_or_none()
             if found is None:
                 return None
-            machine, group = found
-            credentials = session.scalars(select(Credential).where(Credential.machine_id == machine.id)).all()
-            row = session.get(Heartbeat, machine.id)
-            state = session.get_one(HubState, 1)
+            credentials = session.execute(_SLOTS.where(Credential.machine_id == found.id)).all()
+            pulse = pulses.from_row(found) if found.nonce is not None else None
             return Record(
-                machine_id=machine.id,
-                client_id=machine.client_id,
-                principal_id=machine.principal_id,
-                resource_id=str(MachineId(machine.subscription_id, group, machine.name)),
-                vm_id=machine.vm_id,
-                generations={**machine.generations, "trust": state.trust_generation},
+                machine_id=found.id,
+                client_id=found.client_id,
+                principal_id=found.principal_id,
+                resource_id=str(MachineId(found.subscription_id, found.group, found.name)),
+                vm_id=found.vm_id,
+                generations={**found.generations, "trust": found.trust_generation},
                 slots={item.slot: item.state for item in credentials},
                 expires=max((item.expires for item in credentials if item.state == "current"), default=0),
-                agent_version=machine.agent_version,
-                pulse=pulses.from_row(row) if row else None,
-                stored=row.nonce if row else "",
+                agent_version=found.agent_version,
+                pulse=pulse,
+                stored=pulse.nonce if pulse else "",
             )
 
     def beat(self, record: Record, pulse: Pulse) -> None:

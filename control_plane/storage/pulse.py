@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from control_plane.storage.models import Heartbeat
@@ -29,6 +30,8 @@ class Pulse:
 
 
 _COLUMNS = tuple(Pulse.__dataclass_fields__)
+COLUMNS: tuple[Any, ...] = tuple(getattr(Heartbeat, name) for name in _COLUMNS)
+"""What from_row() needs of a row, for statements that read it with others."""
 # A machine may have been deleted since: its heartbeat is dropped, not an error for the whole batch. So is one whose row
 # another process has rewritten since this one last did: that process speaks for the machine now.
 _UPSERT = text(
@@ -39,8 +42,8 @@ _UPSERT = text(
 )
 
 
-def from_row(row: Heartbeat) -> Pulse:
-    """The plain form of a row."""
+def from_row(row: Heartbeat | Row[*tuple[Any, ...]]) -> Pulse:
+    """The plain form of a row that has COLUMNS."""
     return Pulse(**{name: getattr(row, name) for name in _COLUMNS})
 
 

@@ -9,14 +9,14 @@ import pytest
 
 from benchmarks import host_parts, hub_parts
 from benchmarks.checkin_load import percentiles
-from benchmarks.report import TITLES, Part, Row, document, not_reached
+from benchmarks.report import TITLES, Part, Row, completed, document, not_reached
 
+AT = "2026-11-23T10:00:00+00:00"
 MACHINE = {"cpu": "C", "cores": 2, "memory_gib": 4, "system": "S", "kernel": "K", "python": "3.11"}
 
 
 def found(*parts: Part, left_out: tuple[str, ...] = ()) -> dict[str, Any]:
     return {
-        "taken": "2026-11-23T10:00:00+00:00",
         "machine": MACHINE,
         "parts": [part.as_dict() for part in parts],
         "left_out": list(left_out),
@@ -32,13 +32,13 @@ def test_a_bar_is_a_most_or_a_least(figure: float, limit: float | None, met: boo
 
 
 def test_what_was_missed_failed_or_left_out_is_named_first() -> None:
-    slow = Part("checkins", 3, [Row("rate", 1999, "a second", "≥ 2000", -2000), Row("p99", 4, "ms", "< 50", 50)])
-    broken = Part("held", 1, [], "RuntimeError: no")
+    slow = Part("checkins", AT, 3, [Row("rate", 1999, "a second", "≥ 2000", -2000), Row("p99", 4, "ms", "< 50", 50)])
+    broken = Part("held", AT, 1, [], "RuntimeError: no")
     told = found(slow, broken, left_out=("idle",))
     assert not_reached(told) == [
         "rate: 1999 a second, the bar is ≥ 2000",
         "Hub: held connections, changes, cold start: could not be measured",
-        "Agent: idle services: left out of this run",
+        "Agent: idle services: not measured on this machine",
     ]
     page = document(told)
     assert page.index("## Not reached") < page.index("- rate: 1999") < page.index("## Hub: check-ins")
@@ -49,13 +49,25 @@ def test_what_was_missed_failed_or_left_out_is_named_first() -> None:
 
 
 def test_when_all_is_well_the_page_says_so() -> None:
-    part = Part("queries", 3, [Row("slowest", 0.5, "s", "< 1", 1), Row("median", 0.1, "s", "", None)])
+    part = Part("queries", AT, 3, [Row("slowest", 0.5, "s", "< 1", 1), Row("median", 0.1, "s", "", None)])
     assert part.met
     assert "Every bar was met." in document(found(part))
 
 
 def test_every_part_has_a_title_and_every_title_a_part() -> None:
     assert set(TITLES) == {*hub_parts.PARTS, *host_parts.PARTS}
+
+
+def test_a_run_of_some_parts_keeps_the_others_of_the_same_machine() -> None:
+    order = ["checkins", "held", "idle"]
+    former = found(Part("held", AT, 9, []), Part("checkins", AT, 9, []))
+    now = found(Part("checkins", "2027-01-01T00:00:00+00:00", 2, []))
+    told = completed(now, former, order)
+    assert [(part["name"], part["seconds"]) for part in told["parts"]] == [("checkins", 2), ("held", 9)]
+    assert told["left_out"] == ["idle"]
+    elsewhere = completed(now, former | {"machine": MACHINE | {"cores": 64}}, order)
+    assert [part["name"] for part in elsewhere["parts"]] == ["checkins"]
+    assert completed(now, None, order)["left_out"] == ["held", "idle"]
 
 
 def test_percentiles() -> None:
