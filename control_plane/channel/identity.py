@@ -244,7 +244,7 @@ def _decide(
             everyone.decision if everyone is not None and everyone.state in (rows.OPEN, rows.RELEASED) else None
         )
         if decision == "release":
-            judged, outcome = Judgement(Word.SAME), None
+            judged, outcome = judged if judged.word is Word.MOVED else Judgement(Word.SAME), None
         elif decision is not None and outcome is not None:
             outcome = decision
         elif everyone is not None and everyone.state == rows.OPEN:

@@ -171,6 +171,18 @@ OWN: dict[tuple[str, str], Row] = {
     ("PUT", "/cleanupRules/{rule}"): _one("OC", "/"),
     ("DELETE", "/cleanupRules/{rule}"): _one("OC", "/"),
     ("POST", "/cleanupRules/{rule}/run"): _one("OC", "/"),
+    ("GET", "/twins"): _list("OCRA", "/"),
+    ("GET", "/twins/{twin}"): _list("OCRA", "/"),  # of one that is not there
+    ("POST", "/twins/{twin}/decide"): _list("OCA", "/"),
+    ("GET", "/images"): _list("OCRA", "/"),
+    ("GET", "/images/{image}"): _list("OCRA", "/"),
+    ("GET", "/profiles"): _one("OCR", "/"),
+    ("GET", "/profiles/{profile}"): _one("OCR", "/"),
+    ("PUT", "/profiles/{profile}"): _one("O", "/"),
+    ("DELETE", "/profiles/{profile}"): _one("O", "/"),
+    ("GET", "/profiles/{profile}/tokens"): _one("OCR", "/"),
+    ("POST", "/profiles/{profile}/tokens"): _one("O", "/"),
+    ("DELETE", "/profiles/{profile}/tokens/{name}"): _one("O", "/"),
     ("GET", "/users"): _one("OC", "/"),
     ("GET", "/users/{user}"): _one("OC", "/"),
     ("PUT", "/users/{user}"): _one("O", "/"),
@@ -186,6 +198,9 @@ OWN_BODIES: dict[str, Any] = {
     "/tickets": {"operations": [{"operation": "connect", "resourceId": M}]},
     "/cleanupRules/{rule}": {"action": "x"},
     "/cleanupRules/{rule}/run": {},
+    "/twins/{twin}/decide": {"decision": "release"},
+    "/profiles/{profile}": {"clones": "x"},
+    "/profiles/{profile}/tokens": {},
     "/users/{user}": {"email": "x"},  # refused as such by who may; nothing is made
     "/roleAssignments/{name}": {"objectId": str(uuid4()), "role": "Reader", "scope": M},
 }
