@@ -246,7 +246,8 @@ def used(session: Session, ticket_id: str, machine: Machine, at: int) -> None:
     if row is None:
         return
     if row.token_id is not None:
-        token = session.get(EnrolmentToken, row.token_id)
+        # One at a time, over all processes of the hub: uses are counted under this lock.
+        token = session.get(EnrolmentToken, row.token_id, with_for_update=True)
         if token is None or token.revoked is not None:
             raise invalid_token()
         count(session, token, machine.vm_id, at)

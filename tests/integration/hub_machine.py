@@ -241,7 +241,7 @@ class Machine:
         """Become the machine of an enrolment, with a key of its own. The answer of the last step that was taken."""
         self.group, self.name = (enrolment["resourceId"].split("/")[index] for index in (4, 8))
         self.key, self.channel_token = make_key(), ""
-        put = self.put(enrolment["ticket"], location=enrolment["location"])
+        put = self.put(enrolment["ticket"], location=enrolment["location"], tags=enrolment["tags"])
         if put.status_code != 200:
             return put
         enrolled = self.enrol(enrolment["ticket"], **changes)

@@ -60,11 +60,11 @@ class HubProcess:
         """Subscription GUID."""
         return str(self.made["subscriptionId"])
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str | Path) -> list[str]:
         """Argument list of a hub command on this data directory."""
-        return [sys.executable, "-m", "control_plane", "--data", str(self.data), *arguments]
+        return [sys.executable, "-m", "control_plane", "--data", str(self.data), *map(str, arguments)]
 
-    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run an operator's command to its end."""
         return subprocess.run(
             self.command(*arguments), cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=check
