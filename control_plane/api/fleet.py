@@ -20,18 +20,20 @@ from control_plane.bodies import is_guid
 from control_plane.call import HubCall
 from control_plane.clock import rfc3339
 from control_plane.errors import ApiError, not_found
-from control_plane.fleet import filters
+from control_plane.fleet import filters, twins
 from control_plane.fleet.events import event_json
 from control_plane.fleet.filters import FleetFilter
 from control_plane.http import Reply
 from control_plane.storage import fleet, history, machines, visible
 from control_plane.storage.fleet import Cursor, Moment
 from control_plane.storage.models import Credential, Machine, ResourceGroup
+from control_plane.storage.twin_models import Origin
 
 LIST_PARAMETERS = (*filters.PARAMETERS, "$orderby", "$top", "$skiptoken", "$count")
 SUMMARY_PARAMETERS = filters.PARAMETERS
 MAX_VALUES = 200
 SHOWN_EVENTS = 50
+SHOWN_TWINS = 20
 _PAGES_SECONDS = 3600
 
 
@@ -195,4 +197,14 @@ def get_machine(call: HubCall) -> Reply:
         machine, group = find(call, session, call.names[0])
         row = machines.complete(session, machine, group, call.hub.live.pulse)
         told = history.newest(session, machine.id, SHOWN_EVENTS) if call.may(Action.EVENT_READ, str(row.id)) else []
-        return Reply(200, {**fleet_detail(session, row, call.at), "events": [event_json(item) for item in told]})
+        origin = session.get(Origin, machine.id)
+        held = twins.of_machine(session, machine.id, SHOWN_TWINS) if call.may(Action.TWIN_READ, str(row.id)) else []
+        return Reply(
+            200,
+            {
+                **fleet_detail(session, row, call.at),
+                "events": [event_json(item) for item in told],
+                "origin": twins.origin_json(origin) if origin is not None else None,
+                "twins": held,
+            },
+        )

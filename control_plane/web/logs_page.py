@@ -20,19 +20,21 @@ def _chosen(visit: Visit, names: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, value) for name in names if (value := visit.http.query.get(name.lower(), "").strip())]
 
 
-def _list(visit: Visit, path: str, names: Sequence[str], template: str, **more: Any) -> Response:
-    """A page of a list of the API whose filters are the address's."""
+def listed(
+    visit: Visit, source: str, names: Sequence[str], template: str, status: int = 200, *, path: str, **more: Any
+) -> Response:
+    """A page at `path` of a list of the API (`source`) whose filters are the address's."""
     chosen, after = _chosen(visit, names), visit.http.query.get("after", "")
-    found = visit.get(path, [*chosen, ("$top", str(ROWS)), *([("$skiptoken", after)] if after else [])])
+    found = visit.get(source, [*chosen, ("$top", str(ROWS)), *([("$skiptoken", after)] if after else [])])
     token = parse_qs(urlsplit(found["nextLink"] or "").query).get("$skiptoken", [""])[0]
-    here = visit.http.path
     return render.page(
         visit,
         template,
+        status,
         items=found["value"],
         chosen=dict(chosen),
-        following=f"{here}?{urlencode([*chosen, ('after', token)])}" if token else "",
-        first=f"{here}?{urlencode(chosen)}" if after else "",
+        following=f"{path}?{urlencode([*chosen, ('after', token)])}" if token else "",
+        first=f"{path}?{urlencode(chosen)}" if after else "",
         **more,
     )
 
@@ -42,7 +44,7 @@ def events(visit: Visit) -> Response:
 
     Errors: ApiError 400, 403.
     """
-    return _list(visit, "/events", ("kind", "machine"), "events.html.j2", kinds=history.KINDS)
+    return listed(visit, "/events", ("kind", "machine"), "events.html.j2", path="/fleet/events", kinds=history.KINDS)
 
 
 def audit(visit: Visit) -> Response:
@@ -50,4 +52,4 @@ def audit(visit: Visit) -> Response:
 
     Errors: ApiError 400, 403.
     """
-    return _list(visit, "/audit", ("actor", "action", "target", "outcome"), "audit.html.j2")
+    return listed(visit, "/audit", ("actor", "action", "target", "outcome"), "audit.html.j2", path="/fleet/audit")

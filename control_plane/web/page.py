@@ -18,7 +18,7 @@ from control_plane.errors import ApiError
 from control_plane.http import Call, error_of, read_call
 from control_plane.hub import Hub
 from control_plane.people import sessions
-from control_plane.web import assets, fleet_page, history_page, logs_page, machine_page, render, signing
+from control_plane.web import assets, fleet_page, history_page, logs_page, machine_page, render, signing, twins_page
 from control_plane.web.visit import SignInNeeded, Visit, cookies
 
 ROOTS = frozenset({"", "fleet", "signin", "signout", "static"})
@@ -43,6 +43,8 @@ PAGES: dict[str, dict[str, Shown]] = {
     "/fleet/machine/delete": {"GET": machine_page.ask_delete, "POST": machine_page.delete},
     "/fleet/history": {"GET": history_page.show},
     "/fleet/events": {"GET": logs_page.events},
+    "/fleet/twins": {"GET": twins_page.show},
+    "/fleet/twins/decide": {"POST": twins_page.decide},
     "/fleet/audit": {"GET": logs_page.audit},
 }
 

@@ -62,6 +62,7 @@ def page(visit: Visit, template: str, status: int = 200, **values: Any) -> Respo
         .render(
             person=person,
             csrf=masked(person.csrf) if person else "",
+            sees_twins=bool(person and readable(person.caller, Action.TWIN_READ)),
             sees_audit=bool(person and readable(person.caller, Action.AUDIT_READ)),
             path=visit.http.path,
             host=visit.hub.settings.host,

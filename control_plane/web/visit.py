@@ -65,6 +65,18 @@ class Visit:
         assert isinstance(reply, Reply)  # noqa: S101 - streams are opened elsewhere
         return reply.body or {}
 
+    def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What POST of a path below `/hawser/v1` answers to this person; rights and audit are those of the API.
+
+        Errors: ApiError as there, SignInNeeded.
+        """
+        operation, names = router.find("POST", router.ROOT + path)
+        data = json.dumps(body).encode()
+        http = replace(self.http, method="POST", path=router.ROOT + path, query={}, pairs=(), body=data, headers={})
+        reply = operation.handler(HubCall(self.hub, http, self.caller, names, self.at))
+        assert isinstance(reply, Reply)  # noqa: S101 - streams are opened elsewhere
+        return reply.body or {}
+
     def change(self, method: str, resource_id: str, body: Mapping[str, Any] | None = None) -> None:
         """Change a resource as ARM does: rights, locks and audit are those of ARM.
 

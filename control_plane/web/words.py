@@ -120,6 +120,8 @@ def event(kind: str, data: Mapping[str, Any]) -> str:
         return f"Agent {data.get('from')} became {data.get('to')}"
     if kind == history.RENAMED:
         return f"Host renamed from {data.get('from')} to {data.get('to')}"
+    if kind == history.TWIN:
+        return f"A twin is {data.get('state')}: {data.get('verdict')}"
     return {
         history.CREATED: "Created",
         history.DELETED: "Deleted",
@@ -131,4 +133,4 @@ def shape(kind: str, data: Mapping[str, Any]) -> str:
     """Name of the shape that goes with an event."""
     if kind == history.STATUS:
         return STATUSES.get(str(data.get("to")), ("", "awaiting"))[1]
-    return "expired" if kind in (history.DELETED, history.CONFLICT) else "event"
+    return "expired" if kind in (history.DELETED, history.CONFLICT, history.TWIN) else "event"

@@ -9,7 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -259,6 +262,27 @@ class Machine:
         """One report."""
         item = {"id": str(uuid4()), "kind": kind, "createdAt": "2026-11-23T10:00:00Z", "data": data}
         return self.post("report", {"protocol": 1, "requestId": str(uuid4()), "reports": [item]})
+
+
+@contextmanager
+def beating(machine: Machine) -> Iterator[list[int]]:
+    """The machine holds check-ins as an agent does; their statuses."""
+    ended, statuses = threading.Event(), list[int]()
+
+    def run() -> None:
+        while not ended.is_set():
+            answer = machine.checkin(hold=5)
+            statuses.append(answer.status_code)
+            if answer.status_code != 200:
+                return
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        ended.set()
+        thread.join(30)
 
 
 def ticket(hub: HubProcess, token: str, *operations: tuple[str, str]) -> requests.Response:

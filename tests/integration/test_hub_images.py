@@ -17,9 +17,8 @@ import pytest
 import requests
 
 from tests.integration import hub_process
-from tests.integration.hub_machine import Machine, vector
+from tests.integration.hub_machine import Machine, beating, vector
 from tests.integration.hub_process import REPOSITORY, HubProcess
-from tests.integration.test_hub_twins import beating
 
 SCHEMAS = REPOSITORY / "docs" / "schemas"
 HERE = vector(machine_id="m1", dmi_uuid="u1", dmi_serial="s1")

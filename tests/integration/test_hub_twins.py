@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,7 +12,7 @@ import pytest
 import requests
 
 from tests.integration import hub_process
-from tests.integration.hub_machine import Machine, make_csr, make_key, vector
+from tests.integration.hub_machine import Machine, beating, make_csr, make_key, vector
 from tests.integration.hub_process import HubProcess
 
 HERE = vector(machine_id="m1", dmi_uuid="u1", dmi_serial="s1", disk_id="d1")
@@ -39,27 +37,6 @@ def owner(hub: HubProcess) -> str:
 def original(hub: HubProcess, owner: str) -> Machine:
     name = f"web-{uuid4().hex[:8]}"
     return Machine(hub, name, evidence=HERE, boot="boot-original").connect(owner)
-
-
-@contextmanager
-def beating(machine: Machine) -> Iterator[list[int]]:
-    """The machine holds check-ins as an agent does; their statuses."""
-    ended, statuses = threading.Event(), list[int]()
-
-    def run() -> None:
-        while not ended.is_set():
-            answer = machine.checkin(hold=5)
-            statuses.append(answer.status_code)
-            if answer.status_code != 200:
-                return
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield statuses
-    finally:
-        ended.set()
-        thread.join(30)
 
 
 def told(answer: requests.Response) -> tuple[int, str, Any]:

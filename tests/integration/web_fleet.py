@@ -216,3 +216,19 @@ def make_user(hub: HubProcess, name: str = USER, role: str = "Owner") -> None:
     path.write_text(PASSWORD)
     path.chmod(0o600)
     hub.run("user", "create", name, "--role", role, "--password-file", str(path))
+
+
+def copy_some(hub: HubProcess, token: str) -> list[hub_machine.Machine]:
+    """Two machines whose disks were copied; the copies have asked whose identity they hold. Returns the originals."""
+    found = []
+    for name, copies in (("kiosk01-ham", 3), ("erp01-rot", 1)):
+        here = hub_machine.vector(machine_id=name, dmi_uuid=name, dmi_serial=name)
+        machine = hub_machine.Machine(hub, name, group="storefront", evidence=here, boot=f"boot-{name}")
+        machine.connect(token, location="hamburg")
+        with hub_machine.beating(machine):
+            for number in range(copies):
+                there = hub_machine.vector(machine_id=name, dmi_uuid=f"{name}-{number}", dmi_serial=f"{number}")
+                twin = machine.copy(evidence=there, boot=f"boot-{name}-{number}")
+                assert twin.ask(hostname=f"{name}-copy{number}").status_code == 403
+        found.append(machine)
+    return found

@@ -37,6 +37,8 @@ def take(hub: HubProcess, out: Path) -> None:
         page.locator("tr[data-id] a").first.click()
         page.get_by_role("heading", name="Timeline").wait_for()
         page.screenshot(path=out / "page-machine.png")
+        page.goto(f"{hub.url}/fleet/twins")
+        page.screenshot(path=out / "page-twins.png")
         kept = window.storage_state()
         for name, options in (
             ("dark", {"color_scheme": "dark", "viewport": {"width": 1440, "height": 900}}),
@@ -57,7 +59,9 @@ def main() -> None:
         hub = hub_process.make(Path(directory) / "data", *sites).start()
         try:
             web_fleet.make_user(hub)
-            web_fleet.enrol(hub, hub.token(hub.principal("rollout", "Owner")))
+            token = hub.token(hub.principal("rollout", "Owner"))
+            web_fleet.enrol(hub, token)
+
             hub.stop()
             web_fleet.give_past(hub, web_fleet.SILENT)
             hub.start()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from control_plane.channel import verdict
 from tests.models import world
-from tests.models.world import HEARTBEAT, HOUR, REAL, Holder, Hub, Life, Rules, Tally, act, look
+from tests.models.world import HEARTBEAT, HOUR, REAL, Holder, Life, Rules, Tally, act, look
 
 WAYS = ("cold clone", "snapshot with memory", "restored beside the original", "dd to other hardware")
 # What the copy has that the original has not. `all`: its platform gives a new value of everything it has; `identity`:
@@ -82,7 +82,9 @@ def fork(rules: Rules, dice: random.Random, told: Forked) -> None:
         told.missed.append(name)
     if original.state != "connected" and (is_strong or differs):
         told.wronged.append(f"{name}: {original.state}")
-    told.outcomes[f"{'strong' if is_strong else 'weak' if differs else 'perfect'}{', same boot' if copy.boot == original.boot else ''}: {_pair(original, copy)}"] += 1
+    told.outcomes[
+        f"{'strong' if is_strong else 'weak' if differs else 'perfect'}{', same boot' if copy.boot == original.boot else ''}: {_pair(original, copy)}"
+    ] += 1
     if detected >= 0:
         told.detected.append(detected)
     if healed >= 0:
