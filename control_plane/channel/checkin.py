@@ -17,10 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from control_plane.arm.status import DISCONNECTED_AFTER
 from control_plane.bodies import CHANNEL_BODY, check_length, guid, integer, json_object, needed_text, too_large
-from control_plane.channel import branches, callers, forks
+from control_plane.channel import branches, callers, evidence, forks
 from control_plane.channel.branches import Held, Main, Seal, Step
 from control_plane.channel.documents import KINDS
-from control_plane.channel.evidence import is_digest
 from control_plane.channel.live import FLUSH_SECONDS, Record
 from control_plane.channel.verdict import Lease
 from control_plane.clock import now, rfc3339
@@ -53,7 +52,7 @@ def read(body: dict[str, Any]) -> dict[str, Any]:
     needed_text(body, "agentVersion", 64)
     if not isinstance(body.get("nonce"), str) or len(body["nonce"]) > 64:
         raise bad_content("'nonce' must be a text of at most 64 characters.", "nonce")
-    if not is_digest(body.get("evidenceDigest")):
+    if not evidence.is_digest(body.get("evidenceDigest")):
         raise bad_content("'evidenceDigest' must be 64 hexadecimal digits in lower case.", "evidenceDigest")
     boot = body.get("bootId")
     if boot is not None and (not isinstance(boot, str) or not 0 < len(boot) <= 64):
@@ -156,6 +155,8 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, tupl
         pulse, given = await forks.settle(hub, record, old, holder, step, at)
     elif step.lease is Lease.ROLLBACK:
         await asyncio.to_thread(_note_rollback, hub, record)
+    elif old is not None and old.evidence_digest != body["evidenceDigest"] and 0 < body["epoch"] < hub.epoch:
+        await asyncio.to_thread(_present, hub, record.machine_id, body["evidenceDigest"])
     if record.agent_version != body["agentVersion"]:
         await asyncio.to_thread(_store_version, hub, record.machine_id, body["agentVersion"])
         record.agent_version = body["agentVersion"]
@@ -167,6 +168,13 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, tupl
 
 def _seal(hub: Hub, record: Record) -> Seal:
     return Seal(hub.keys.lease_key, record.machine_id, hub.epoch)
+
+
+def _present(hub: Hub, machine_id: int, given: str) -> None:
+    with hub.database.write() as session:
+        machine = session.get(Machine, machine_id)
+        if machine is not None and (known := evidence.after_gap(machine.evidence or {}, given)) is not None:
+            machine.evidence = known
 
 
 def _note_rollback(hub: Hub, record: Record) -> None:

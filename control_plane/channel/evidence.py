@@ -47,7 +47,22 @@ def reported(recorded: Mapping[str, Any], vector: Mapping[str, Any]) -> dict[str
     """What is recorded after a report that differs in no strong name. What was recorded before still fits: a copy whose
     cards or disk alone are others reports them too, and must not make the original the stranger. Pure."""
     former = [recorded["digest"], *recorded.get("former", [])]
-    return {**vector, "former": [known for known in former if known and known != vector["digest"]][:MAX_FORMER]}
+    kept = {"former": [known for known in former if known and known != vector["digest"]][:MAX_FORMER]}
+    return {**vector, **kept, **({"presented": recorded["presented"]} if "presented" in recorded else {})}
+
+
+def after_gap(recorded: Mapping[str, Any], given: str) -> dict[str, Any] | None:
+    """What is recorded after a heartbeat that belongs to another epoch; None when nothing changes. A hub that was
+    restored has forgotten reports that the machine was acknowledged, and will not get again: what a machine presents
+    then is no stranger's. Pure."""
+    if not recorded or given in fitting(recorded) or given in presented(recorded):
+        return None
+    return {**recorded, "presented": [given, *presented(recorded)][:MAX_FORMER]}
+
+
+def presented(recorded: Mapping[str, Any]) -> tuple[str, ...]:
+    """Digests that holders of the identity presented when the hub could not know better. Pure."""
+    return tuple(recorded.get("presented", ()))
 
 
 def fitting(recorded: Mapping[str, Any]) -> tuple[str, ...]:

@@ -65,8 +65,14 @@ def _judge(
         machine = session.get(Machine, machine_id)
         if machine is None:
             return Fork.OTHER  # deleted meanwhile: its next token says so
-        recorded = evidence.fitting(machine.evidence or {})
-        judged = verdict.fork(recorded, old.evidence_digest, holder.digest, older_boot=older)
+        recorded = machine.evidence or {}
+        judged = verdict.fork(
+            evidence.fitting(recorded),
+            old.evidence_digest,
+            holder.digest,
+            older_boot=older,
+            presented=evidence.presented(recorded),
+        )
         key, found = _loser(judged, old, main_boot, holder)
         name, image = rows.origin(session, machine.id)
         settings = rows.profile(session, name)

@@ -77,11 +77,17 @@ class Fork(StrEnum):
     BOTH = "both"
 
 
-def fork(recorded: Collection[str], main: str, other: str, *, older_boot: bool) -> Fork:
-    """Verdict on a proven fork, by digests of evidence (`evidence.fitting`). `older_boot`: the other branch has the
-    older boot chain."""
-    main_fits, other_fits = main in recorded, other in recorded
+def fork(recorded: Sequence[str], main: str, other: str, *, older_boot: bool, presented: Collection[str] = ()) -> Fork:
+    """Verdict on a proven fork, by digests of evidence. `recorded`: `evidence.fitting`, the newest first; `presented`:
+    `evidence.presented`; `older_boot`: the other branch has the older boot chain.
+
+    Where both are recorded and differ, one of them was reported later: it is the copy's, for the original goes on with
+    what it had.
+    """
+    main_fits, other_fits = (one in recorded or one in presented for one in (main, other))
     if main_fits and other_fits:
+        if main != other and main in recorded and other in recorded:
+            return Fork.OTHER if recorded.index(other) < recorded.index(main) else Fork.MAIN
         return Fork.UNDECIDED_MAIN if older_boot else Fork.UNDECIDED_OTHER
     if main_fits:
         return Fork.OTHER

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from control_plane.channel import verdict
-from tests.models import world
-from tests.models.world import HEARTBEAT, HOUR, REAL, Holder, Life, Rules, Tally, act, look
+from tests.models.world import HEARTBEAT, HOUR, Holder, Life, Rules, Tally, act, look
 
 WAYS = ("cold clone", "snapshot with memory", "restored beside the original", "dd to other hardware")
 # What the copy has that the original has not. `all`: its platform gives a new value of everything it has; `identity`:
@@ -27,8 +26,8 @@ WATCHED = 24 * HOUR
 @dataclass
 class Forked:
     """What came of many forks. `missed`: forks with differing evidence whose copy still used the identity a day later;
-    `wronged`: originals that did not have their identity then; `undecided`: perfect copies that the hub could not tell
-    apart, by outcome. Seconds: `detected`, from the copy's first look to its being out of use; `healed`, to its having
+    `wronged`: originals of such forks that did not have their identity then; `outcomes`: how both ended, by what told
+    them apart. Seconds: `detected`, from the copy's first look to its being out of use; `healed`, to its having
     a name of its own (policy adopt) or being in quarantine."""
 
     forks: int = 0
@@ -44,55 +43,50 @@ def fork(rules: Rules, dice: random.Random, told: Forked) -> None:
     life = Life(rules, dice, Tally())
     for _ in range(dice.randrange(1, 4)):
         life.day()
-    if life.hub.words:
-        return
     way, difference = dice.choice(WAYS), dice.choice(list(DIFFERENCES))
-    clones = dice.choice((verdict.QUARANTINE, verdict.ADOPT))
-    hub, original = life.hub, life.machine
-    hub._clones, hub._image = clones, dice.random() < 0.5
-    copy = _copied(life, way, difference)
+    life.hub.becomes(dice.choice((verdict.QUARANTINE, verdict.ADOPT)), image=dice.random() < 0.5)
+    original, copy = life.machine, _copied(life, way, difference)
     is_strong = bool(rules.compare(copy.kept, copy.now()[0]).strong)
     differs = copy.now()[1] != original.now()[1]
     told.forks += 1
+    _watch(life, copy, told, looks=way != "snapshot with memory" or _has_other_generation(original, copy))
     name = f"{way}, {difference}, {life.kind}"
-    begun, detected, healed = life.at, -1, -1
-    if way != "snapshot with memory" or copy.hardware["vmgenid"] != original.hardware["vmgenid"]:
-        look(hub, copy, life.at)
-        looked = True
-    else:
-        looked = False  # nothing says that it was copied: himds looks within the hour
+    if differs and copy.state == "connected":
+        told.missed.append(name)
+    if differs and original.state != "connected":
+        told.wronged.append(f"{name}: {original.state}")
+    kind = "strong" if is_strong else "weak" if differs else "perfect"
+    told.outcomes[f"{kind}: original {original.state}, copy {copy.state}"] += 1
+
+
+def _has_other_generation(original: Holder, copy: Holder) -> bool:
+    return original.hardware["vmgenid"] != copy.hardware["vmgenid"]
+
+
+def _watch(life: Life, copy: Holder, told: Forked, *, looks: bool) -> None:
+    """Both go on until the copy has ended, a day at most. `looks`: himds of the copy looks at once, because it starts
+    or is told of the generation id; otherwise within the hour."""
+    dice, hub, original, begun = life.dice, life.hub, life.machine, life.at
+    detected, healed, due = -1, -1, begun if looks else begun + HOUR
     clocks = {id(original): begun + dice.randrange(HEARTBEAT), id(copy): begun + dice.randrange(60)}
     while min(clocks.values()) < begun + WATCHED and healed < 0:
         holder, other = (original, copy) if clocks[id(original)] <= clocks[id(copy)] else (copy, original)
         at = clocks[id(holder)]
-        if not looked and at > begun + HOUR:
+        if at >= due:
             look(hub, copy, at)
-            looked = True
+            due = begun + 2 * WATCHED
         act(hub, holder, [other], at)
         if detected < 0 and copy.state != "connected":
             detected = at - begun
         if copy.state in ("adopted", "quarantined"):
             healed = at - begun
         clocks[id(holder)] = max(at + dice.randrange(5, HEARTBEAT), holder.again if holder.state == "parked" else 0)
+    life.at = max(clocks.values())
     for _ in range(4):  # the original goes on
-        life.at = max(clocks.values()) + HEARTBEAT
-        clocks[id(original)] = life.at
+        life.at += HEARTBEAT
         act(hub, original, [copy], life.at)
-    if differs and copy.state == "connected":
-        told.missed.append(name)
-    if original.state != "connected" and (is_strong or differs):
-        told.wronged.append(f"{name}: {original.state}")
-    told.outcomes[
-        f"{'strong' if is_strong else 'weak' if differs else 'perfect'}{', same boot' if copy.boot == original.boot else ''}: {_pair(original, copy)}"
-    ] += 1
-    if detected >= 0:
-        told.detected.append(detected)
-    if healed >= 0:
-        told.healed.append(healed)
-
-
-def _pair(original: Holder, copy: Holder) -> str:
-    return f"original {original.state}, copy {copy.state}"
+    told.detected += [detected] if detected >= 0 else []
+    told.healed += [healed] if healed >= 0 else []
 
 
 def _copied(life: Life, way: str, difference: str) -> Holder:
@@ -127,6 +121,3 @@ def percentile(values: list[int], part: float) -> int:
     """The value below which `part` of them are."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
-
-
-__all__ = ["REAL", "Forked", "forks", "percentile", "world"]

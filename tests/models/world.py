@@ -3,9 +3,9 @@
 9.3).
 
 What decides is the real code of both sides, as `Rules`: branches of a lease, the verdicts, the comparison of evidence.
-What is here is the world around it, and the thin shell of hub and agent (docs/protocol.md sections 14.1 to 14.3) without
-network, database and clock. Times are seconds. Quiet hours between events are passed over: heartbeats of one holder
-that goes on decide nothing.
+What is here is the world around it, and the thin shell of hub and agent (docs/protocol.md sections 14.1 to 14.3)
+without network, database and clock. Times are seconds. Quiet hours between events are passed over: heartbeats of one
+holder that goes on decide nothing.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Rules:
     differing: Callable[..., tuple[str, ...]] = verdict.differing
     agreeing: Callable[..., tuple[str, ...]] = verdict.agreeing
     reported: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = recording.reported
+    after_gap: Callable[[Mapping[str, Any], str], dict[str, Any] | None] = recording.after_gap
     compare: Callable[[Items, Items], evidence.Difference] = evidence.compare
 
 
@@ -111,7 +112,7 @@ class Kept:
     row: Main | None
     digest: str
     recorded: Items
-    fitting: tuple[str, ...]
+    evidence: Mapping[str, Any]
     slots: Mapping[int, str]
 
 
@@ -121,11 +122,15 @@ class Hub:
     def __init__(self, rules: Rules, dice: random.Random, clones: str = verdict.QUARANTINE, image: bool = False):
         self.rules, self._dice, self._clones, self._image = rules, dice, clones, image
         self.epoch = 1
-        self.machine = Kept(None, "", [], (), {1: verdict.CURRENT})
+        self.machine = Kept(None, "", [], {}, {1: verdict.CURRENT})
         self.before = self.machine
         self.seen: int | None = None
         self.barred: set[str | bytes] = set()
         self.words: list[tuple[Holder, str]] = []
+
+    def becomes(self, clones: str, *, image: bool) -> None:
+        """The profile's policy, and whether the machine is recorded to come from an image."""
+        self._clones, self._image = clones, image
 
     def _seal(self) -> Seal:
         return Seal(b"model", 1, self.epoch)
@@ -133,7 +138,7 @@ class Hub:
     def enrol(self, holder: Holder, at: int) -> None:
         """A machine that begins."""
         holder.kept, digest = holder.now()
-        self.machine = replace(self.machine, recorded=holder.kept, fitting=(digest,))
+        self.machine = replace(self.machine, recorded=holder.kept, evidence={"digest": digest})
         self.checkin(holder, at)
 
     def checkin(self, holder: Holder, at: int, lost: bool = False) -> bool:
@@ -150,6 +155,9 @@ class Hub:
         old = self.machine.row
         step = self.rules.step(self._seal(), self.epoch, old, held, at)
         given = step.given
+        if 0 < holder.epoch < self.epoch and digest != self.machine.digest:
+            known = self.rules.after_gap(self.machine.evidence, digest)
+            self.machine = replace(self.machine, evidence=known or self.machine.evidence)
         if step.lease is Lease.FORK:
             found = self._forked(holder, digest, step, request)
             if found is None:
@@ -181,7 +189,13 @@ class Hub:
         """The nonce for the holder when it is the one that stays; None when it loses."""
         machine = self.machine
         older = step.older_boot and _mark(holder.boot) not in self.barred
-        judged = self.rules.fork(machine.fitting, machine.digest, digest, older_boot=older)
+        judged = self.rules.fork(
+            recording.fitting(machine.evidence),
+            machine.digest,
+            digest,
+            older_boot=older,
+            presented=recording.presented(machine.evidence),
+        )
         main, other = self._seal().boot(machine.row.nonce) if machine.row else None, _mark(holder.boot)
         if judged is Fork.BOTH:
             self.barred.add("everyone")
@@ -204,9 +218,8 @@ class Hub:
         """A weak difference is told and recorded; a strong one is not told away."""
         items, digest = holder.now()
         if not self.rules.differing(self.machine.recorded, items):
-            before = {"digest": self.machine.fitting[0], "former": self.machine.fitting[1:]}
-            fitting = recording.fitting(self.rules.reported(before, {"digest": digest}))
-            self.machine = replace(self.machine, recorded=items, fitting=fitting)
+            evidence = self.rules.reported(self.machine.evidence, {"digest": digest})
+            self.machine = replace(self.machine, recorded=items, evidence=evidence)
             holder.kept = items
 
     def ask(self, holder: Holder, others: list[Holder], at: int) -> None:
@@ -235,7 +248,7 @@ class Hub:
             self._accept(holder, items, digest, at)
             return
         self.words.append((holder, judged.word.value))
-        self.barred.add(_mark(holder.boot) if digest == machine.fitting[0] else digest)
+        self.barred.add(_mark(holder.boot) if digest == machine.evidence["digest"] else digest)
         holder.state = {verdict.ADOPT: "adopted", verdict.QUARANTINE: "quarantined"}.get(outcome, "parked")
         holder.again = at + HOUR
 
@@ -246,7 +259,7 @@ class Hub:
             slots = verdict.taken_over({**slots, holder.slot: verdict.NEXT}, holder.slot)
         nonce = self._seal().main(holder.boot)
         row = Main(self.epoch, nonce, holder.nonce[:16], f"{self._dice.getrandbits(64):x}")
-        self.machine = Kept(row, digest, items, (digest,), slots)
+        self.machine = Kept(row, digest, items, {"digest": digest}, slots)
         self.barred -= {digest, _mark(holder.boot), "everyone"}
         self.seen = at
         holder.kept, holder.epoch, holder.nonce = items, self.epoch, nonce

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of `make bench` that measure decisions in the simulated world (tests/models), not time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.report import Row
+from control_plane.channel.verdict import SILENCE
+from tests.models import forks, world
+
+_SEED = 20_261_123
+
+
+@dataclass(frozen=True)
+class Scale:
+    """`days`: machine-days of normal life; `forks`: copied machines."""
+
+    days: int
+    forks: int
+
+
+SMALL, WHOLE = Scale(5_000, 500), Scale(1_000_000, 50_000)
+
+
+def twins(scale: Scale) -> list[Row]:
+    """False accusations in normal life; missed forks, wronged originals, times of forks."""
+    life = world.normal_life(world.REAL, scale.days, _SEED)
+    told = forks.forks(world.REAL, scale.forks, _SEED)
+    what = f"{told.forks} forks"
+    longest = max(life.held_seconds, default=0)
+    return [
+        Row(
+            f"{life.days} machine-days of normal life, {life.events} events: machines accused",
+            len(life.accused),
+            "",
+            "0",
+            0,
+        ),
+        Row("longest that a machine without a twin was held", longest, "s", f"≤ {SILENCE}", SILENCE),
+        Row(f"{what}: copies with differing evidence that went on", len(told.missed), "", "0", 0),
+        Row(f"{what}: originals of those that lost their identity", len(told.wronged), "", "0", 0),
+        Row(f"{what}: until the copy is out of use, p50", forks.percentile(told.detected, 0.5), "s", "", None),
+        Row(f"{what}: until the copy is out of use, p95", forks.percentile(told.detected, 0.95), "s", "", None),
+        Row(
+            f"{what}: until the copy has a name of its own or is in quarantine, p50",
+            forks.percentile(told.healed, 0.5),
+            "s",
+            "",
+            None,
+        ),
+        Row(
+            f"{what}: until the copy has a name of its own or is in quarantine, p95",
+            forks.percentile(told.healed, 0.95),
+            "s",
+            "",
+            None,
+        ),
+    ]
+
+
+PARTS: dict[str, Callable[[Scale], list[Row]]] = {"twins": twins}
