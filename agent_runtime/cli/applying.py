@@ -102,11 +102,14 @@ def _image(session: Session) -> dict[str, Any]:
     """`Actual.image`."""
     from agent_runtime.cli import imaging
 
-    found = imaging.look(imaging.image_of(session, None))
+    here = imaging.image_of(session, None)
+    found = imaging.look(here)
     return {
-        "state": "sealed" if found.identity == "sealed" else "unsealed",
+        "state": {"sealed": "sealed", "connected": "specialised"}.get(found.identity, "unsealed"),
         "image_id": found.image_id,
         "enroll_on_first_boot": found.enrol,
+        "is_copied": found.identity == "sealed" and imaging.is_copied(here),
+        "joins": imaging.joins(here),
         "clean": not found.unfinished and not any(item.is_identity for item in found.remains),
     }
 
@@ -137,7 +140,7 @@ def carry_out(
         from agent_runtime.cli import profiles
 
         profiles.save(session.paths, wish.cloud or {})
-    elif name in ("seal", "unseal"):
+    elif name in ("seal", "unseal", "specialise"):
         _image_step(session, name, wish.image or {}, secrets.enrolment)
     else:
         _at_hub(session, name, wish, made, secrets.access, body)
@@ -152,7 +155,16 @@ def _image_step(session: Session, name: str, image: Mapping[str, Any], token: st
 
     here = imaging.image_of(session, None)
     if name == "unseal":
-        imaging.unseal(here, sealing.HERE)
+        by = sealing.HERE if image["state"] == "unsealed" else sealing.FIRST_BOOT
+        if by == sealing.FIRST_BOOT and imaging.is_copied(here):
+            by = sealing.COPIED
+        imaging.unseal(here, by, starts=True)
+        return
+    if name == "specialise":
+        from agent_runtime.cli import specialise
+
+        imaging.start(here, imaging.UNITS)
+        specialise.alone(session)
         return
     imaging.seal(here, _sealing_wish(session, image, token))
 

@@ -169,16 +169,31 @@ def seal(image: Image, wish: sealing.Wish) -> list[str] | None:
         raise explained(problem, image.paths.state) from None
 
 
-def unseal(image: Image, by: str) -> bool:
-    """Whether the machine was sealed. The services go on afterwards. Errors: AZCM0027, AZCM0069."""
+def is_copied(image: Image) -> bool:
+    """Whether the evidence says that this is not the machine on which the image was sealed."""
+    record = birth.read_or_none(image.paths)
+    return record is not None and sealing.reason_to_unseal(record, signals(image), False) == sealing.COPIED
+
+
+def joins(image: Image) -> bool:
+    """Whether a machine with this image enrols by itself, once it is a copy of it. Errors: AZCM0023."""
+    record = birth.read_or_none(image.paths)
+    if record is None or record["enrol"] is None or sealing.read_token(image.paths) is None:
+        return False
+    return record.get("unsealedAt") is None or record.get("unsealedBy") != sealing.HERE
+
+
+def unseal(image: Image, by: str, *, starts: bool = False) -> bool:
+    """Whether the machine was sealed. The services that ran go on afterwards; with `starts`, and on the builder, all of
+    them do. Errors: AZCM0027, AZCM0069."""
     try:
         if sealing.state_of(image.paths).state != "sealed":
             return False
         _check_writable(image.paths)
         with standing_still(image) as running:
             done = sealing.unseal(image.paths, by)
-        # At boot the service manager starts them; on the builder somebody is waiting for them.
-        _start(image, UNITS if by == sealing.HERE else running)
+        # At boot the service manager starts them; elsewhere somebody is waiting for them.
+        start(image, UNITS if starts or by == sealing.HERE else running)
         return done
     except OSError as problem:
         raise explained(problem, image.paths.state) from None
@@ -232,7 +247,7 @@ def standing_still(image: Image) -> Iterator[list[str]]:
         yield running
 
 
-def _start(image: Image, units: Sequence[str]) -> None:
+def start(image: Image, units: Sequence[str]) -> None:
     """Start services, and wait for himds, so that the next command finds it."""
     if units and systemctl(image, "start", *units):
         ends = time.monotonic() + START_SECONDS
@@ -247,7 +262,7 @@ def _alone(paths: Paths) -> Iterator[None]:
             yield
     except BlockingIOError:
         raise errors.ConfigurationConflict(
-            "another command is sealing or unsealing this image", "Wait until it has ended"
+            "another command is sealing, unsealing or specialising here", "Wait until it has ended"
         ) from None
 
 

@@ -19,7 +19,7 @@ NEEDED_TO_CONNECT = ("subscription_id", "resource_group", "location")
 # What himds puts into `agentErrorCode` when the hub no longer knows the machine (protocol section 9, ResourceNotFound).
 DELETED_AT_HUB = "AZCM0042"
 
-STEPS = ("unseal", "config", "disconnect", "cloud", "connect", "tags", "seal")
+STEPS = ("unseal", "config", "disconnect", "cloud", "connect", "tags", "specialise", "seal")
 
 Values = Mapping[str, Any]
 
@@ -40,8 +40,9 @@ class Actual(NamedTuple):
 
     `resource_id`, `status`, `identity_state`, `error_code` and `correlation_id`; null where unknown.
     `config` has the machine's own values, those that differ from the defaults (`localconfig.json`). `image` has
-    `state` (`sealed` or `unsealed`), `image_id`, `enroll_on_first_boot`, and `clean`: whether sealing ended and nothing
-    is left to clear; None when nobody asked.
+    `state` (`sealed`, `specialised`: connected, else `unsealed`), `image_id`, `enroll_on_first_boot`, `joins`: whether
+    it enrols with its image's token, `is_copied`: by its evidence, and `clean`: whether sealing ended and nothing is
+    left to clear; None when nobody asked.
     """
 
     clouds: Mapping[str, Values]
@@ -126,7 +127,7 @@ def plan(wish: Wish, actual: Actual) -> Plan:
     image_reasons = [Reason(*found) for found in images.reasons(wish, actual, stays_connected)]
     reasons += image_reasons
     if image_reasons and wish.image is not None:
-        steps.add("seal" if wish.image["state"] == "sealed" else "unseal")
+        steps |= images.steps(wish, actual)
     ordered = tuple(name for name in STEPS if name in steps)
     return Plan(tuple(reasons), ordered, tuple(needs), tuple(warnings), target, local_only)
 
@@ -157,6 +158,8 @@ def project(wish: Wish, actual: Actual, made: Plan) -> Actual:
         tags = wish.tags
     if "seal" in made.steps:
         connection, tags = disconnected_view(), None
+    if "specialise" in made.steps:
+        connection = {**connection, "state": "connected", "status": "Connected", "identity_state": "connected"}
     image = images.projected(wish, actual, made.steps)
     return actual._replace(clouds=clouds, config=config, connection=connection, tags=tags, image=image)
 

@@ -62,6 +62,7 @@ FIELDS = (
     ("Identity Event", "identityEvent"),
     ("Image ID", "imageId"),
     ("Identity Certificate Expires", "identityCertificateExpires"),
+    ("Identity Certificate Thumbprint", "identityCertificateThumbprint"),
     ("Tags", "tags"),
     ("Agent Released", "agentReleased"),
     ("Agent Supported Until", "agentSupportedUntil"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime import errors
 from agent_runtime.cli.parsing import switch
 from agent_runtime.identity import machine
+from agent_runtime.platform import local
 from agent_runtime.state import atomic
 
 if TYPE_CHECKING:
@@ -31,40 +32,50 @@ def run(session: Session) -> int:
 
     Errors: AZCM0012 for a token that is spent, AZCM0026, AZCM0041, AZCM0044 while the hub offers no name, AZCM0061.
     """
-    from agent_runtime.cli import binding
-
     if session.args.look:
         state = session.himds().call("look", {}).get("state")
         session.out.result({"status": "success", "state": state}, f"The identity of this machine is {state}")
         return 0
-    status = session.himds().status()
-    state = status.get("identityState")
-    result: dict[str, Any] | None = None
-    if state in machine.HELD:
-        result = _adopt(session)
-    elif state == "disconnected":
-        result = _join(session)
-    elif state == "connected":
-        binding.settled(session, is_held=False)
-        if os.path.lexists(session.paths.joining):
-            _has_joined(session)  # and was cut off before it said so
+    state, result = alone(session)
     data = {"status": "success", "changed": result is not None, "resourceId": (result or {}).get("resourceId")}
     words = f"Connected: {result['resourceId']}" if result else f"Nothing is due: this machine is {state}"
     session.out.result(data, words)
     return 0
 
 
+def alone(session: Session) -> tuple[str, dict[str, Any] | None]:
+    """The state that was found, and what connecting came to: None when nothing was due. Errors: as `run`."""
+    # The service manager's unit and somebody's hand may want the same: the second finds it done.
+    with local.alone(session.paths.state, waits=True):
+        return _specialise(session)
+
+
+def _specialise(session: Session) -> tuple[str, dict[str, Any] | None]:
+    from agent_runtime.cli import binding
+
+    state = str(session.himds().status().get("identityState"))
+    if state in machine.HELD:
+        return state, _adopt(session)
+    if state == "disconnected":
+        return state, _join(session)
+    if state == "connected":
+        binding.settled(session, is_held=False)
+        if os.path.lexists(session.paths.joining):
+            _has_joined(session)  # and was cut off before it said so
+    return state, None
+
+
 def _join(session: Session) -> dict[str, Any] | None:
     """Join by the image's token. None when the image does not say so, or its builder unsealed it by hand."""
-    from agent_runtime.cli import asking, binding
+    from agent_runtime.cli import asking, binding, imaging
     from agent_runtime.identity import birth, sealing
 
     paths = session.paths
     record = birth.read_or_none(paths)
     token = sealing.read_token(paths)
-    if record is None or record["enrol"] is None or token is None:
+    if record is None or token is None or record.get("unsealedAt") is None:
         return None
-    if record.get("unsealedAt") is None or record.get("unsealedBy") == sealing.HERE:
+    if not imaging.joins(imaging.image_of(session, None)):
         return None
     profile = session.cloud(record["enrol"]["cloud"])
     tenant = str(profile["tenant_id"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -10,6 +11,7 @@ from agent_runtime import errors
 from agent_runtime.himds.endpoint import PORT
 from agent_runtime.platform import paths as places
 from agent_runtime.platform.base import Machine
+from agent_runtime.service import notify
 from agent_runtime.service.log import Log
 from agent_runtime.service.loop import Loop
 from agent_runtime.service.root import take as take_root
@@ -58,9 +60,16 @@ def _serve(computer: Machine) -> int:
         sys.stderr.write(f"himds cannot start: {what}: {error.strerror}\n")
         return 6
     log.info(f"himds {VERSION} started")
+    loop.soon(lambda: _tell_ready(log))  # after the first steps of what was spawned: the local socket listens then
     loop.run()
     log.info("himds stopped")
     return 0
+
+
+def _tell_ready(log: Log) -> None:
+    expected = "NOTIFY_SOCKET" in os.environ
+    if not notify.ready() and expected:
+        log.error("the service manager could not be told that himds is ready")
 
 
 if __name__ == "__main__":

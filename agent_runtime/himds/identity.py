@@ -296,6 +296,7 @@ class Known:
             "imageId": birth.image_id(self.paths) or "",
             "tags": self.tags(),
             "identityCertificateExpires": stamp(float(expires)) if expires else "",
+            "identityCertificateThumbprint": identity.get("certificateThumbprint") or "",
         }
 
     def local_status(self) -> dict[str, Any]:

@@ -47,15 +47,16 @@ def open_plain(path: str, flags: int, mode: int = 0o640) -> int:
 
 
 @contextlib.contextmanager
-def alone(folder: str) -> Iterator[None]:
-    """Holds the lock of a folder. Errors: BlockingIOError, at once, while another process holds it."""
+def alone(folder: str, *, waits: bool = False) -> Iterator[None]:
+    """Holds the lock of a folder. Errors: BlockingIOError while another process holds it: at once, or with `waits`
+    never (on Windows after ten seconds)."""
     if sys.platform == "win32":
         import msvcrt
 
         handle = os.open(os.path.join(folder, ".lock"), os.O_RDWR | os.O_CREAT)
         try:
             try:
-                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+                msvcrt.locking(handle, msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)
             except OSError as problem:
                 raise BlockingIOError(problem.errno, "locked") from None
             yield
@@ -66,7 +67,7 @@ def alone(folder: str) -> Iterator[None]:
 
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         finally:
             os.close(handle)

@@ -87,14 +87,16 @@ class Action(ActionBase):  # type: ignore[misc]
 
 
 class HostAction(Action):
-    """Acts on the host with azcmagent."""
+    """Acts on the host with azcmagent. `compose` makes the wish out of options, name and cloud profile."""
+
+    compose = staticmethod(_wish.compose)
 
     def act(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Send the wish, with a ticket only if the host says that it needs one, and judge the answer."""
         host = str(task_vars.get("inventory_hostname", ""))
         profile = self.profile_of(options)
         found = self.resolved(options, profile)
-        wish = _wish.compose(found, str(found.get("name") or host), profile)
+        wish = self.compose(found, str(found.get("name") or host), profile)
         carrier = Carrier(self, task_vars)
         check_mode = bool(self._task.check_mode)
         outcome = carrier.run(["plan" if check_mode else "apply", "-"], _wish.dump(wish))

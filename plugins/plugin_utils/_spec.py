@@ -17,7 +17,7 @@ from ansible_collections.hawser.machine.plugins.plugin_utils._secrets import wit
 _COLLECTION = "hawser.machine"
 _PACKAGE = "ansible_collections.hawser.machine.plugins"
 _KEPT = ("type", "required", "default", "choices", "elements", "aliases")
-SECRET_OPTIONS = frozenset({"access_token", "client_secret"})
+SECRET_OPTIONS = frozenset({"access_token", "client_secret", "enrolment_token"})
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

@@ -95,6 +95,25 @@ def compose(options: dict[str, Any], name: str, profile: dict[str, Any] | None) 
     return wish
 
 
+def compose_image(options: dict[str, Any], name: str, profile: dict[str, Any] | None) -> dict[str, Any]:  # noqa: ARG001
+    """The wish of the module image: an image has neither a name nor a hub of its own."""
+    if options["state"] == "unsealed":
+        return {"schema": 1, "image": {"state": "unsealed"}}
+    if options["state"] == "specialised":
+        return {"schema": 1, "image": {"state": "specialised", "is_copy": options["is_copy"]}}
+    if not options.get("image_id"):
+        raise OptionError("the image has no name", "Set image_id, such as web-2026-11", code="AZCM0016")
+    image = {"state": "sealed", "image_id": options["image_id"], "force": options["force"]}
+    image["keep_logs"] = options["keep_logs"]
+    # Without a profile copies do not enrol: said, so that an image that was sealed with one is sealed anew.
+    image["enroll_on_first_boot"] = options.get("enroll_on_first_boot") or None
+    if options.get("enrolment_token"):
+        image["token"] = options["enrolment_token"]
+    if options.get("cloud"):
+        image["cloud"] = options["cloud"]
+    return {"schema": 1, "image": image}
+
+
 def with_credential(wish: dict[str, Any], access_token: str) -> dict[str, Any]:
     """The same wish with the credential that the host asked for."""
     connection = dict(wish.get("connection") or {"state": "connected"})

@@ -129,12 +129,19 @@ def test_documentation_renders(installed: Path, module: str) -> None:
     assert documented["return"]
 
 
-@pytest.mark.parametrize(("kind", "name"), [("inventory", "machines"), ("lookup", "access_token")])
-def test_plugins_are_documented(installed: Path, kind: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "option"),
+    [
+        ("inventory", "machines", "client_secret"),
+        ("lookup", "access_token", "client_secret"),
+        ("filter", "twins", "_input"),
+    ],
+)
+def test_plugins_are_documented(installed: Path, kind: str, name: str, option: str) -> None:
     done = ansible(installed, "ansible-doc", "--json", "-t", kind, f"hawser.machine.{name}")
     documented = json.loads(done.stdout)[f"hawser.machine.{name}"]
     assert documented["examples"]
-    assert "client_secret" in documented["doc"]["options"]
+    assert option in documented["doc"]["options"]
 
 
 def test_an_execution_environment_finds_what_it_needs(installed: Path) -> None:
@@ -149,10 +156,11 @@ def test_an_execution_environment_finds_what_it_needs(installed: Path) -> None:
 
 def test_roles_are_documented(installed: Path) -> None:
     done = ansible(installed, "ansible-doc", "--json", "-t", "role", "--list", "hawser.machine")
-    assert set(json.loads(done.stdout)) == {"hawser.machine.agent", "hawser.machine.hub", "hawser.machine.remove"}
+    roles = ("agent", "hub", "image_seal", "image_specialise", "remove", "reset_local")
+    assert set(json.loads(done.stdout)) == {f"hawser.machine.{role}" for role in roles}
 
 
-@pytest.mark.parametrize("playbook", ["site", "remove", "hub"])
+@pytest.mark.parametrize("playbook", ["site", "remove", "hub", "seal", "verify_unique"])
 def test_playbooks_are_found_by_their_full_names(installed: Path, playbook: str) -> None:
     done = ansible(
         installed,

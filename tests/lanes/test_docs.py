@@ -71,7 +71,7 @@ def test_pages_are_built(programs: Path, place: Path) -> None:
     done = run(programs, place, "antsibull-docs", "collection", "--use-current", "--squash-hierarchy",
                "--fail-on-error", "--dest-dir", str(source), "hawser.machine")  # fmt: skip
     assert done.returncode == 0, done.stdout
-    for kind, folder in (("module", "modules"), ("inventory", "inventory"), ("lookup", "lookup")):
+    for kind, folder in (("module", "modules"), ("inventory", "inventory"), ("lookup", "lookup"), ("filter", "filter")):
         for path in (clients.ROOT / "plugins" / folder).glob("*.py"):
             assert (source / f"{path.stem}_{kind}.rst").is_file()
     for role in (clients.ROOT / "roles").iterdir():

@@ -20,6 +20,8 @@ from .test_seal import TOKEN, identity, inhabited, leftovers
 SEALED = {"state": "sealed", "image_id": "web-1", "enroll_on_first_boot": None, "clean": True}
 UNSEALED = {"state": "unsealed", "image_id": None, "enroll_on_first_boot": None, "clean": False}
 WISH = {"state": "sealed", "image_id": "web-1"}
+JOINS = {"joins": True, "is_copied": True}
+SPECIALISED = {"state": "specialised"}
 CONNECTED = {
     **planning.disconnected_view(),
     "state": "connected",
@@ -42,6 +44,14 @@ def actual(image: dict[str, Any] | None, connected: bool = False) -> Actual:
         (WISH, {**SEALED, "clean": False}, ["image.clean"], ("seal",)),
         ({"state": "unsealed"}, SEALED, ["image.state"], ("unseal",)),
         ({"state": "unsealed"}, UNSEALED, [], ()),
+        (SPECIALISED, {**SEALED, **JOINS}, ["image.state"], ("unseal", "specialise")),
+        (
+            {**SPECIALISED, "is_copy": True},
+            {**SEALED, **JOINS, "is_copied": False},
+            ["image.state"],
+            ("unseal", "specialise"),
+        ),
+        (SPECIALISED, {**UNSEALED, **JOINS}, ["image.state"], ("specialise",)),
     ],
 )
 def test_the_plan(image: dict[str, Any], now: dict[str, Any], paths: list[str], steps: tuple[str, ...]) -> None:
@@ -50,6 +60,32 @@ def test_the_plan(image: dict[str, Any], now: dict[str, Any], paths: list[str], 
     assert ([reason.path for reason in made.reasons], made.steps) == (paths, steps)
     after = planning.project(wish, actual(now), made)
     assert planning.plan(wish, after).steps == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "steps"), [("connected", ()), ("parked", ("specialise",)), ("quarantined", ("specialise",))]
+)
+def test_a_held_machine_takes_up_another_name_and_a_connected_one_has_its_own(
+    state: str, steps: tuple[str, ...]
+) -> None:
+    now = actual(UNSEALED, connected=True)
+    now = now._replace(connection={**now.connection, "identity_state": state})
+    assert planning.plan(Wish(image=SPECIALISED), now).steps == steps
+
+
+@pytest.mark.parametrize(
+    ("wish", "now", "code"),
+    [
+        (Wish(image=SPECIALISED), {**SEALED, "joins": True, "is_copied": False}, "AZCM0027"),
+        (Wish(image=SPECIALISED), {**SEALED, "joins": False, "is_copied": True}, "AZCM0016"),
+        (Wish(image=SPECIALISED), {**UNSEALED, "joins": False, "is_copied": False}, "AZCM0016"),
+        (Wish(image=SPECIALISED, connection={"state": "disconnected"}), {**SEALED, **JOINS}, "AZCM0027"),
+    ],
+)
+def test_what_is_no_copy_or_cannot_join_is_not_specialised(wish: Wish, now: dict[str, Any], code: str) -> None:
+    with pytest.raises(errors.AgentError) as refused:
+        planning.plan(wish, actual(now))
+    assert refused.value.code == code
 
 
 @pytest.mark.parametrize(

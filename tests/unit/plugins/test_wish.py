@@ -56,6 +56,20 @@ def test_absent_keys_are_not_sent() -> None:
     assert wish.compose(options(cloud="demo", tags=None, config=None), "web01", None).keys() == {"schema", "connection"}
 
 
+def test_the_wish_of_an_image_obeys_the_schema() -> None:
+    given_options = {"state": "sealed", "image_id": "web-1", "force": True, "keep_logs": False}
+    token = "hwe_" + "x" * 43
+    joins = {"enroll_on_first_boot": "web", "enrolment_token": token, "cloud": "demo"}
+    for more in ({}, joins):
+        composed = wish.compose_image({**given_options, **more}, "web01", None)
+        jsonschema.validate(composed, SCHEMA)
+        assert composed.keys() == {"schema", "image"}
+        assert composed["image"].get("token") == more.get("enrolment_token")
+    assert wish.compose_image({"state": "unsealed"}, "web01", None)["image"] == {"state": "unsealed"}
+    with pytest.raises(errors.OptionError, match="no name"):
+        wish.compose_image({**given_options, "image_id": None}, "web01", None)
+
+
 def test_no_tags_are_not_absent_tags() -> None:
     assert wish.compose(options(tags={}), "web01", PROFILE)["tags"] == {}
 
