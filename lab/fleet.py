@@ -19,11 +19,13 @@ from typing import Self
 from lab import base, cgroup, kernel, network, process
 from lab.errors import LabError
 from lab.host import Host, HostSpec
-from lab.ledger import Ledger, destroy, launcher, run
+from lab.ledger import Entry, Ledger, destroy, launcher, remove, run
 
 _LAB_NAME = re.compile(r"[a-z][a-z0-9]{0,7}")
+_HOST_KEY = "etc/ssh/ssh_host_ed25519_key.pub"
 _HOST_NAME = re.compile(r"[a-z]([a-z0-9-]{0,52}[a-z0-9])?")
 _HOSTS_AT_ONCE = 8
+_SHUTDOWN_SECONDS = 90.0
 
 
 class Lab:
@@ -120,7 +122,7 @@ class Lab:
         self.ledger.record("kernel", lab=self.name)
         kernel.raise_for(self.name)
         base.ensure(self.cache, self._report)
-        for child in ("ssh", "hosts"):
+        for child in ("ssh", "hosts", "images"):
             self.ledger.record("tree", path=str(self.directory / child))
             (self.directory / child).mkdir(mode=0o700)
         _keygen(self.private_key)
@@ -139,15 +141,65 @@ class Lab:
 
     def boot(self) -> None:
         """Boot all hosts and wait until each is ready."""
-        numbers = range(1, len(self.specs) + 1)
+        self._boot_all(self.specs)
+
+    def add(self, *specs: HostSpec, healthy: bool = True) -> list[Host]:
+        """Boot further hosts beside those that there are, and wait until each is ready. Without `healthy` a unit of
+        theirs may fail."""
+        check_names(self.name, [spec.name for spec in (*self.specs, *specs)])
+        if self.network.num_addresses - 12 < len(self.specs) + len(specs):
+            raise LabError(f"{self.network} has no room for {len(specs)} more hosts.", "Choose a larger network.")
+        self.specs += specs
+        before = os.umask(0o022)
+        try:
+            return self._boot_all(specs, healthy)
+        finally:
+            os.umask(before)
+
+    def power_off(self, name: str) -> None:
+        """Shut a host down in good order. Its disk stays."""
+        host = self.hosts[name]
+        groups = [
+            e
+            for e in self.ledger.entries()
+            if e["kind"] == "cgroup" and Path(e["path"]).name == f"hawser-{host.machine}"
+        ]
+        for entry in self._processes(name):
+            # nspawn takes SIGTERM as a wish for an orderly shutdown (systemd-nspawn(1), --kill-signal).
+            if not process.end(entry["pid"], entry["started"], grace=_SHUTDOWN_SECONDS):
+                raise LabError(f"Host {name} does not shut down.", "See its console.log.")
+        for entry in (*groups, {"kind": "interface", "name": network.host_interface(host.machine)}):
+            remove(entry)
+
+    def power_on(self, name: str) -> Host:
+        """Boot a host again that was shut down, and wait until it is ready."""
+        host = self.hosts[name]
+        self._start(name, host.machine, self._home(name), host.root)
+        host.wait_ready()
+        return host
+
+    def image(self, name: str) -> Path:
+        """Copy the disk of a host that is shut down, as often as one likes: a path for `HostSpec.image`."""
+        if self._supervisor(name) is not None:
+            raise LabError(f"Host {name} runs: its disk changes while it is copied.", "Call power_off first.")
+        target = self.directory / "images" / f"{name}-{uuid.uuid4().hex[:8]}"
+        # What the host has changed; what it has not lies in the base, which nobody changes.
+        run(["cp", "--archive", str(self._home(name) / "disk" / "upper"), str(target)])
+        return target
+
+    def _boot_all(self, specs: Sequence[HostSpec], healthy: bool = True) -> list[Host]:
+        first = self.specs.index(specs[0]) + 1 if specs else 1
         with concurrent.futures.ThreadPoolExecutor(max_workers=_HOSTS_AT_ONCE) as pool:
-            hosts = list(pool.map(self._boot, self.specs, numbers))
-            self.hosts = {host.name: host for host in hosts}
-            lines = [f"{h.address} {(self._home(h.name) / 'host_key.pub').read_text(encoding='ascii')}" for h in hosts]
-            self.known_hosts.write_text("".join(lines), encoding="ascii")
-            patience = 60 + 3 * len(hosts)
-            for host, _ in zip(hosts, pool.map(lambda h: h.wait_ready(patience), hosts), strict=True):
+            hosts = list(pool.map(self._boot, specs, range(first, first + len(specs))))
+            self.hosts |= {host.name: host for host in hosts}
+            patience = 60 + 3 * len(self.hosts)
+            for host, _ in zip(hosts, pool.map(lambda h: h.wait_ready(patience, healthy), hosts), strict=True):
                 self._report(f"{host.name} answers at {host.address}")
+        # Read now, because a copy of an image may have made its own key at its first boot.
+        with self.known_hosts.open("a", encoding="ascii") as known:
+            for host in hosts:
+                known.write(f"{host.address} {(host.root / _HOST_KEY).read_text(encoding='ascii')}")
+        return hosts
 
     def _home(self, name: str) -> Path:
         return self.directory / "hosts" / name
@@ -156,7 +208,10 @@ class Lab:
         home, machine = self._home(spec.name), f"{self.name}-{number}"
         address = self._address(number)
         root = self._lay_out(spec, home)
-        _personalise(home, root, spec, f"{address}/{self.network.prefixlen}", self.private_key)
+        own_address = f"{address}/{self.network.prefixlen}"
+        if spec.image is None:
+            _personalise(home, root, spec, own_address, self.private_key)
+        _plug_in(root, spec, own_address)
         network.refuse_existing(network.host_interface(machine))
         self.ledger.record("interface", name=network.host_interface(machine))
         self._start(spec.name, machine, home, root)
@@ -182,7 +237,8 @@ class Lab:
         (disk / "upper").mkdir()
         (disk / "work").mkdir()
         self.ledger.record("mount", path=str(root))
-        layers = f"lowerdir={base.path(self.cache)},upperdir={disk / 'upper'},workdir={disk / 'work'}"
+        lower = ":".join(str(layer) for layer in (spec.image, base.path(self.cache)) if layer is not None)
+        layers = f"lowerdir={lower},upperdir={disk / 'upper'},workdir={disk / 'work'}"
         run(["mount", "-t", "overlay", "-o", layers, f"hawser-{self.name}", str(root)])
         return root
 
@@ -221,11 +277,14 @@ class Lab:
                 raise LabError(f"systemd-nspawn could not start {name}: {said[-600:]}.", "Mend that and start again.")
             time.sleep(0.01)
 
+    def _processes(self, name: str) -> list[Entry]:
+        return [e for e in self.ledger.entries() if e["kind"] == "process" and e["name"] == f"host {name}"]
+
     def _supervisor(self, name: str) -> int | None:
-        for entry in reversed(self.ledger.entries()):
-            if entry["kind"] == "process" and entry["name"] == f"host {name}":
-                return int(entry["pid"]) if process.alive(entry["pid"], entry["started"]) else None
-        return None
+        started = self._processes(name)
+        if not started or not process.alive(started[-1]["pid"], started[-1]["started"]):
+            return None
+        return int(started[-1]["pid"])
 
     def save(self) -> None:
         """Write what `attach` needs: the lab goes on when this process ends."""
@@ -280,17 +339,12 @@ def _keygen(path: Path) -> None:
 
 
 def _personalise(home: Path, root: Path, spec: HostSpec, address: str, client_key: Path) -> None:
-    """What makes the host itself: machine id, name, address, keys, hardware."""
+    """What is on the disk of a host that was installed for itself: machine id, name, keys."""
     etc = root / "etc"
     (etc / "machine-id").write_text(uuid.uuid4().hex + "\n", encoding="ascii")
     (etc / "hostname").write_text(spec.name + "\n", encoding="ascii")
     (etc / "hosts").write_text(
         f"127.0.0.1 localhost\n::1 localhost\n{address.partition('/')[0]} {spec.name}\n", encoding="ascii"
-    )
-    # The number decides: systemd's own 80-container-host0.network would ask for DHCP.
-    (etc / "systemd" / "network" / "10-host0.network").write_text(
-        f"[Match]\nName=host0\n\n[Network]\nAddress={address}\nLinkLocalAddressing=no\nIPv6AcceptRA=no\nLLDP=no\nEmitLLDP=no\n",
-        encoding="ascii",
     )
     _keygen(home / "host_key")
     for source, target, mode in (
@@ -309,8 +363,17 @@ def _personalise(home: Path, root: Path, spec: HostSpec, address: str, client_ke
         keys.chmod(0o600)
         for path in (keys.parent, keys):
             os.chown(path, owner.st_uid, owner.st_gid)
-    dmi = etc / "lab" / "dmi"
-    dmi.mkdir()
+
+
+def _plug_in(root: Path, spec: HostSpec, address: str) -> None:
+    """What is the machine's and not the disk's: its place in the network, and its hardware."""
+    # The number decides: systemd's own 80-container-host0.network would ask for DHCP.
+    (root / "etc" / "systemd" / "network" / "10-host0.network").write_text(
+        f"[Match]\nName=host0\n\n[Network]\nAddress={address}\nLinkLocalAddressing=no\nIPv6AcceptRA=no\nLLDP=no\nEmitLLDP=no\n",
+        encoding="ascii",
+    )
+    dmi = root / "etc" / "lab" / "dmi"
+    dmi.mkdir(exist_ok=True)
     for file, content in spec.hardware().items():
         (dmi / file).write_text(content + "\n", encoding="utf-8")
         (dmi / file).chmod(0o400 if file in {"product_uuid", "product_serial"} else 0o444)

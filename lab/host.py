@@ -29,11 +29,14 @@ class HostSpec:
     `disk_mib`: None lays its changes on the machine's disk; a number gives it a disk of that size, in memory, that can
     be filled for real (`Host.fill_disk`).
     `dmi`: files of /sys/class/dmi/id; what is not given is made up, different for each host.
+    `image`: a disk that `Lab.image` copied. The host starts with all that is on it, name, keys and machine id included;
+    only hardware and address are its own, as on a machine that got a copy of another one's disk.
     """
 
     name: str
     disk_mib: int | None = None
     dmi: Mapping[str, str] = field(default_factory=dict)
+    image: Path | None = None
 
     def hardware(self) -> dict[str, str]:
         """The DMI files of this host."""
@@ -174,10 +177,10 @@ class Host:
     def _own_disk(self) -> bool:
         return (self.root.parent / "disk").is_mount()
 
-    def wait_ready(self, seconds: float = 60) -> None:
+    def wait_ready(self, seconds: float = 60, healthy: bool = True) -> None:
         """Until ssh answers and systemd has finished starting.
 
-        :raises LabError: it did not within `seconds`, or a unit failed.
+        :raises LabError: it did not within `seconds`, or a unit failed and `healthy` is set.
         """
         deadline = time.monotonic() + seconds
         while not _answers(str(self.address)):
@@ -189,7 +192,7 @@ class Host:
                 )
             time.sleep(0.05)
         state = self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=seconds).output.strip()
-        if state != "running":
+        if state != "running" and (healthy or state != "degraded"):
             failed = self.run(["systemctl", "--failed", "--no-legend", "--plain"], check=False).output.strip()
             raise LabError(f"Host {self.name} is {state or 'silent'}: {failed}.", "See its journal.")
 

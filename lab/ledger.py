@@ -161,6 +161,11 @@ def destroy(path: Path, report: Callable[[str], None] = lambda _line: None) -> N
     path.unlink(missing_ok=True)
 
 
+def remove(entry: Entry) -> None:
+    """Remove one thing that the ledger names. What is gone already is no fault."""
+    _REMOVERS[str(entry["kind"])](entry)
+
+
 def _label(entry: Entry) -> str:
     return str(entry.get("name") or entry.get("path") or entry.get("lab") or entry.get("pid"))
 

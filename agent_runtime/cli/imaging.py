@@ -43,7 +43,8 @@ class Image(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is in an image. `identity`: a state of the machine's identity."""
+    """What is in an image. `identity`: a state of the machine's identity; `uninstalled`: there is no agent's program in
+    a mounted image."""
 
     identity: str
     image_id: str | None
@@ -52,6 +53,7 @@ class State(NamedTuple):
     remains: list[Remain]
     system: list[Finding]
     warnings: list[str]
+    uninstalled: bool
 
 
 def image_of(session: Session, root: str | None) -> Image:
@@ -94,6 +96,7 @@ def look(image: Image) -> State:
         [item for item in found if item.path != paths.azcmagent_log],
         image_checks.findings(image.root),
         warnings,
+        not image.is_running and not os.path.isdir(paths.program),
     )
 
 

@@ -88,6 +88,13 @@ def _check(session: Session, image: Image, agent_only: bool) -> int:
 def failure_of(state: State, agent_only: bool) -> errors.AgentError | None:
     """Why copies of the image would not be machines of their own; None when they would. Pure."""
     ours = [item.path for item in state.remains if item.is_identity]
+    more = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
+    if ours and state.uninstalled:
+        return errors.ConfigurationConflict(
+            f"an agent that was uninstalled has left a cloning hazard, {ours[0]}{more}: once the agent is installed "
+            "again, every copy is the same machine",
+            "Remove /var/opt/azcmagent and /var/lib/GuestConfig from the image",
+        )
     if state.unfinished:
         return errors.ConfigurationConflict("sealing was cut off", "Run 'azcmagent seal' again; it ends what was begun")
     if state.identity not in ("sealed", "disconnected"):
@@ -96,7 +103,6 @@ def failure_of(state: State, agent_only: bool) -> errors.AgentError | None:
             "Run 'azcmagent disconnect', then 'azcmagent seal --image-id ID'",
         )
     if ours:
-        more = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
         return errors.ConfigurationConflict(
             f"the image holds what would make its copies one machine: {ours[0]}{more}",
             "Run 'azcmagent seal --image-id ID'; it clears leftovers of earlier installations too",

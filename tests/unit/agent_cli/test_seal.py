@@ -210,6 +210,17 @@ def test_leftovers_of_an_uninstalled_agent_are_a_hazard_that_check_names(machine
     assert "certs/identity-3.key" in machine.run("seal", "--check").out
 
 
+def test_what_an_uninstalled_agent_left_on_a_mounted_disk_is_a_cloning_hazard(machine: Machine) -> None:
+    inhabited(machine)
+    (machine.root / "etc").mkdir(exist_ok=True)
+    words = ("seal", "--check", "--root", str(machine.root), "--json")
+    done = machine.run(*words)
+    assert (done.code, "cloning hazard" in done.json["error"]["message"]) == (27, True)
+    (machine.root / "opt/azcmagent").mkdir(parents=True)
+    done = machine.run(*words)
+    assert (done.code, "is connected" in done.json["error"]["message"]) == (27, True)
+
+
 def test_check_changes_nothing_and_tells_what_seal_would_clear(machine: Machine) -> None:
     inhabited(machine)
     before = machine.files()
