@@ -23,7 +23,9 @@ EVERY_SECONDS = 5.0
 """How soon another process of the hub, or a command, is obeyed."""
 WAKE_PAUSE = 2.0
 """Between two heartbeats that a holder is asked for, however many ask."""
-PROOF_SECONDS = 10.0
+PROOF_SECONDS = 15.0
+"""A holder that was just asked for heartbeats pauses for up to ten seconds before the next, and is asked WAKE_PAUSE
+after it was asked last: shorter, and the second of two clones that ask in a row is told to wait."""
 log = logging.getLogger("hawser.hub.twins")
 
 

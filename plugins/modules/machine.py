@@ -46,6 +46,38 @@ options:
       - Config properties of the agent, such as C(proxy.url) or C(extensions.blocklist).
       - V(null) clears a property; properties that are not named are left alone.
     type: dict
+  image:
+    description:
+      - Seals the host as an image, or unseals it. Neither goes with a connection, so use it with O(state=disconnected),
+        which lets go of a connected host first.
+      - M(hawser.machine.image) does this alone, and gives copies a name of their own.
+    type: dict
+    suboptions:
+      state:
+        description: As of M(hawser.machine.image).
+        type: str
+        choices: [sealed, unsealed]
+        default: sealed
+      image_id:
+        description: Name of the image. Needed with O(image.state=sealed).
+        type: str
+      enroll_on_first_boot:
+        description: Name of the hub's enrolment profile by which copies join the hub by themselves.
+        type: str
+      enrolment_token:
+        description: The enrolment token for O(image.enroll_on_first_boot).
+        type: str
+      cloud:
+        description: Name of the cloud profile for O(image.enroll_on_first_boot). By default the only one.
+        type: str
+      force:
+        description: Drop the identity of a host that stays connected. The machine at the hub stays.
+        type: bool
+        default: false
+      keep_logs:
+        description: Leave the agent's logs in the image.
+        type: bool
+        default: false
   correlation_id:
     description: A GUID that the hub stores with the connection.
     type: str
@@ -88,6 +120,7 @@ attributes:
 seealso:
   - module: hawser.machine.connection
   - module: hawser.machine.config
+  - module: hawser.machine.image
   - module: hawser.machine.wait_ready
 """
 
@@ -102,6 +135,13 @@ EXAMPLES = r"""
     config:
       extensions.enabled: true
       proxy.bypass: [ARM]
+  become: true
+
+- name: Let go of a host and make it an image
+  hawser.machine.machine:
+    state: disconnected
+    image:
+      image_id: web-2026-11
   become: true
 
 - name: Take a host out of the fleet

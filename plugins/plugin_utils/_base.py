@@ -75,8 +75,8 @@ class Action(ActionBase):  # type: ignore[misc]
     def resolved(self, options: dict[str, Any], profile: dict[str, Any] | None) -> dict[str, Any]:
         """The options with environment and cloud profile filled in."""
         found = _settings.resolve(options, os.environ, profile)
-        for name in _spec.SECRET_OPTIONS:
-            self.hide(found.get(name))
+        for secret in _spec.secrets_in(found):
+            self.hide(secret)
         return found
 
     def hub(self, found: dict[str, Any], profile: dict[str, Any] | None) -> Hub:

@@ -57,11 +57,19 @@ def argument_spec(module: str) -> dict[str, Any]:
     return _options(documentation(module).get("options") or {})
 
 
+def secrets_in(arguments: dict[str, Any]) -> list[str]:
+    """The values of secret options, those of suboptions too."""
+    found = [str(arguments[name]) for name in SECRET_OPTIONS & arguments.keys() if arguments[name]]
+    for value in arguments.values():
+        found += secrets_in(value) if isinstance(value, dict) else []
+    return found
+
+
 def validate(module: str, spec: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """Check and convert a task's arguments; an OptionError names every fault, without the value of a secret."""
     result = ArgumentSpecValidator(spec).validate(arguments)
     if result.error_messages:
-        secrets = {str(arguments[name]) for name in SECRET_OPTIONS & arguments.keys() if arguments[name]}
+        secrets = set(secrets_in(arguments))
         text = "; ".join(message.rstrip(".") for message in result.error_messages)
         raise OptionError(
             f"{module} does not accept these options: {without_secrets(text, secrets)}",

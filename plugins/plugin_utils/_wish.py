@@ -92,15 +92,22 @@ def compose(options: dict[str, Any], name: str, profile: dict[str, Any] | None) 
         wish["config"] = options["config"]
     if options.get("tags") is not None and options.get("state") != "disconnected":
         wish["tags"] = tags_of(options["tags"])
+    if options.get("image") is not None:
+        wish["image"] = image_of(options["image"])
     return wish
 
 
 def compose_image(options: dict[str, Any], name: str, profile: dict[str, Any] | None) -> dict[str, Any]:  # noqa: ARG001
     """The wish of the module image: an image has neither a name nor a hub of its own."""
+    return {"schema": 1, "image": image_of(options)}
+
+
+def image_of(options: dict[str, Any]) -> dict[str, Any]:
+    """The key `image` of a wish, out of the options of an image."""
     if options["state"] == "unsealed":
-        return {"schema": 1, "image": {"state": "unsealed"}}
+        return {"state": "unsealed"}
     if options["state"] == "specialised":
-        return {"schema": 1, "image": {"state": "specialised", "is_copy": options["is_copy"]}}
+        return {"state": "specialised", "is_copy": options["is_copy"]}
     if not options.get("image_id"):
         raise OptionError("the image has no name", "Set image_id, such as web-2026-11", code="AZCM0016")
     image = {"state": "sealed", "image_id": options["image_id"], "force": options["force"]}
@@ -111,7 +118,7 @@ def compose_image(options: dict[str, Any], name: str, profile: dict[str, Any] | 
         image["token"] = options["enrolment_token"]
     if options.get("cloud"):
         image["cloud"] = options["cloud"]
-    return {"schema": 1, "image": image}
+    return image
 
 
 def with_credential(wish: dict[str, Any], access_token: str) -> dict[str, Any]:

@@ -59,6 +59,14 @@ def test_secrets_are_marked() -> None:
     assert {name for name, option in marked.items() if option["no_log"]} == {"access_token", "client_secret"}
 
 
+def test_a_fault_of_a_suboption_does_not_show_a_secret() -> None:
+    image = {"image_id": ["x"], "enrolment_token": "hush-hush", "force": "hush-hush"}
+    with pytest.raises(errors.OptionError) as caught:
+        spec.validate("machine", spec.argument_spec("machine"), {"image": image})
+    assert "hush-hush" not in caught.value.message
+    assert spec.argument_spec("machine")["image"]["options"]["enrolment_token"]["no_log"] is True
+
+
 def test_a_fault_does_not_show_a_secret() -> None:
     with pytest.raises(errors.OptionError) as caught:
         spec.validate("machine", spec.argument_spec("machine"), {"client_secret": "hush-hush", "state": "hush-hush"})

@@ -66,6 +66,12 @@ def test_the_wish_of_an_image_obeys_the_schema() -> None:
         assert composed.keys() == {"schema", "image"}
         assert composed["image"].get("token") == more.get("enrolment_token")
     assert wish.compose_image({"state": "unsealed"}, "web01", None)["image"] == {"state": "unsealed"}
+    copy = wish.compose_image({"state": "specialised", "is_copy": True}, "web01", None)
+    assert copy == {"schema": 1, "image": {"state": "specialised", "is_copy": True}}
+    jsonschema.validate(copy, SCHEMA)
+    whole = wish.compose(options(state="disconnected", image={**given_options, **joins}), "web01", None)
+    jsonschema.validate(whole, SCHEMA)
+    assert (whole["connection"]["state"], whole["image"]["image_id"]) == ("disconnected", "web-1")
     with pytest.raises(errors.OptionError, match="no name"):
         wish.compose_image({**given_options, "image_id": None}, "web01", None)
 
