@@ -27,7 +27,7 @@ def ground(
         for what, seconds in made.seconds.items():
             middle, last = statistics.median(seconds), max(seconds)
             line = f"{len(seconds)} {what}: half of them after {middle:.1f} s, the last after {last:.1f} s"
-            request.config.get_terminal_writer().line(f"\n{line}")
+            request.config.pluginmanager.getplugin("terminalreporter").write_line(f"\n{line}")
 
 
 def test_ten_clones_with_the_default_profile_are_quarantined(ground: Ground) -> None:
