@@ -125,8 +125,11 @@ def test_a_clone_is_quarantined_named_and_healed_by_the_runbook(ground: Site) ->
     assert shown(second)["resourceName"] == "web02"
     assert shown(first)["status"] == "Connected"
     assert ground.play(UNIQUE).code == 0
-    again = ground.play(role("reset_local"))
-    assert [again.changed(name) for name in HOSTS] == [0, 0, 0]
+    again = ground.play(role("reset_local"), reset_local_by_name=True)
+    assert [again.changed(name) for name in HOSTS] == [0, 0, 0], "each has its own name"
+    other = ground.play(role("reset_local"), "--limit", "web02", reset_local_by_name=True, agent_name="web02-new")
+    assert (other.code, other.changed("web02") > 0) == (0, True), other.output
+    assert shown(second)["resourceName"] == "web02-new"
 
 
 def test_an_image_is_sealed_once_and_keeps_its_secret(ground: Site, token: str) -> None:

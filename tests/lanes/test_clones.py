@@ -5,6 +5,7 @@ real hosts."""
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.lane("clones"), pytest.mark.timeout(1500)]
 
 @pytest.fixture
 def ground(
-    make_lab: Callable[..., Lab], agent_deb: Path, tmp_path: Path, request: pytest.FixtureRequest
+    make_lab: Callable[..., Lab], agent_deb: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Ground]:
     with cloned_hosts.ground(make_lab, agent_deb, tmp_path) as made:
         yield made
@@ -27,7 +28,8 @@ def ground(
         for what, seconds in made.seconds.items():
             middle, last = statistics.median(seconds), max(seconds)
             line = f"{len(seconds)} {what}: half of them after {middle:.1f} s, the last after {last:.1f} s"
-            request.config.pluginmanager.getplugin("terminalreporter").write_line(f"\n{line}")
+            with capfd.disabled():
+                sys.stdout.write(f"\n{line}\n")
 
 
 def test_ten_clones_with_the_default_profile_are_quarantined(ground: Ground) -> None:
