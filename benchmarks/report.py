@@ -49,7 +49,7 @@ TITLES: dict[str, tuple[str, str]] = {
             "Simulated time: the real decisions of hub and agent (branches of a lease, verdicts, comparison of "
             "evidence) over machines whose truth is known; the world around them is a model. Normal life is reboots, "
             "migrations, other cards and disks, failed readings, lost answers, power cuts that take the lease, hubs "
-            "that are killed or restored a day old, snapshots restored in place, one event a day and machine. A copy is "
+            "that are killed or restored a day old, snapshots restored in place, an event a day and machine. A copy is "
             "a cold clone, a snapshot with memory, a backup restored beside the original, or a disk written to other "
             "hardware; it differs in everything, in what a hypervisor gives a copy, in cards and disk alone, or in "
             "nothing. Heartbeats come within five minutes. A perfect copy is always held or renamed, but nobody can "
