@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from control_plane.api.router import OPERATIONS
 from control_plane.arm.router import EXTENDING, ROUTES
+from control_plane.clock import now
+from control_plane.storage import twins
+from control_plane.storage.models import Machine
 from tests.integration import rights_site
 from tests.integration.rights_site import OTHER_M, G, M, P, S, Site, concrete
 
@@ -21,6 +25,8 @@ _LOCK, _TAGS = "/providers/microsoft.authorization/locks/*", "/providers/microso
 _ROLE = "/providers/microsoft.authorization/roleassignments/*"
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 _BY_TIME = {"audit", "listening", "fleet_counts", "processes", "heartbeats", "machine_states", "outbox", "outages"}
+# Names that the hub gives: where they are found.
+_MADE = {"tokens/{name}": "SELECT 'tokens/' || id FROM enrolment_tokens", "{twin}": "SELECT id FROM twins"}
 PASSWORD = "a quiet harbour at noon"
 ASSIGNMENT = "44444444-4444-4444-8444-444444444444"
 _KINDS: dict[str, Any] = {
@@ -63,6 +69,11 @@ CASES: list[tuple[str, str, Any]] = [
     ("DELETE", "/users/{user}", None),
     ("PUT", "/roleAssignments/{name}", {"objectId": "", "role": "Reader", "scope": OTHER_M}),
     ("DELETE", "/roleAssignments/{name}", None),
+    ("PUT", "/profiles/{profile}", {"clones": "adopt"}),
+    ("POST", "/profiles/{profile}/tokens", {"uses": 2, "days": 1}),
+    ("DELETE", "/profiles/{profile}/tokens/{name}", None),
+    ("DELETE", "/profiles/{profile}", None),
+    ("POST", "/twins/{twin}/decide", {"decision": "release"}),
     ("DELETE", _M, None),
     ("DELETE", _G, None),
 ]
@@ -96,7 +107,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield made
 
 
-def _path(shape: str) -> str:
+def _path(site: Site, shape: str) -> str:
     if shape.endswith(_ROLE):
         return G + _ROLE.replace("*", ASSIGNMENT)
     if shape == _ROLE.lstrip("/"):
@@ -105,7 +116,22 @@ def _path(shape: str) -> str:
         return concrete(shape)
     if shape in (_LOCK, _TAGS):
         return G + concrete(shape.lstrip("/"))
-    return "/hawser/v1" + shape.replace("{user}", "audited").replace("{name}", ASSIGNMENT).replace("{rule}", "old")
+    for word, query in _MADE.items():
+        if word in shape:
+            with sqlite3.connect(site.hub.data / "hub.db") as connection:
+                (found,) = connection.execute(query).fetchone() or ("1",)
+            shape = shape.replace(word, str(found))
+    for word in ("{user}", "{profile}", "{rule}"):
+        shape = shape.replace(word, "audited")
+    return "/hawser/v1" + shape.replace("{name}", ASSIGNMENT)
+
+
+def _twin(site: Site) -> None:
+    """A holder of a machine's identity that the hub found."""
+    with site.hub.database.write() as session:
+        machine = session.scalars(select(Machine).limit(1)).one()
+        found = twins.Found("heartbeat", "clone", "quarantine", ("machine_id",))
+        twins.note(session, machine, twins.Key("0" * 64), found, now())
 
 
 def _body(site: Site, body: Any) -> Any:
@@ -133,8 +159,9 @@ def test_writes_leave_one_row_each(site: Site) -> None:
     """In three ways: by somebody who may not, while the audit cannot be written, and as it should be."""
     owner, reader = site.tokens["O", "hub"], site.tokens["R", "hub"]
     site.restore()
+    _twin(site)
     for method, shape, body in CASES:
-        path, sent, told = _path(shape), _body(site, body), f"{method} {shape}"
+        path, sent, told = _path(site, shape), _body(site, body), f"{method} {shape}"
         before, state = _audit(site), _dump(site)
         assert site.ask(reader, method, path, sent).status_code == 403, told
         refused = _audit(site)[len(before) :]
@@ -163,7 +190,7 @@ def test_writes_leave_one_row_each(site: Site) -> None:
 def test_what_is_never_carried_out_changes_nothing(site: Site, method: str, shape: str) -> None:
     site.restore()
     state, before = _dump(site), _audit(site)
-    answer = site.ask(site.tokens["O", "hub"], method, _path(shape), {"location": "local"})
+    answer = site.ask(site.tokens["O", "hub"], method, _path(site, shape), {"location": "local"})
     rows = _audit(site)[len(before) :]
     assert len(rows) == (1 if answer.status_code >= 400 else 0), (answer.text, rows)
     assert all(row[3] == "Refused" for row in rows)
