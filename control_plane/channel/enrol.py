@@ -19,6 +19,7 @@ from control_plane.channel.callers import check_protocol
 from control_plane.channel.live import Record
 from control_plane.clock import now, rfc3339
 from control_plane.errors import ApiError, bad_content, forbidden, not_found
+from control_plane.fleet import profiles
 from control_plane.hub import Hub
 from control_plane.storage import audit, machines
 from control_plane.storage.models import Answered, Credential, Heartbeat, Machine, SettingsCertificate, Ticket
@@ -139,7 +140,7 @@ def _enrol(hub: Hub, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
     settings_csr = text(body, "settingsCsr", 16384, required=False)
     version = needed_text(body, "agentVersion", 64)
     os_type = one_of(body, "osType", ("linux", "windows"))
-    vector = evidence.read(body)
+    vector, image_id = evidence.read(body), profiles.image_id(body.get("imageId"))
     at = now()
     with hub.database.write() as session:
         resource = paths.machine_id(needed_text(body, "resourceId", 1024))
@@ -158,8 +159,8 @@ def _enrol(hub: Hub, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
             heartbeat.epoch = 0  # enrolled anew: its next nonce proves nothing
         machine.enrolled, machine.evidence, machine.agent_version = at, vector, version
         machine.properties = {**machine.properties, "osType": os_type}
-        if caller.grant is not None:
-            enrolments.used(session, caller.grant.ticket_id, machine, at)
+        if caller.grant is None or not enrolments.used(session, caller.grant.ticket_id, machine, at):
+            enrolments.connected(session, machine, image_id, at)
         answer = {
             "protocol": 1,
             "epoch": hub.epoch,

@@ -237,14 +237,15 @@ def check(hub: Hub, session: Session, ticket: Ticket, digest: str, vm_id: str) -
         )
 
 
-def used(session: Session, ticket_id: str, machine: Machine, at: int) -> None:
-    """A machine has enrolled with such a ticket: its token is counted, where it comes from is written down.
+def used(session: Session, ticket_id: str, machine: Machine, at: int) -> bool:
+    """A machine has enrolled with a ticket: False when it is not one that the hub gave out; else its token is counted,
+    and where it comes from is written down.
 
     Errors: ApiError 401 `InvalidEnrolmentToken`, 403 `EnrolmentTokenSpent`; nothing is kept then.
     """
     row = session.get(Enrolment, ticket_id)
     if row is None:
-        return
+        return False
     if row.token_id is not None:
         # One at a time, over all processes of the hub: uses are counted under this lock.
         token = session.get(EnrolmentToken, row.token_id, with_for_update=True)
@@ -269,6 +270,15 @@ def used(session: Session, ticket_id: str, machine: Machine, at: int) -> None:
         rows.add_history(twin, at, "adopted", became=row.resource_id)
         rows.tell(session, original, twin, at, audit.Actor("machine", machine.client_id), "twins/adopted")
     session.delete(row)
+    return True
+
+
+def connected(session: Session, machine: Machine, image_id: str | None, at: int) -> None:
+    """A machine has enrolled as somebody of the fleet's staff asked: the image that it says it comes from is written
+    down. What was known of it before stays: a machine that joined connects again after a repair."""
+    if image_id is None or session.get(Origin, machine.id) is not None:
+        return
+    session.add(Origin(machine_id=machine.id, profile=profiles.DEFAULT, image_id=image_id, how="connected", at=at))
 
 
 def is_spent(session: Session, token: EnrolmentToken, vm_id: str) -> bool:

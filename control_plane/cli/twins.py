@@ -119,11 +119,9 @@ def images(context: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [
-        [item["imageId"], str(item["machines"]), str(item["joined"]), str(item["adopted"]), item["first"], item["last"]]
-        for item in found
-    ]
-    table(["IMAGE", "MACHINES", "JOINED", "ADOPTED", "FIRST", "LAST"], rows)
+    members = ("imageId", "machines", "joined", "connected", "adopted", "first", "last")
+    rows = [[str(item[name]) for name in members] for item in found]
+    table(["IMAGE", "MACHINES", "JOINED", "CONNECTED", "ADOPTED", "FIRST", "LAST"], rows)
 
 
 @images.command("show")

@@ -43,7 +43,7 @@ class Settings:
         return self.clones or (ADOPT if image_id else QUARANTINE)
 
 
-FALLBACK = Settings(clones=QUARANTINE)
+FALLBACK = Settings()
 """Of the profile `default` while nobody has set it, and of machines whose profile was removed."""
 
 

@@ -115,7 +115,7 @@ def images(session: Session, scopes: Iterable[str]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for image, how, number, first, last in session.execute(query):
         assert image is not None  # noqa: S101 - by the query
-        item = found.setdefault(image, {"imageId": image, "machines": 0, "joined": 0, "adopted": 0})
+        item = found.setdefault(image, {"imageId": image, "machines": 0, "joined": 0, "adopted": 0, "connected": 0})
         item["machines"] += number
         item[how] += number
         item["first"] = min(item.get("first", rfc3339(first)), rfc3339(first))

@@ -72,8 +72,8 @@ class Enrolment(Base):
 
 
 class Origin(Base):
-    """Where a machine comes from. `how`: `joined`, `adopted`; `parent`: vmId of the machine whose identity it held;
-    `builder`: digest of the evidence of the host that the image was sealed on, as the machine told it."""
+    """Where a machine comes from. `how`: `joined`, `connected`, `adopted`; `parent`: vmId of the machine whose identity
+    it held; `builder`: digest of the evidence of the host that the image was sealed on, as the machine told it."""
 
     __tablename__ = "origins"
     machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), primary_key=True)

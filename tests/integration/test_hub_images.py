@@ -179,6 +179,26 @@ def test_images_say_what_came_from_them(hub: HubProcess, ask: Ask, profile: str)
     assert image in hub.run("images").stdout
 
 
+def test_a_machine_of_an_image_that_somebody_connected_is_known_and_its_clone_is_adopted(
+    hub: HubProcess, owner: str, ask: Ask
+) -> None:
+    image = f"img-{uuid4().hex[:8]}"
+    original = Machine(hub, f"by-hand-{uuid4().hex[:8]}", evidence=HERE, boot="boot-original")
+    assert original.put(owner).status_code == 200
+    for answer in (original.enrol(owner, imageId=image), original.ask_token(), original.checkin()):
+        assert answer.status_code == 200, answer.text
+    (found,) = ask("GET", f"/images/{image}", schema="image").json()["machines"]
+    assert (found["vmId"], found["how"], found["profile"]) == (original.vm_id, "connected", "default")
+    twin = original.copy(evidence=elsewhere(8), boot="boot-twin")
+    with beating(original):
+        answer = twin.ask(hostname="copied")
+    assert code(answer) == (409, "identity_conflict")
+    twin.vm_id = str(uuid4())
+    assert twin.enrol_as(answer.json()["enrolment"]).status_code == 200
+    (row,) = [item for item in ask("GET", "/images", schema="images").json()["value"] if item["imageId"] == image]
+    assert (row["machines"], row["joined"], row["connected"], row["adopted"]) == (2, 0, 1, 1)
+
+
 def test_an_operator_lets_a_twin_become_a_machine_of_its_own(hub: HubProcess, owner: str, ask: Ask) -> None:
     original = Machine(hub, f"orig-{uuid4().hex[:8]}", evidence=HERE, boot="boot-original").connect(owner)
     twin = original.copy(evidence=elsewhere(7), boot="boot-twin")

@@ -28,7 +28,7 @@ import importlib, json, pkgutil, agent_runtime
 names = [found.name for found in pkgutil.walk_packages(agent_runtime.__path__, "agent_runtime.")]
 failed = {}
 for name in names:
-    if name != "agent_runtime.platform.linux":
+    if not name.startswith("agent_runtime.platform.linux"):
         try:
             importlib.import_module(name)
         except Exception as problem:
@@ -149,9 +149,9 @@ def test_what_windows_says_of_the_machine(wine: Wine) -> None:
     assert (inventory["osType"], inventory["agentVersion"]) == ("windows", "1.2.3.4")
     assert inventory["osSku"].startswith("Windows")
     assert inventory["hardwareProfile"]["totalPhysicalMemoryInBytes"] > 1 << 28
-    signals = {name: (status, value) for name, status, value in found["signals"]}
-    status, guid = signals["machine_id"]
-    assert status == "ok"
+    signals = {name: (status, value, source) for name, status, value, source in found["signals"]}
+    status, guid, source = signals["machine_id"]
+    assert (status, source) == ("ok", r"registry:SOFTWARE\Microsoft\Cryptography\MachineGuid")
     assert len(guid) == 36
 
 
