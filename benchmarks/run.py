@@ -22,14 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import host_parts, hub_parts, model_parts
+from benchmarks import herd_parts, host_parts, hub_parts, model_parts
 from benchmarks.report import Part, Row, completed, document
 from lab import LabError
 from lab.demo.layout import ROOT, Layout
 from lab.demo.start import Steps, stop
 
 LATEST = Path(__file__).resolve().parent / "results" / "latest.json"
-NAMES = (*hub_parts.PARTS, *model_parts.PARTS, *host_parts.PARTS)
+NAMES = (*hub_parts.PARTS, *herd_parts.PARTS, *model_parts.PARTS, *host_parts.PARTS)
 
 
 def machine() -> dict[str, Any]:
@@ -76,6 +76,11 @@ def on_hub(names: list[str], scale: hub_parts.Scale, report: Callable[[str], Non
     return [measured(name, partial(work, scale), report) for name, work in _chosen(hub_parts.PARTS, names)]
 
 
+def on_herds(names: list[str], scale: herd_parts.Scale, report: Callable[[str], None]) -> list[Part]:
+    """The parts of the hub and of copies that wake together."""
+    return [measured(name, partial(work, scale), report) for name, work in _chosen(herd_parts.PARTS, names)]
+
+
 def on_models(names: list[str], scale: model_parts.Scale, report: Callable[[str], None]) -> list[Part]:
     """The parts in simulated time."""
     return [measured(name, partial(work, scale), report) for name, work in _chosen(model_parts.PARTS, names)]
@@ -116,7 +121,9 @@ def main() -> int:
     seconds = options.idle_seconds or (10.0 if options.small else 3600.0 if options.long else 600.0)
     report = Steps()
     life = model_parts.SMALL if options.small else model_parts.WHOLE
-    parts = on_hub(options.parts, scale, report) + on_models(options.parts, life, report)
+    herds = herd_parts.SMALL if options.small else herd_parts.WHOLE
+    parts = on_hub(options.parts, scale, report) + on_herds(options.parts, herds, report)
+    parts += on_models(options.parts, life, report)
     parts += on_hosts(options.parts, hosts, seconds, report)
     measured_now = {"machine": machine(), "parts": [part.as_dict() for part in parts]}
     found = completed(measured_now, None if options.dry else _former(), NAMES)

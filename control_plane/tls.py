@@ -22,7 +22,7 @@ log = logging.getLogger("hawser.hub")
 
 
 class Tls:
-    """`context`: what the server uses, for its whole life."""
+    """`context`: what the server is given, for its whole life."""
 
     def __init__(self, data: Path, settings: Settings) -> None:
         self._data, self._settings = data, settings
@@ -30,9 +30,11 @@ class Tls:
         if keyring.renew_tls(data, settings):
             log.info("The TLS certificate was about to expire and was made anew.")
         self._mark = self._marks()
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._load(self.context)
+        self.context = self._made()
+        self._newest = self.context
+        # A certificate cannot be exchanged within a context without a moment in which its key is missing, and a
+        # handshake in that moment fails: each one takes the newest context instead, whole or not at all.
+        self.context.sni_callback = self._choose
 
     @property
     def expires(self) -> datetime:
@@ -51,8 +53,7 @@ class Tls:
         mark = self._marks()
         if mark == self._mark:
             return False
-        self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # the live context is left alone until this has worked
-        self._load(self.context)
+        self._newest = self._made()
         self._mark = mark
         return True
 
@@ -62,11 +63,18 @@ class Tls:
         except OSError as error:
             raise self._unusable(error) from error
 
-    def _load(self, context: ssl.SSLContext) -> None:
+    def _made(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_cert_chain(self._files[0], self._files[1])
         except (OSError, ssl.SSLError) as error:
             raise self._unusable(error) from error
+        return context
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Called within each handshake, whether a name was asked for or not."""
+        connection.context = self._newest
 
     def _unusable(self, error: Exception) -> OperatorError:
         return OperatorError(

@@ -86,14 +86,14 @@ def look(session: Session, wish: planning.Wish) -> planning.Actual:
 
 
 def _status(session: Session, wish: planning.Wish) -> dict[str, Any]:
-    """Of himds; of the files where only the image is asked about, because himds need not run for that."""
+    """Of himds; of the files where nothing runs because the image is sealed, and where only the image is asked about."""
     try:
         return session.himds().status()
     except errors.HimdsUnreachable:
-        if wish.connection is not None or wish.tags is not None:
-            raise
-    from agent_runtime.identity import sealing
+        from agent_runtime.identity import birth, sealing
 
+        if (wish.connection is not None or wish.tags is not None) and not birth.is_sealed(session.paths):
+            raise
     record = sealing.state_of(session.paths)
     return {**(record.identity or {}), "identityState": record.state}
 

@@ -86,7 +86,8 @@ class Plan(NamedTuple):
 def plan(wish: Wish, actual: Actual) -> Plan:
     """What has to be done so that `actual` becomes what `wish` says.
 
-    Errors: those of `naming` (missing member, cloud, location, tenant), each before anything is changed.
+    Errors: those of `naming` (missing member, cloud, location, tenant), AZCM0027 for an image that is sealed and shall be
+    connected; each before anything is changed.
     """
     reasons = [*_cloud_reasons(wish, actual), *_config_reasons(wish, actual)]
     steps = {reason.path.partition(".")[0] for reason in reasons}
@@ -102,6 +103,8 @@ def plan(wish: Wish, actual: Actual) -> Plan:
     held = actual.connection.get("identity_state") in machine.HELD
     local_only = bool(wish.connection and wish.connection.get("force_local_only")) or _is_deleted(actual) or held
     if place_reasons and wants_connected:
+        if actual.connection.get("identity_state") == "sealed":
+            machine.refuse_sealed()
         target = _target(wish, actual)
         steps.add("connect")
     if place_reasons and connected:

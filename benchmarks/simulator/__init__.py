@@ -18,6 +18,7 @@ from __future__ import annotations
 from benchmarks.simulator.client import Pace, Refusal
 from benchmarks.simulator.fleet import Fleet, background
 from benchmarks.simulator.machine import Machine
+from benchmarks.simulator.twin import Twin
 from benchmarks.simulator.wire import Broken
 
-__all__ = ["Broken", "Fleet", "Machine", "Pace", "Refusal", "background"]
+__all__ = ["Broken", "Fleet", "Machine", "Pace", "Refusal", "Twin", "background"]

@@ -17,20 +17,22 @@ JSON = "application/json"
 
 
 class Refusal(Exception):
-    """An answer with an error (docs/protocol.md section 9). `after`: seconds of Retry-After, if it gave any."""
+    """An answer with an error (docs/protocol.md section 9). `after`: seconds of Retry-After, if it gave any; `body`:
+    the answer's object, empty when it was none."""
 
     def __init__(self, answer: Answer) -> None:
         try:
             body = json.loads(answer.body)
         except ValueError:
             body = {}
-        error = body.get("error") if isinstance(body, dict) else None
+        self.body: dict[str, Any] = body if isinstance(body, dict) else {}
+        error = self.body.get("error")
         self.status = answer.status
         if isinstance(error, dict):
             self.code, self.message = str(error.get("code")), str(error.get("message"))
         else:
-            self.code = str(body.get("suberror") or error) if error else f"Status{answer.status}"
-            self.message = str(body.get("error_description", "")) if error else answer.body[:200].decode("latin-1")
+            self.code = str(self.body.get("suberror") or error) if error else f"Status{answer.status}"
+            self.message = str(self.body.get("error_description", "")) if error else answer.body[:200].decode("latin-1")
         told = answer.headers.get("retry-after", "")
         self.after = float(told) if told.isascii() and told.isdigit() else None
         super().__init__(f"{self.status} {self.code}: {self.message[:300]}")

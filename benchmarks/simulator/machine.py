@@ -165,7 +165,9 @@ class Machine:
         """End the connection; the next verb makes another."""
         self.link.close()
 
-    async def _call(self, operation: str, method: str, path: str, token: str, body: Any, **how: Any) -> dict[str, Any]:
+    async def _call(
+        self, operation: str, method: str, path: str, token: str | None, body: Any, **how: Any
+    ) -> dict[str, Any]:
         data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
         answer = await self._exchange(operation, method, path, token, data, **how)
         found: dict[str, Any] = json.loads(answer.body)

@@ -111,10 +111,14 @@ class Agent:
         self.himds = None
         return code
 
+    def argv(self, *words: str) -> list[str]:
+        """The command line of azcmagent on this machine; it wants ENVIRONMENT and the repository as its folder."""
+        return [sys.executable, *self._program("agent_runtime.cli"), "--root", str(self.root), *words]
+
     def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """azcmagent."""
         return subprocess.run(
-            [sys.executable, *self._program("agent_runtime.cli"), "--root", str(self.root), *words],
+            self.argv(*words),
             cwd=REPOSITORY,
             env=ENVIRONMENT,
             input=stdin,

@@ -310,6 +310,10 @@ def test_examples_run_as_they_are_written(ground: Site, module: str) -> None:
             url = f"{ground.hub.url}{ground.machines()['web02']['id']}?api-version=2026-07-15"
             bearer = {"Authorization": f"Bearer {ground.hub.token(ground.principal)}"}
             assert ground.hub.session().delete(url, headers=bearer, timeout=30).status_code in {202, 204}
+        if module == "machine":
+            sealed = ground.play(SITE, "--limit", "web02")
+            assert "AZCM0027: this image is sealed. On the builder run 'azcmagent unseal --here'" in sealed.output
+            ground.lab.hosts["web02"].run(["azcmagent", "unseal", "--here"])
         assert ground.play(SITE, "--limit", "web02").code == 0
 
 

@@ -191,3 +191,19 @@ def test_a_connected_machine_refuses(machine: Machine) -> None:
     assert machine.files() == before
     assert apply(machine, **WISH, force=True)["changed"] is True
     assert identity(machine) == "sealed"
+
+
+def test_a_sealed_image_whose_services_stand_still_is_not_connected_and_says_why(machine: Machine) -> None:
+    """himds does not answer, and that is not what is wrong."""
+    inhabited(machine, "disconnected")
+    assert apply(machine, **WISH)["changed"] is True
+    before = machine.files()
+    place = {"subscription_id": "11111111-1111-4111-8111-111111111111", "resource_group": "web", "location": "local"}
+    for verb in ("plan", "apply"):
+        wish = {"schema": 1, "connection": {"state": "connected", **place}}
+        answer = json.loads(machine.run(verb, "-", stdin=json.dumps(wish)).out)
+        assert (answer["error"]["code"], answer["changed"]) == ("AZCM0027", False), answer
+        assert "unseal --here" in answer["error"]["remedy"]
+        gone = machine.run(verb, "-", stdin=json.dumps({"schema": 1, "connection": {"state": "disconnected"}}))
+        assert (gone.code, json.loads(gone.out)["changed"]) == (0, False), gone
+    assert machine.files() == before

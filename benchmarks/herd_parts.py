@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the hub does when the copies of one machine wake together, and what the original notices of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import uvloop
+
+from benchmarks.checkin_load import percentiles
+from benchmarks.report import Row
+from benchmarks.simulator import Fleet, Machine, Pace, Twin
+from benchmarks.site import Site, cores
+
+BEATS_A_SECOND = 50
+LEAST_SECONDS = 20.0
+LONGEST_SECONDS = 3600.0
+# Copies begin to ask within this time: nobody boots machines faster than a second for each hundred.
+A_SECOND = 100
+
+# What a policy makes of copies: the word, and the state that they say they are in.
+ENDS = {"quarantine": ("quarantined", "quarantined"), "adopt": ("adopted", "connected")}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """`herds`: how many copies wake together, one herd after another."""
+
+    herds: tuple[int, ...]
+
+
+SMALL, WHOLE = Scale((1, 20)), Scale((1, 2, 100, 10_000))
+
+
+@dataclass(frozen=True)
+class Told:
+    """Of one herd. `alone`, `meanwhile`: seconds of the original's heartbeats; `grown`: bytes of the hub; `healed`:
+    seconds from waking to the end of each copy; `ends`: copies by state; `wrong`: answers with 5xx."""
+
+    alone: list[float]
+    meanwhile: list[float]
+    grown: int
+    healed: list[float]
+    ends: Counter[str]
+    wrong: int
+
+
+async def _beat(machine: Machine, durations: list[float]) -> None:
+    """Heartbeats at a steady rate until cancelled; each counts from the moment at which it was due."""
+    due = time.perf_counter()
+    while True:
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        await machine.take_over(await machine.checkin(0))
+        durations.append(time.perf_counter() - due)
+        due += 1 / BEATS_A_SECOND
+
+
+async def _beaten(machine: Machine, work: Awaitable[object]) -> list[float]:
+    durations: list[float] = []
+    beats = asyncio.create_task(_beat(machine, durations))
+    try:
+        await work
+        if beats.done():
+            beats.result()
+    finally:
+        beats.cancel()
+        await asyncio.wait([beats])
+    return durations
+
+
+async def _wake(twin: Twin, spread: float, number: int, count: int, healed: list[float]) -> None:
+    await asyncio.sleep(spread * number / count)
+    begun = time.perf_counter()
+    async with asyncio.timeout(LONGEST_SECONDS):
+        await twin.heal()
+    healed.append(time.perf_counter() - begun)
+
+
+async def _herd(site: Site, fleet: Fleet, count: int) -> Told:
+    (original,) = fleet.machines
+    alone = await _beaten(original, asyncio.sleep(LEAST_SECONDS))
+    twins = [Twin(original, number) for number in range(count)]
+    healed: list[float] = []
+    before = site.memory()
+    fleet.forget_trouble()
+
+    async def all_of_them() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(LEAST_SECONDS))
+            for number, twin in enumerate(twins):
+                group.create_task(_wake(twin, count / A_SECOND, number, count, healed))
+
+    meanwhile = await _beaten(original, all_of_them())
+    wrong = sum(number for status, number in fleet.summary()["statuses"].items() if status >= 500)
+    ends = Counter(twin.seen.state for twin in twins)
+    return Told(alone, meanwhile, site.memory() - before, healed, ends, wrong)
+
+
+def _rows(told: Told, count: int, policy: str) -> list[Row]:
+    what = f"{count} {'copy wakes' if count == 1 else 'copies wake'}, policy {policy}"
+    ratio = percentiles(told.meanwhile)["p99_ms"] / percentiles(told.alone)["p99_ms"]
+    end, state = ENDS[policy]
+    healed = percentiles(told.healed)
+    return [
+        Row(f"{what}: p99 of the original's heartbeats", percentiles(told.meanwhile)["p99_ms"], "ms", "", None),
+        Row(f"{what}: the same, against alone", ratio, "times", "≤ 1.5", 1.5),
+        Row(f"{what}: until half of them are {end}", healed["p50_ms"] / 1000, "s", "", None),
+        Row(f"{what}: until the last", healed["max_ms"] / 1000, "s", "", None),
+        Row(f"{what}: copies that are not {end}", count - told.ends[state], "", "0", 0),
+        Row(f"{what}: answers with 5xx", told.wrong, "", "0", 0),
+        Row(f"{what}: the hub's memory grows by", told.grown / 2**20, "MiB", "", None),
+    ]
+
+
+async def _herds(site: Site, scale: Scale, policy: str) -> list[Row]:
+    site.hub.run("profiles", "set", "default", "--clones", policy)
+    rows: list[Row] = []
+    for count in scale.herds:
+        fleet = site.fleet(f"{policy}-{count}", 1, Pace())
+        await fleet.enrol()
+        rows += _rows(await _herd(site, fleet, count), count, policy)
+        fleet.close()
+    return rows
+
+
+def herd(scale: Scale) -> list[Row]:
+    """Herds of every size with both policies."""
+    everywhere = os.sched_getaffinity(0)
+    site = Site()
+    os.sched_setaffinity(0, {cores()[1]})
+    try:
+        return [row for policy in ENDS for row in uvloop.run(_herds(site, scale, policy))]
+    finally:
+        os.sched_setaffinity(0, everywhere)
+        site.stop()
+
+
+PARTS: dict[str, Callable[[Scale], list[Row]]] = {"herd": herd}
