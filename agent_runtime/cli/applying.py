@@ -86,7 +86,7 @@ def look(session: Session, wish: planning.Wish) -> planning.Actual:
 
 
 def _status(session: Session, wish: planning.Wish) -> dict[str, Any]:
-    """Of himds; of the files where nothing runs because the image is sealed, and where only the image is asked about."""
+    """Of himds; of the files where only the image is asked about, and where nothing runs because it is sealed."""
     try:
         return session.himds().status()
     except errors.HimdsUnreachable:

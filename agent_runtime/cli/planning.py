@@ -86,7 +86,7 @@ class Plan(NamedTuple):
 def plan(wish: Wish, actual: Actual) -> Plan:
     """What has to be done so that `actual` becomes what `wish` says.
 
-    Errors: those of `naming` (missing member, cloud, location, tenant), AZCM0027 for an image that is sealed and shall be
+    Errors: those of `naming` (missing member, cloud, location, tenant), AZCM0027 for a sealed image that shall be
     connected; each before anything is changed.
     """
     reasons = [*_cloud_reasons(wish, actual), *_config_reasons(wish, actual)]
