@@ -48,8 +48,9 @@ TITLES: dict[str, tuple[str, str]] = {
         (
             "A machine sends fifty heartbeats a second, first alone, then while copies of its disk wake on other "
             "hardware, a hundred a second, and ask whose identity they hold. Each copy makes a connection for every "
-            "question, obeys `Retry-After`, and ends in quarantine or, having enrolled under a name of its own, with its first "
-            "heartbeat. Times count from the moment at which a copy woke; memory is the hub's own (unique set size)."
+            "question, obeys `Retry-After`, and ends in quarantine or, having enrolled under a name of its own, with "
+            "its first heartbeat. Times count from the moment at which a copy woke; memory is the hub's own (unique "
+            "set size)."
         ),
     ),
     "twins": (
