@@ -3,25 +3,28 @@
 
 from __future__ import annotations
 
+import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.report import Row
 from control_plane.channel.verdict import SILENCE
-from tests.models import forks, world
+from tests.models import agent_life, forks, power_loss, world
 
 _SEED = 20_261_123
 
 
 @dataclass(frozen=True)
 class Scale:
-    """`days`: machine-days of normal life; `forks`: copied machines."""
+    """`days`: machine-days of normal life; `forks`: copied machines; `losses`: of power, in each step of the agent."""
 
     days: int
     forks: int
+    losses: int
 
 
-SMALL, WHOLE = Scale(5_000, 500), Scale(1_000_000, 50_000)
+SMALL, WHOLE = Scale(5_000, 500, 20), Scale(1_000_000, 50_000, 2_000)
 
 
 def twins(scale: Scale) -> list[Row]:
@@ -60,4 +63,17 @@ def twins(scale: Scale) -> list[Row]:
     ]
 
 
-PARTS: dict[str, Callable[[Scale], list[Row]]] = {"twins": twins}
+def power(scale: Scale) -> list[Row]:
+    """Losses of power in the agent's steps, and what the machine is when it has come to rest again."""
+    rows = []
+    for step in power_loss.STEPS:
+        with agent_life.at_speed(), tempfile.TemporaryDirectory(prefix="hawser-bench-") as folder:
+            dice = random.Random(f"{_SEED} {step.name}")
+            told = power_loss.run(step, f"{folder}/root", scale.losses, dice)
+        what = f"{told.crashes} losses of power in {step.name}"
+        ends = ", ".join(f"{number} {state}" for state, number in sorted(told.ends.items()))
+        rows.append(Row(f"{what} ({ends}): machines with no, two or a broken identity", len(told.faults), "", "0", 0))
+    return rows
+
+
+PARTS: dict[str, Callable[[Scale], list[Row]]] = {"twins": twins, "power": power}

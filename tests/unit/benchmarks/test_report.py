@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import host_parts, hub_parts, model_parts
+from benchmarks import herd_parts, host_parts, hub_parts, model_parts
 from benchmarks.checkin_load import percentiles
 from benchmarks.report import TITLES, Part, Row, completed, document, not_reached
 
@@ -55,7 +55,7 @@ def test_when_all_is_well_the_page_says_so() -> None:
 
 
 def test_every_part_has_a_title_and_every_title_a_part() -> None:
-    assert set(TITLES) == {*hub_parts.PARTS, *model_parts.PARTS, *host_parts.PARTS}
+    assert set(TITLES) == {*hub_parts.PARTS, *herd_parts.PARTS, *model_parts.PARTS, *host_parts.PARTS}
 
 
 def test_a_run_of_some_parts_keeps_the_others_of_the_same_machine() -> None:
