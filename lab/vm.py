@@ -39,6 +39,7 @@ cat > "$root/etc/cloud/cloud.cfg.d/50-lab.cfg" <<'END'
 datasource_list: [NoCloud]
 disable_root: false
 locale: false
+updates: {network: {when: [boot-new-instance, boot]}}
 ssh_deletekeys: true
 ssh_genkeytypes: [ed25519]
 apt: {preserve_sources_list: true}

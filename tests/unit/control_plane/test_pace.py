@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a herd is spread over time (docs/golden-images.md, 'A whole herd')."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.channel import pace
+from control_plane.channel.pace import BURST_SECONDS, HIGHEST, LONGEST, LOWEST, Gate, Pace, admit, rate
+from control_plane.errors import ApiError
+
+SPEEDS = st.floats(min_value=LOWEST, max_value=HIGHEST)
+GAPS = st.lists(st.floats(min_value=0, max_value=30), min_size=1, max_size=200)
+
+
+@given(per_second=SPEEDS, gaps=GAPS)
+def test_never_more_are_heard_than_the_pace_allows(per_second: float, gaps: list[float]) -> None:
+    now: Pace | None = None
+    at = heard = 0.0
+    for gap in gaps:
+        at += gap
+        now, wait = admit(now, per_second, at)
+        heard += wait is None
+        assert wait is None or 1 <= wait <= LONGEST
+        assert heard <= per_second * (BURST_SECONDS + at - gaps[0]) + 1
+
+
+@given(per_second=SPEEDS, steps=st.lists(st.floats(min_value=-5, max_value=5), max_size=50))
+def test_a_clock_that_goes_back_gives_nobody_a_turn_of_somebody_else(per_second: float, steps: list[float]) -> None:
+    now, at = Pace(0.0, 100.0, 100.0), 100.0
+    for step in steps:
+        at += step
+        now, _ = admit(now, per_second, at)
+        assert 0 <= now.tokens <= per_second * BURST_SECONDS
+        assert now.at >= 100.0
+
+
+def herd(count: int, per_second: float) -> tuple[float, Counter[int]]:
+    """Everybody asks in the same second and comes again when told: the second in which the last is heard, and how often
+    each of them asked."""
+    dice = random.Random(count)
+    due = [(dice.random(), number, 1) for number in range(count)]
+    heapq.heapify(due)
+    now: Pace | None = None
+    tries, last = Counter[int](), 0.0
+    while due:
+        at, number, asked = heapq.heappop(due)
+        now, wait = admit(now, per_second, at)
+        if wait is None:
+            tries[asked] += 1
+            last = at
+        else:
+            # As agents do it: no sooner than told, and a tenth later at most.
+            heapq.heappush(due, (at + wait * dice.uniform(1.0, 1.1), number, asked + 1))
+    return last, tries
+
+
+@pytest.mark.parametrize("count", [1, 2, 100, 10_000])
+def test_a_herd_is_heard_in_the_time_that_it_takes_and_nobody_asks_for_ever(count: int) -> None:
+    last, tries = herd(count, 25.0)
+    assert sum(tries.values()) == count
+    assert last <= 1.3 * count / 25.0 + 10
+    asked = sum(times * number for times, number in tries.items())
+    assert asked <= 3 * count, tries
+
+
+def test_the_capacity_is_what_answers_cost() -> None:
+    gate = Gate()
+    before = gate.per_second
+    for _ in range(200):
+        gate.measured(0.1)
+    assert gate.per_second == pytest.approx(max(LOWEST, pace.SHARE / 0.1), rel=0.1)
+    for _ in range(400):
+        gate.measured(0.001)
+    assert gate.per_second > before
+    assert rate(0.0) == HIGHEST
+    assert rate(1e9) == LOWEST
+
+
+def test_one_address_and_one_machine_leave_half_to_others() -> None:
+    gate = Gate()
+    for _ in range(int(gate.per_second * BURST_SECONDS / 2)):
+        gate.machine("a")
+
+    def flood() -> None:
+        for _ in range(20):
+            gate.machine("a")
+
+    with pytest.raises(ApiError) as refused:
+        flood()
+    assert (refused.value.status, refused.value.code) == (429, "TooManyRequests")
+    assert int(refused.value.headers["Retry-After"]) >= 1
+    gate.machine("b")
+    gate.everybody()
+
+
+def test_a_flood_of_names_is_not_kept() -> None:
+    gate = Gate()
+    for number in range(12_000):
+        gate.machine(str(number))
+    assert len(gate._paces) <= 10_000
