@@ -145,10 +145,10 @@ class Asking:
         credential: dict[str, Any] = {}
         if answer.get("certificate") is not None:
             descent = descent_of(known.identity)
-            certificate = certificate_path(known.paths, slot, descent)
+            key, certificate = key_path(known.paths, slot, descent), certificate_path(known.paths, slot, descent)
             atomic.write_bytes(certificate, str(answer["certificate"]).encode("ascii"))
-            os.replace(next_key_path(known.paths), key_path(known.paths, slot, descent))
-            about = await worker.run(self._loop, "describe-certificate", {"certificate": certificate})
+            os.replace(next_key_path(known.paths), key)
+            about = await worker.run(self._loop, "describe-certificate", {"certificate": certificate, "key": key})
             credential = {
                 "slot": slot,
                 "certificateThumbprint": about["thumbprint"],

@@ -301,7 +301,7 @@ class Keeper:
         if int(answer["slot"]) != slot + 1:
             raise ValueError(f"the hub renewed slot {answer['slot']}, not {slot + 1}")
         atomic.write_bytes(certificate, answer["certificate"].encode("ascii"))
-        about = await worker.run(self._loop, "describe-certificate", {"certificate": certificate})
+        about = await worker.run(self._loop, "describe-certificate", {"certificate": certificate, "key": key})
         known.store.apply(
             "renewed", slot=slot + 1, certificateThumbprint=about["thumbprint"], certificateExpires=about["notAfter"]
         )

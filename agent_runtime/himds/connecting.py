@@ -134,7 +134,7 @@ class Connecting:
         self._progress(40, "Enrolling")
         answer = await self._enrol(hub, args, token, where, made["csr"])
         atomic.write_bytes(certificate, answer["certificate"].encode("ascii"))
-        about = await worker.run(self._loop, "describe-certificate", {"certificate": certificate})
+        about = await worker.run(self._loop, "describe-certificate", {"certificate": certificate, "key": key})
         if answer.get("settingsCertificate"):
             atomic.write_bytes(os.path.join(paths.own, "settings.crt"), answer["settingsCertificate"].encode("ascii"))
         identity = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from agent_runtime.platform import local
@@ -18,6 +19,33 @@ def write_bytes(
 ) -> None:
     """Replace `path` by `content`. With `durable` it survives a power cut from the return on. Errors: OSError, and then
     the old content is untouched."""
+    _write(path, content, os.replace, mode, durable, group, owner)
+
+
+def create_bytes(path: str, content: bytes, mode: int = 0o600) -> bool:
+    """Write `path` durably unless it is there; False when it was. Of several processes that try at once one wins, and
+    nobody ever reads half of it. Errors: OSError."""
+    try:
+        _write(path, content, _give_name, mode)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _give_name(temporary: str, path: str) -> None:
+    os.link(temporary, path)
+    os.unlink(temporary)
+
+
+def _write(
+    path: str,
+    content: bytes,
+    name_it: Callable[[str, str], None],
+    mode: int,
+    durable: bool = True,
+    group: int = -1,
+    owner: int = -1,
+) -> None:
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(6).hex()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), mode)
@@ -31,7 +59,7 @@ def write_bytes(
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
+        name_it(temporary, path)
     except BaseException:
         unlink(temporary)
         raise

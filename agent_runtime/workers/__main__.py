@@ -35,8 +35,11 @@ def main() -> int:
         answer = {"error": error.as_dict()}
     except OSError as error:
         answer = {"error": errors.InternalError(f"{error.filename or 'a file'}: {error.strerror}").as_dict()}
-    json.dump(answer, sys.stdout)
-    sys.stdout.flush()
+    try:
+        json.dump(answer, sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(1)  # the program that asked has ended: nobody reads this, nor a traceback
     return 0
 
 

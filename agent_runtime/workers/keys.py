@@ -42,16 +42,9 @@ def make_key(arguments: dict[str, Any]) -> dict[str, Any]:
     """
     path = arguments["path"]
     try:
-        key = _load(path)
-    except (FileNotFoundError, errors.CertificateNotObtained):
-        key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        try:
-            atomic.write_bytes(path, pem, mode=0o600)
-        except OSError as error:
-            raise errors.KeyNotGenerated(f"the key cannot be kept at {path}: {error.strerror}") from None
+        key = _kept_key(path)
+    except OSError as error:
+        raise errors.KeyNotGenerated(f"the key cannot be kept at {path}: {error.strerror}") from None
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, arguments["name"][:64])])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -59,6 +52,24 @@ def make_key(arguments: dict[str, Any]) -> dict[str, Any]:
         "csr": request.public_bytes(serialization.Encoding.PEM).decode("ascii"),
         "clientPublicKey": base64.b64encode(public).decode("ascii"),
     }
+
+
+def _kept_key(path: str) -> rsa.RSAPrivateKey:
+    """The key that is at `path` when this returns. Two workers may be at it at once, for the first may outlive a himds
+    that was killed: the key that came first stays, because the hub may have certified it. Errors: OSError."""
+    while True:
+        try:
+            return _load(path)
+        except FileNotFoundError:
+            pass
+        except errors.CertificateNotObtained:
+            atomic.unlink(path)
+        key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        if atomic.create_bytes(path, pem, mode=0o600):
+            return key
 
 
 def thumbprint(certificate: x509.Certificate) -> str:
@@ -71,10 +82,7 @@ def sign_assertion(arguments: dict[str, Any]) -> dict[str, Any]:
     """`{"key", "certificate", "clientId", "audience", "now", "jti", "machine"}` (paths; now in Unix seconds; `machine`:
     the claim `hawser_machine`, if given) → `{"assertion", "vmId"}`; `vmId` is the one that the certificate names, empty
     when it names none."""
-    key = _load(arguments["key"])
-    certificate = _certificate(arguments["certificate"])
-    if certificate.public_key().public_numbers() != key.public_key().public_numbers():  # type: ignore[union-attr]
-        raise errors.CertificateNotObtained("the machine's certificate does not belong to its key")
+    certificate, key = _pair(arguments)
     now = int(arguments["now"])
     claims = {
         "iss": arguments["clientId"],
@@ -111,19 +119,28 @@ def machine_of(certificate: x509.Certificate) -> str:
 
 
 def describe_certificate(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`{"certificate"}` (path) → `{"thumbprint", "notBefore", "notAfter"}`; thumbprint is SHA-1 in hex as tools show
-    it, times Unix."""
-    certificate = _certificate(arguments["certificate"])
+    """`{"certificate", "key"}` (paths) → `{"thumbprint", "notBefore", "notAfter"}`; thumbprint is SHA-1 in hex as tools
+    show it, times Unix. Errors: CertificateNotObtained, also when it does not belong to the key."""
+    certificate, _ = _pair(arguments)
 
-    def unix(moment: dt.datetime) -> int:
+    def unix(name: str) -> int:
+        # cryptography 42 gave these names an end that says UTC; the plain ones are going.
+        moment: dt.datetime = getattr(certificate, f"{name}_utc", None) or getattr(certificate, name)
         return int(moment.replace(tzinfo=dt.timezone.utc).timestamp())
 
     sha1 = hashlib.sha1(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()  # noqa: S324 - a name, no proof
     return {
         "thumbprint": sha1.upper(),
-        "notBefore": unix(certificate.not_valid_before),
-        "notAfter": unix(certificate.not_valid_after),
+        "notBefore": unix("not_valid_before"),
+        "notAfter": unix("not_valid_after"),
     }
+
+
+def _pair(arguments: dict[str, Any]) -> tuple[x509.Certificate, rsa.RSAPrivateKey]:
+    key, certificate = _load(arguments["key"]), _certificate(arguments["certificate"])
+    if certificate.public_key().public_numbers() != key.public_key().public_numbers():  # type: ignore[union-attr]
+        raise errors.CertificateNotObtained("the machine's certificate does not belong to its key")
+    return certificate, key
 
 
 def _certificate(path: str) -> x509.Certificate:

@@ -231,6 +231,8 @@ async def _work(loop: Loop, verb: str, arguments: dict[str, Any], seconds: float
         return {"csr": text, "clientPublicKey": text}
     if verb == "describe-certificate":
         said = atomic.read_bytes(arguments["certificate"]).decode("ascii").split()
+        if atomic.read_bytes(arguments["key"]) != f"KEY {said[3]}\n".encode():
+            raise errors.CertificateNotObtained("the machine's certificate does not belong to its key")
         return {"thumbprint": said[3], "notBefore": NOW, "notAfter": EXPIRES}
     raise AssertionError(f"this model has no worker {verb}")
 
