@@ -134,6 +134,10 @@ class Vm:
     def power_off(self) -> None:
         """Shut it down in good order. Its disk stays."""
         self.run(["systemctl", "poweroff"], check=False)
+        self.wait_off()
+
+    def wait_off(self) -> None:
+        """Until it has shut down, as it was told."""
         try:
             self.process.wait(180)
         except subprocess.TimeoutExpired:

@@ -64,12 +64,18 @@ def is_copy(builder: Iterable[Item], now: Iterable[Item]) -> bool:
     """Whether a sealed image finds itself on another machine than its builder (docs/protocol.md section 14.5).
 
     The machine id decides only where no hardware can be compared: cleaning an image gives its builder another one at
-    the next boot. Where nothing at all can be compared the machine stays what it is.
+    the next boot. An image that was sealed without one, so that every copy makes its own, has been copied when there is
+    one. Where nothing at all can be compared the machine stays what it is.
     """
-    before, after = _readings(builder), _readings(now)
+    sealed, found = list(builder), list(now)
+    before, after = _readings(sealed), _readings(found)
     both = before.keys() & after.keys()
     hardware = [name for name in HARDWARE if name in both]
-    return any(before[name] != after[name] for name in hardware or both & {"machine_id"})
+    if hardware:
+        return any(before[name] != after[name] for name in hardware)
+    if "machine_id" in both:
+        return before["machine_id"] != after["machine_id"]
+    return "machine_id" in after and any(item["name"] == "machine_id" and item["status"] == "absent" for item in sealed)
 
 
 def is_comparable(builder: Iterable[Item], now: Iterable[Item]) -> bool:

@@ -108,10 +108,11 @@ def test_an_image_that_cloud_init_cleaned_gives_machines_of_their_own(ground: Gr
     assert "SSH host keys" in dirty.output
     # The package's hook runs in here; the image is sealed already and keeps its name.
     builder.run(["cloud-init", "clean", "--logs", "--seed", "--machine-id"])
-    builder.run(["sh", "-c", "rm -f /etc/ssh/ssh_host_*"])
-    clean = builder.run(["azcmagent", "seal", "--check", "--json"], check=False)
+    # In one breath: without its host keys nobody gets in again.
+    last = "rm -f /etc/ssh/ssh_host_*; azcmagent seal --check --json; code=$?; systemctl poweroff; exit $code"
+    clean = builder.run(["sh", "-c", last], check=False)
     assert clean.code == 0, clean.output
-    builder.power_off()
+    builder.wait_off()
 
     shown = ground.joined(ground.copies(disk, "cloud1", "cloud2"))
     assert {found["resourceName"] for found in shown} == {"cloud1", "cloud2"}
