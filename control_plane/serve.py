@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio.to_thread
 import psycopg
 import uvicorn
 from sqlalchemy import update
@@ -31,6 +33,12 @@ from control_plane.tls import Tls
 LOCK_FILE = "hub.lock"
 STOP_SECONDS = 5
 KEEP_ALIVE_SECONDS = 330  # longer than a hold, so that an idle agent keeps its connection
+THREADS = 4
+"""For the machines' writes. They wait for one another at the database anyway, and each thread more is one more that
+takes its turn between two steps of the loop."""
+SWITCH_SECONDS = 0.0002
+"""How long a thread goes on while the loop, which answers heartbeats, wants to. Python's own 5 ms, several times for
+each request, are felt when the hub has much to write."""
 log = logging.getLogger("hawser.hub")
 
 
@@ -53,6 +61,9 @@ class Server(uvicorn.Server):
         """Say that the hub is ready once it listens."""
         await super().startup(sockets)
         if self.started:
+            # What is there now stays: a full collection that looks at all of it holds the loop up for 40 ms.
+            gc.collect()
+            gc.freeze()
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -62,6 +73,7 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Run until told to stop; unlike uvicorn's, the signal is not raised again afterwards."""
+        sys.setswitchinterval(SWITCH_SECONDS)
         with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
             runner.run(self._serve_quietly(sockets))
 
@@ -70,6 +82,7 @@ class Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         await self._serve(sockets)
 
 

@@ -115,6 +115,7 @@ async def _nameless(hub: Hub, request: Request, path: str) -> Response:
         return json_response(reply.status, reply.body, _NO_STORE)
     hub.gate.everybody()
     hub.gate.address(peer)
+    hub.gate.heard()
     return json_response(200, await run_in_threadpool(join.join, hub, body), _NO_STORE)
 
 

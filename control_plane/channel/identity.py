@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from cryptography import x509
 from sqlalchemy import select
@@ -35,7 +33,6 @@ from control_plane.storage.twins import Found, Key
 REASONS = ("evidence", "superseded", "identity_conflict", "quarantined")
 AGAIN_SECONDS = 3600
 _OPERATION = "identity"
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -147,18 +144,19 @@ async def ask(hub: Hub, body: dict[str, Any], peer: str) -> Reply:
     hub.gate.everybody()
     hub.gate.address(peer)
     asked = read(body, peer)
-    at, spent = now(), list[float]()
+    at = now()
     try:
-        proven = await _timed(spent, prove, hub, asked, at)
+        proven = await asyncio.to_thread(prove, hub, asked, at)
     except ApiError as error:
         actor = audit.Actor("machine", "unknown")
         await asyncio.to_thread(audit.refused, hub.database, actor, "twins/ask", "/", error.code, None)
         raise
     hub.gate.machine(proven.client_id)
+    hub.gate.heard()
     record = await hub.live.find(proven.client_id)
     if record is None:
         raise not_found(proven.client_id)
-    before = await _timed(spent, _remembered, hub, proven, asked)
+    before = await asyncio.to_thread(_remembered, hub, proven, asked)
     if before is not None:
         return Reply(200, {**before, "serverTime": rfc3339(at)})
     if record.stale:
@@ -169,27 +167,13 @@ async def ask(hub: Hub, body: dict[str, Any], peer: str) -> Reply:
     alive = maybe and await hub.twins.proves_alive(record)
     if record.stale:
         await hub.live.reread(record)
-    reply, lease = await _timed(spent, _decide, hub, record, proven, asked, alive, silent, at)
-    hub.gate.measured(sum(spent))
+    reply, lease = await asyncio.to_thread(_decide, hub, record, proven, asked, alive, silent, at)
     if lease is not None:
         await asyncio.to_thread(hub.twins.apply, record.machine_id)
         hub.live.beat(record, lease)
         await hub.live.claim(record)
         hub.live.dropped(record.machine_id)
     return reply
-
-
-async def _timed(spent: list[float], work: Callable[..., _T], *arguments: Any) -> _T:
-    """Carry out in a thread; its processor time is added to `spent`."""
-
-    def run() -> _T:
-        began = time.thread_time()
-        try:
-            return work(*arguments)
-        finally:
-            spent.append(time.thread_time() - began)
-
-    return await asyncio.to_thread(run)
 
 
 def _remembered(hub: Hub, proven: Proven, asked: Asked) -> dict[str, Any] | None:

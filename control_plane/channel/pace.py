@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many machines without a name of their own are heard at once: `identity` and `join` (docs/protocol.md section 13).
 
-The capacity is measured: what answering costs this hub in processor time, of which these two may use a share. Whoever
-comes beyond it is told when to come again: the herd is spread over the time that it takes to hear all of it, so that
-10,000 copies that wake together come back one after the other and nobody gets a failure.
+The capacity is measured: the processor time that this process spends for each of them while they come, with all that
+follows (the record, the certificate, the first heartbeat) and all else that it has to do. They may bring it up to a
+share of one core, no further, so a busy hub hears fewer. Whoever comes beyond is told when to come again: the herd is
+spread over the time that it takes to hear all of it, so that 10,000 copies that wake together come back one after the
+other and nobody gets a failure.
 """
 
 from __future__ import annotations
@@ -16,14 +18,19 @@ from dataclasses import dataclass, replace
 
 from control_plane.errors import ApiError
 
-SHARE = 0.4
+SHARE = 0.5
 """Of one core, which is what one process of the hub has for its Python."""
-FIRST_COST = 0.008
+PART = 0.7
+"""Of SHARE, for one address and for one machine."""
+FIRST_COST = 0.03
+"""Seconds; an adoption with all that follows takes about that long."""
 LOWEST, HIGHEST = 5.0, 500.0
-BURST_SECONDS = 2.0
+BURST_SECONDS = 1.0
+WINDOW_SECONDS, WINDOW_COUNT, IDLE_SECONDS = 1.0, 3, 5.0
+"""A measurement spans at least that long and that many; where nobody comes for IDLE_SECONDS it begins anew."""
 LONGEST = 3600
 """Seconds that agents obey (docs/protocol.md section 13)."""
-_SMOOTH = 0.05
+_SMOOTH = 0.3
 _KEPT = 10_000
 
 
@@ -67,24 +74,45 @@ def too_many(seconds: int) -> ApiError:
     )
 
 
+@dataclass(frozen=True)
+class Meter:
+    """What one costs. `cost`: seconds of processor time; since `at`, when the process had used `used`, `count` have
+    been heard."""
+
+    cost: float
+    at: float
+    used: float
+    count: int = 0
+
+
+def measure(meter: Meter, at: float, used: float) -> Meter:
+    """The meter when one more is heard at `at`, the process having used `used` seconds so far. Pure."""
+    begun, passed = Meter(meter.cost, at, used, 1), at - meter.at
+    if not meter.count or passed > IDLE_SECONDS:
+        return begun
+    if meter.count < WINDOW_COUNT or passed < WINDOW_SECONDS:
+        return replace(meter, count=meter.count + 1)
+    return replace(begun, cost=meter.cost + _SMOOTH * ((used - meter.used) / meter.count - meter.cost))
+
+
 class Gate:
-    """The paces of one process: of all, and half of it for one address and for one machine, so that neither a flood
+    """The paces of one process: of all, and a part of it for one address and for one machine, so that neither a flood
     nor the copies of one machine keep the others out. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._cost = FIRST_COST
+        self._meter = Meter(FIRST_COST, time.monotonic(), time.process_time())
         self._paces: OrderedDict[tuple[str, str], Pace] = OrderedDict()
         self._lock = threading.Lock()
-
-    def measured(self, seconds: float) -> None:
-        """What one answer cost."""
-        with self._lock:
-            self._cost += _SMOOTH * (seconds - self._cost)
 
     @property
     def per_second(self) -> float:
         """What this process hears now."""
-        return rate(self._cost)
+        return rate(self._meter.cost)
+
+    def heard(self) -> None:
+        """One was let through and is heard now: part of what is measured."""
+        with self._lock:
+            self._meter = measure(self._meter, time.monotonic(), time.process_time())
 
     def everybody(self) -> None:
         """Errors: ApiError 429."""
@@ -92,11 +120,11 @@ class Gate:
 
     def address(self, peer: str) -> None:
         """Errors: ApiError 429."""
-        self._pass(("address", peer), 0.5)
+        self._pass(("address", peer), PART)
 
     def machine(self, client_id: str) -> None:
         """Errors: ApiError 429."""
-        self._pass(("machine", client_id), 0.5)
+        self._pass(("machine", client_id), PART)
 
     def _pass(self, key: tuple[str, str], share: float) -> None:
         with self._lock:

@@ -11,8 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.channel import pace
-from control_plane.channel.pace import BURST_SECONDS, HIGHEST, LONGEST, LOWEST, Gate, Pace, admit, rate
+from control_plane.channel.pace import (
+    BURST_SECONDS,
+    FIRST_COST,
+    HIGHEST,
+    LONGEST,
+    LOWEST,
+    PART,
+    Gate,
+    Meter,
+    Pace,
+    admit,
+    measure,
+    rate,
+)
 from control_plane.errors import ApiError
 
 SPEEDS = st.floats(min_value=LOWEST, max_value=HIGHEST)
@@ -70,22 +82,42 @@ def test_a_herd_is_heard_in_the_time_that_it_takes_and_nobody_asks_for_ever(coun
     assert asked <= 3 * count, tries
 
 
-def test_the_capacity_is_what_answers_cost() -> None:
-    gate = Gate()
-    before = gate.per_second
-    for _ in range(200):
-        gate.measured(0.1)
-    assert gate.per_second == pytest.approx(max(LOWEST, pace.SHARE / 0.1), rel=0.1)
-    for _ in range(400):
-        gate.measured(0.001)
-    assert gate.per_second > before
+def metered(meter: Meter, seconds: float, cost: float, every: float, others: float = 0.0) -> Meter:
+    """For `seconds` somebody is heard `every` so often and costs `cost`; all else takes `others` of the core."""
+    at, used = meter.at, meter.used
+    for _ in range(int(seconds / every)):
+        meter = measure(meter, at, used)
+        at, used = at + every, used + cost + others * every
+    return meter
+
+
+@pytest.mark.parametrize("cost", [0.002, 0.01, 0.05])
+def test_the_capacity_is_what_one_costs_with_all_that_follows(cost: float) -> None:
+    found = metered(Meter(FIRST_COST, 0.0, 0.0), 60, cost, 0.1)
+    assert found.cost == pytest.approx(cost, rel=0.05)
+
+
+def test_a_busy_hub_hears_fewer() -> None:
+    idle = metered(Meter(FIRST_COST, 0.0, 0.0), 60, 0.01, 0.1)
+    busy = metered(Meter(FIRST_COST, 0.0, 0.0), 60, 0.01, 0.1, others=0.3)
+    assert rate(busy.cost) < rate(idle.cost) / 3
+
+
+def test_what_happens_while_nobody_comes_is_not_counted() -> None:
+    meter = metered(Meter(FIRST_COST, 0.0, 0.0), 60, 0.01, 0.1)
+    later = measure(meter, meter.at + 3600, meter.used + 1800)
+    assert later.cost == meter.cost
+    assert metered(later, 3, 0.01, 0.1).cost == pytest.approx(0.01, rel=0.05)
+
+
+def test_the_pace_has_bounds() -> None:
     assert rate(0.0) == HIGHEST
     assert rate(1e9) == LOWEST
 
 
-def test_one_address_and_one_machine_leave_half_to_others() -> None:
+def test_one_address_and_one_machine_leave_a_part_to_others() -> None:
     gate = Gate()
-    for _ in range(int(gate.per_second * BURST_SECONDS / 2)):
+    for _ in range(int(gate.per_second * BURST_SECONDS * PART)):
         gate.machine("a")
 
     def flood() -> None:
