@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from agent_runtime import errors
 from agent_runtime.workers import keys
-from control_plane import pki
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +27,17 @@ def made(path: Path) -> rsa.RSAPublicNumbers:
     public = request.public_key()
     assert isinstance(public, rsa.RSAPublicKey)
     return public.public_numbers()
+
+
+def certify(key: Path, certificate: Path) -> None:
+    """A certificate of its own for the key in a file."""
+    private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    assert isinstance(private, rsa.RSAPrivateKey)
+    name, begins = x509.Name([]), dt.datetime.fromtimestamp(1_800_000_000, dt.timezone.utc)  # noqa: UP017 - runs on 3.9
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(1)
+    builder = builder.public_key(private.public_key()).not_valid_before(begins)
+    made = builder.not_valid_after(begins + dt.timedelta(days=90)).sign(private, hashes.SHA256())
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
 
 def test_a_key_that_is_there_is_used_again(tmp_path: Path) -> None:
@@ -65,15 +77,12 @@ def test_a_folder_that_takes_no_key_is_named(tmp_path: Path) -> None:
 
 def test_a_certificate_of_another_key_is_refused(tmp_path: Path) -> None:
     """Before it is put in force, not at the next check-in."""
-    path, other = tmp_path / "identity-2.key", tmp_path / "identity-3.key"
-    _, certificate = pki.make_token_key("tenant")
-    crt = tmp_path / "identity-2.crt"
-    crt.write_bytes(pki.certificate_pem(certificate))
+    path, other, certificate = (tmp_path / name for name in ("identity-2.key", "other.key", "identity-2.crt"))
     made(path)
+    made(other)
+    certify(other, certificate)
     with pytest.raises(errors.CertificateNotObtained, match="does not belong to its key"):
-        keys.describe_certificate({"certificate": str(crt), "key": str(path)})
-    key, certificate = pki.make_token_key("tenant")
-    crt.write_bytes(pki.certificate_pem(certificate))
-    other.write_bytes(pki.key_pem(key))
-    about = keys.describe_certificate({"certificate": str(crt), "key": str(other)})
-    assert about["notAfter"] > about["notBefore"]
+        keys.describe_certificate({"certificate": str(certificate), "key": str(path)})
+    about = keys.describe_certificate({"certificate": str(certificate), "key": str(other)})
+    assert about["notAfter"] - about["notBefore"] == 90 * 86400
+    assert about["notBefore"] == 1_800_000_000
