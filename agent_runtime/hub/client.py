@@ -104,13 +104,21 @@ def unix_of(date: str) -> int | None:
 
 
 class Hub:
-    """The hub of one cloud profile. `config` gives the effective properties at each call."""
+    """The hub of one cloud profile. `config` gives the effective properties at each call, `nonce` that of the lease:
+    it says which holder of the identity asks (docs/protocol.md section 6)."""
 
-    def __init__(self, loop: Loop, profile: Mapping[str, Any], config: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        profile: Mapping[str, Any],
+        config: Callable[[], Mapping[str, Any]],
+        nonce: Callable[[], str],
+    ) -> None:
         self.profile = profile
         self.offset = 0.0
         self.seen_clock = False
         self._config = config
+        self._nonce = nonce
         self._loop = loop
         self._transport = Transport(loop, str(profile["ca_pem"]))
         self._channel_token: str | None = None
@@ -189,7 +197,8 @@ class Hub:
         for attempt in (1, 2):
             token = await self.channel_token(identity)
             try:
-                return decoded(await self._exchange("Arc", method, f"{self._channel()}{path}", token, body))
+                url, lease = f"{self._channel()}{path}", {"Hawser-Lease": self._nonce()}
+                return decoded(await self._exchange("Arc", method, url, token, body, lease))
             except HubRefusal as refusal:
                 if attempt == 2 or not self.token_refused(refusal):
                     raise

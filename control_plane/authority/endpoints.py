@@ -134,17 +134,22 @@ def token(hub: Hub, tenant: str, fields: Mapping[str, str], authorization: str |
                 "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
             )
         _known_resource(hub, session, resource)
-    if proven.machine_id is not None:
-        proofs.use_slot(hub, proven.machine_id, proven.subject)
+    if proven.subject.resource_id is not None and audiences.folded(resource) != audiences.CHANNEL:
+        # Whoever holds a copied key could ask here, unseen; the channel knows the holders apart.
+        raise TokenError(
+            400,
+            "invalid_resource",
+            650057,
+            "The certificate of a machine gets tokens of the channel alone. Applications on the machine ask its agent "
+            "(http://localhost:40342/metadata/identity/oauth2/token).",
+        )
     return Reply(200, _answer(hub, proven, resource, at, v2=v2), NO_STORE)
 
 
 def _answer(hub: Hub, proven: proofs.Proven, resource: str, at: int, *, v2: bool) -> dict[str, object]:
     """Members of section B.4; `scope`, `client_info` and `id_token` are left out (pitfall F.8)."""
-    to_channel = audiences.folded(resource) == audiences.CHANNEL
-    seconds = hub.tokens.application_seconds()
-    if proven.subject.resource_id is not None:
-        seconds = rules.CHANNEL_SECONDS if to_channel else rules.MACHINE_SECONDS
+    is_machine = proven.subject.resource_id is not None
+    seconds = rules.CHANNEL_SECONDS if is_machine else hub.tokens.application_seconds()
     access_token = hub.tokens.issue(proven.subject, resource, proven.proof, at, seconds)
     if v2:
         return {

@@ -85,7 +85,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
     authorization = request.headers.get("authorization")
     if path.startswith("desired/"):
         _only(request, "GET")
-        record = await callers.machine(hub, authorization, now())
+        record = await callers.holder(hub, request.headers, now())
         answer = await run_in_threadpool(desired, hub, record, path.removeprefix("desired/"))
         return json_response(200, answer, _NO_STORE)
     if path == "checkin":
@@ -100,7 +100,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         return json_response(200, await run_in_threadpool(enrol.enrol, hub, authorization, body), _NO_STORE)
     callers.check_protocol(body)
     slot = None if path == "report" else integer(body, "slot", 1, 1 << 31)
-    record = await callers.machine(hub, authorization, now(), slot)
+    record = await callers.holder(hub, request.headers, now(), slot, renews=path == "renew")
     handler = {"report": reports.accept, "tokens": exchange, "renew": enrol.renew}[path]
     return json_response(200, await run_in_threadpool(handler, hub, record, body), _NO_STORE)
 

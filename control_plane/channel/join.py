@@ -63,6 +63,7 @@ def join(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
     try:
         with hub.database.write() as session:
             token = _token(session, given, image_id, vm_id, at)
+            enrolments.check_reserved(session, token, vm_id, at)
             wish = enrolments.Wish(
                 asker=enrolments.asker("join", token.id, vm_id),
                 hostname=hostname,

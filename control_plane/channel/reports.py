@@ -125,7 +125,6 @@ def _record(session: Session, machine: Machine, vector: dict[str, Any], at: int)
     elif recorded["digest"] != vector["digest"]:
         weak = verdict.differing(recorded["items"], vector["items"], verdict.WEAK)
         machine.evidence = evidence.reported(recorded, vector)
-        twins.settle(session, machine, (twins.Key(vector["digest"]),), at)
         audit.record(session, actor, "machines/evidence", target, detail={"differs": list(weak)})
 
 
