@@ -157,23 +157,9 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, tupl
         old, pulse, step = await _asked_again(hub, record, body, at, peer)
     if step.lease is Lease.CONFLICT:
         log.warning("Unknown nonce from %s inside one epoch; counted, nobody accused.", record.resource_id)
-    given = step.given
-    is_beside = step.lease in BESIDE
-    elsewhere = bool(record.waiters) or (hub.live.shared and not record.mine)
-    if elsewhere or is_new_holder(old, step, _seal(hub, record), body.get("bootId")):
-        # Also while another heartbeat is held: a machine has one at a time, unless its connection has died unseen.
-        hub.twins.challenge(record.machine_id, at)
-    if is_beside and old is not None:
-        holder = forks.Holder(
-            body["evidenceDigest"], body.get("bootId"), body["nonce"], body["requestId"].lower(), peer
-        )
-        if hub.twins.lost_main(record.machine_id, old, _seal(hub, record)):
-            pulse, given = forks.succeed(hub, record, old, holder, at)
-            is_beside = False
-        elif step.lease is Lease.FORK:
-            pulse, given = await forks.settle(hub, record, old, holder, step, at)
-            is_beside = False
-    elif step.lease is Lease.ROLLBACK:
+    _hint(hub, record, old, step, body, at)
+    pulse, given, is_main = await _placed(hub, record, old, pulse, step, body, at, peer)
+    if step.lease is Lease.ROLLBACK:
         await asyncio.to_thread(_note_rollback, hub, record)
     elif old is not None and old.evidence_digest != body["evidenceDigest"] and 0 < body["epoch"] < hub.epoch:
         await asyncio.to_thread(_present, hub, record.machine_id, body["evidenceDigest"])
@@ -183,11 +169,36 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, tupl
     hub.live.beat(record, pulse)
     hub.twins.heard(record.machine_id, body["evidenceDigest"])
     await hub.live.claim(record)
-    if takes_over and not is_beside:
+    if takes_over and is_main:
         # Only the machine itself ends its former credential: whoever holds another branch may be a copy.
         await asyncio.to_thread(slots.use, hub, record.machine_id, body["slot"])
         record = await hub.live.find(record.client_id) or record
     return record, (pulse.epoch, given), body
+
+
+def _hint(hub: Hub, record: Record, old: Pulse | None, step: Step, body: dict[str, Any], at: int) -> None:
+    """Remember what hints at another holder. A machine holds one heartbeat at a time, unless its connection has died
+    unseen."""
+    is_held = bool(record.waiters) or (hub.live.shared and not record.mine)
+    if is_held or is_new_holder(old, step, _seal(hub, record), body.get("bootId")):
+        hub.twins.challenge(record.machine_id, at)
+
+
+async def _placed(
+    hub: Hub, record: Record, old: Pulse | None, pulse: Pulse, step: Step, body: dict[str, Any], at: int, peer: str
+) -> tuple[Pulse, str, bool]:
+    """The hot row, the nonce for the answer, and whether the caller is the holder of the main branch now.
+
+    Errors: ApiError 409 `identity_conflict`, 403 `quarantined`.
+    """
+    if old is None or step.lease not in BESIDE:
+        return pulse, step.given, True
+    holder = forks.Holder(body["evidenceDigest"], body.get("bootId"), body["nonce"], body["requestId"].lower(), peer)
+    if hub.twins.lost_main(record.machine_id, old, _seal(hub, record)):
+        return *forks.succeed(hub, record, old, holder, at), True
+    if step.lease is Lease.FORK:
+        return *(await forks.settle(hub, record, old, holder, step, at)), True
+    return pulse, step.given, False
 
 
 def _seal(hub: Hub, record: Record) -> Seal:

@@ -237,8 +237,8 @@ def _decide(
         elif everyone is not None and everyone.state == rows.OPEN and not _fits(recorded, asked, facts):
             judged, outcome = Judgement(Word.UNDECIDED), verdict.QUARANTINE
         if outcome is None and judged.evicts and holder is not None:
-            clones = settings.policy(image)
-            rows.note(session, machine, Key(holder), Found("question", Word.CLONE, clones, address=_address(record)), at)
+            evicted = Found("question", Word.CLONE, settings.policy(image), address=_address(record))
+            rows.note(session, machine, Key(holder), evicted, at)
         if outcome is None:
             return _accepted(hub, session, record, machine, proven, asked, judged, (key, Key("")), at)
         if outcome == "wait":

@@ -129,8 +129,12 @@ class Twins:
         if not renews and record.machine_id not in self._barred:
             return
         given = (nonce or "").encode("utf-8", "replace")
-        mine = pulse is not None and pulse.epoch == epoch and any(
-            hmac.compare_digest(given, known.encode()) for known in (pulse.nonce, pulse.previous_nonce) if known
+        mine = (
+            pulse is not None
+            and pulse.epoch == epoch
+            and any(
+                hmac.compare_digest(given, known.encode()) for known in (pulse.nonce, pulse.previous_nonce) if known
+            )
         )
         mine = mine and not record.stale and not self.lost_main(record.machine_id, pulse, seal)
         hint = self._challenged.get(record.machine_id)
