@@ -128,7 +128,7 @@ def put_machine(call: HubCall) -> Reply:
 
 
 def _may_rewrite(call: HubCall) -> bool:
-    """True when the caller's PUT may change all that it names. A ticket's never may: `update` is PATCH of tags alone."""
+    """True when the caller's PUT may change all that it names. A ticket's may not: `update` is PATCH of tags alone."""
     return call.caller.grant is None and call.may(Action.MACHINE_WRITE, str(_id(call)))
 
 
