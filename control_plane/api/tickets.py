@@ -41,11 +41,17 @@ def read_operations(body: dict[str, Any]) -> list[dict[str, str]]:
     return found
 
 
+def recorded(operation: str) -> str:
+    """What the audit calls the giving of a ticket."""
+    return f"tickets/{operation}"
+
+
 def _check_rights(caller: Caller, operations: list[dict[str, str]]) -> None:
     for item in operations:
         for action in sorted(TICKET_RIGHTS[item["operation"]]):
             if not allows(caller, action, item["resourceId"]):
-                raise forbidden(refusal(caller, action, item["resourceId"]), item["resourceId"])
+                told = refusal(caller, action, item["resourceId"])
+                raise forbidden(told, item["resourceId"], recorded(item["operation"]))
 
 
 def make_ticket(call: HubCall) -> Reply:
@@ -77,7 +83,7 @@ def make_ticket(call: HubCall) -> Reply:
             audit.record(
                 session,
                 call.actor,
-                f"tickets/{item['operation']}",
+                recorded(item["operation"]),
                 item["resourceId"],
                 request_id=call.http.request_id,
             )

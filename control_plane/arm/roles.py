@@ -122,11 +122,13 @@ TICKET_RIGHTS: dict[str, frozenset[Action]] = {
 
 @dataclass(frozen=True)
 class Grant:
-    """A ticket: `operations` are pairs (operation, lower-case resource id)."""
+    """A ticket: `operations` are pairs (operation, lower-case resource id). `by_hub`: the hub itself gave it out, so
+    that no role of its maker stands behind it."""
 
     ticket_id: str
     operations: tuple[tuple[str, str], ...]
     spent: frozenset[str]
+    by_hub: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,29 +173,42 @@ def roles_at(caller: Caller, resource_id: str) -> Iterable[str]:
     return (role for role, scope in caller.assignments if within(scope, resource_id))
 
 
-def _ticket_allows(grant: Grant, action: Action, resource_id: str, machine: MachineFacts | None) -> bool:
-    operations = [name for name, target in grant.operations if target == resource_id.lower()]
+def _holds(caller: Caller, action: Action, resource_id: str) -> bool:
+    return any(action in ROLES.get(role, frozenset()) for role in roles_at(caller, resource_id))
+
+
+def _ticket_allows(
+    caller: Caller, grant: Grant, action: Action, resource_id: str, machine: MachineFacts | None
+) -> bool:
+    """What its maker may no longer do, a ticket does not do for him either."""
+    operations = [
+        name
+        for name, target in grant.operations
+        if target == resource_id.lower()
+        and (grant.by_hub or all(_holds(caller, needed, resource_id) for needed in TICKET_RIGHTS.get(name, ())))
+    ]
     if any(action in TICKET_RIGHTS.get(name, frozenset()) for name in operations):
         return True
-    made_here = machine is not None and machine.ticket_id == grant.ticket_id
-    return action is Action.MACHINE_DELETE and "connect" in operations and made_here
+    made_in_vain = machine is not None and machine.awaiting and machine.ticket_id == grant.ticket_id
+    return action is Action.MACHINE_DELETE and "connect" in operations and made_in_vain
 
 
 def allows(caller: Caller, action: Action, resource_id: str, machine: MachineFacts | None = None) -> bool:
     """The one decision that every operation passes through.
 
-    A machine that never connected may be deleted by whoever created it, whatever the role (docs/protocol.md 4).
+    A machine that never connected may be deleted by whoever created it and may still create machines there, and by the
+    ticket that made it (docs/protocol.md 4).
     """
     if caller.grant is not None:
-        return _ticket_allows(caller.grant, action, resource_id, machine)
-    if any(action in ROLES.get(role, frozenset()) for role in roles_at(caller, resource_id)):
+        return _ticket_allows(caller, caller.grant, action, resource_id, machine)
+    if _holds(caller, action, resource_id):
         return True
     return (
         action is Action.MACHINE_DELETE
         and machine is not None
         and machine.awaiting
         and machine.created_by_object == caller.object_id
-        and any(Action.MACHINE_CREATE in ROLES.get(role, frozenset()) for role in roles_at(caller, resource_id))
+        and _holds(caller, Action.MACHINE_CREATE, resource_id)
     )
 
 

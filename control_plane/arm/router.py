@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from control_plane import callers
 from control_plane.arm import (
+    actions,
     authorization,
     batch,
     general,
@@ -35,7 +36,7 @@ from control_plane.clock import now
 from control_plane.errors import ApiError
 from control_plane.http import Call, Reply, error_of, json_response, read_call
 from control_plane.hub import Hub
-from control_plane.storage import audit
+from control_plane.storage import audit, resources
 from control_plane.storage.machines import find_subscription
 
 _S = "subscriptions/*"
@@ -160,7 +161,6 @@ _ROLES: dict[str, dict[str, Handler]] = {
 }
 EXTENDING |= _ROLES
 ROUTES |= {end.lstrip("/"): methods for end, methods in _ROLES.items()}  # at the whole hub
-_WRITES = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 
 
 def find(method: str, path: str) -> tuple[Handler, tuple[str, ...]]:
@@ -256,7 +256,7 @@ def _one(hub: Hub, http: Call, caller: Caller, at: int) -> Reply:
         raise ApiError(400, "InvalidResourceName", "A name must not hold the character NUL.")
     handler, names = find(http.method, http.path)
     _check_subscription(hub, http.path, names)
-    if http.method in _WRITES:
+    if http.method in actions.WRITES:
         locks.check(hub, caller, http.method, http.path)
     return handler(HubCall(hub, http, caller, names, at))
 
@@ -289,10 +289,18 @@ def _in_batch(hub: Hub, http: Call, caller: Caller, at: int, item: batch.Item) -
 
 
 def _audit_refusal(hub: Hub, http: Call, caller: Caller, error: ApiError) -> None:
-    if http.method in _WRITES:
+    if http.method in actions.WRITES:
         actor = audit.Actor(caller.kind, caller.audit_name)
-        target = error.about or http.path
-        audit.refused(hub.database, actor, http.method, target, error.code, http.request_id)
+        action = actions.of(http.method, http.path, exists=_exists(hub, http.path)) or http.method
+        audit.refused(hub.database, actor, action, error.about or http.path, error.code, http.request_id)
+
+
+def _exists(hub: Hub, path: str) -> bool:
+    """False when the path is that of a machine that is not there."""
+    if "\x00" in path or paths.machine_id(path) is None:
+        return True
+    with hub.database.read() as session:
+        return resources.target(session, path) is not None
 
 
 def _check_subscription(hub: Hub, path: str, names: tuple[str, ...]) -> None:

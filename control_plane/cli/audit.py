@@ -18,9 +18,10 @@ from control_plane.operate import audit as work
 def _line(entry: dict[str, Any]) -> str:
     outcome = entry["outcome"] if entry["code"] is None else f"{entry['outcome']} ({entry['code']})"
     detail = f"  {json.dumps(entry['detail'], ensure_ascii=False)}" if entry["detail"] else ""
-    text = (
-        f"{entry['at']}  {entry['actorType']} {entry['actor']}  {entry['action']}  {entry['target']}  {outcome}{detail}"
-    )
+    # Of a user the name is what the audit has.
+    name = f" ({entry['actorName']})" if entry["actorName"] not in (None, entry["actor"]) else ""
+    actor = f"{entry['actorType']} {entry['actor']}{name}"
+    text = f"{entry['at']}  {actor}  {entry['action']}  {entry['target']}  {outcome}{detail}"
     # What callers named may hold anything: a terminal must not act on it.
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 

@@ -48,7 +48,7 @@ def newest(data: Path, which: audit.Wanted, count: int) -> list[dict[str, Any]]:
     """The newest entries, the oldest of them first."""
     with opened(data) as (database, _config), database.read() as session:
         found = audit.page(session, which, scopes=["/"], before=None, size=count)
-        return [audit.as_json(item) for item in reversed(found)]
+        return audit.shown(session, found)[::-1]
 
 
 def follow(data: Path, which: audit.Wanted, after: int) -> Iterator[dict[str, Any]]:
@@ -56,7 +56,7 @@ def follow(data: Path, which: audit.Wanted, after: int) -> Iterator[dict[str, An
     with opened(data) as (database, _config):
         while True:
             with database.read() as session:
-                found = [audit.as_json(item) for item in audit.since(session, which, after, _AT_ONCE)]
+                found = audit.shown(session, audit.since(session, which, after, _AT_ONCE))
             for item in found:
                 after = item["id"]
                 yield item

@@ -237,9 +237,9 @@ def test_batches(hub: HubProcess, arm: Arm, sub: str, group: str) -> None:
         "SELECT action, outcome, code FROM audit WHERE actor = :actor ORDER BY id", actor=reader.principal["clientId"]
     )
     assert rows == [
-        ("PUT", "Refused", "AuthorizationFailed"),
+        ("Microsoft.HybridCompute/machines/create", "Refused", "AuthorizationFailed"),
         ("POST", "Refused", "InvalidRequestUri"),
-        ("DELETE", "Refused", "AuthorizationFailed"),
+        ("Microsoft.HybridCompute/machines/delete", "Refused", "AuthorizationFailed"),
         ("POST", "Refused", "InvalidRequestContent"),
     ]
 

@@ -261,6 +261,18 @@ def test_tags_are_edited_with_a_form_and_audited(hub: HubProcess, ada: Visitor, 
     assert [item["actor"] for item in entries if item["action"].endswith("machines/write")] == [USER]
 
 
+def test_the_audit_shows_names_beside_ids(hub: HubProcess, ada: Visitor, machines: list[Machine]) -> None:
+    target = machines[0].resource_id
+    (entry,) = [item for item in audited(hub, target) if item["action"].endswith("machines/create")]
+    assert entry["actorName"]
+    told = f'{entry["actorName"]} <span class="muted">{entry["actorType"]} {entry["actor"]}</span>'
+    for page in (f"/fleet/audit?target={target}", f"/fleet/machine?id={target}"):
+        assert told in ada.get(page).text
+    line = hub.run("audit", "--target", target).stdout
+    assert f"{entry['actorType']} {entry['actor']} ({entry['actorName']})  " in line
+    assert f"user {USER}  session/create" in hub.run("audit", "--actor", USER).stdout
+
+
 def test_a_reader_reads_and_no_more(hub: HubProcess, ada: Visitor, machines: list[Machine]) -> None:
     reader = Visitor(hub)
     reader.sign_in("reader")
