@@ -28,7 +28,8 @@ def member(error: fastjsonschema.JsonSchemaValueException, root: str = "") -> st
 def predicate(error: fastjsonschema.JsonSchemaValueException) -> str:
     """What follows the name of the place: `must be a whole number`. A property with a pattern says by its description
     what the pattern asks for."""
-    rule, wanted, value = str(error.rule), error.rule_definition, error.value
+    rule, value = str(error.rule), error.value
+    wanted: Any = error.rule_definition
     schema: dict[str, Any] = error.definition if isinstance(error.definition, dict) else {}
     if rule == "additionalProperties" and isinstance(value, dict):
         known = schema.get("properties", {})
@@ -36,11 +37,11 @@ def predicate(error: fastjsonschema.JsonSchemaValueException) -> str:
     if rule == "required" and isinstance(value, dict):
         return f"lacks {_listed([name for name in wanted if name not in value])}"
     if rule == "oneOf":
-        alternatives: list[str] = [name for item in wanted for name in item["required"]]
+        alternatives = [name for item in wanted for name in item["required"]]
         return f"must have exactly one of {_listed(alternatives)}"
     if rule == "type":
         kinds = wanted if isinstance(wanted, list) else [wanted]
-        return f"must be {' or '.join(_KINDS.get(kind, kind) for kind in kinds)}"
+        return f"must be {' or '.join(_KINDS[kind] for kind in kinds)}"
     if rule == "enum":
         return f"must be one of {', '.join(item if isinstance(item, str) else json.dumps(item) for item in wanted)}"
     if rule in ("minimum", "maximum"):

@@ -50,7 +50,8 @@ class Operation:
     """`path` below `/hawser/v1` with names in braces; `{machine}` is a vmId or a resource id, slashes escaped or
     not. `query`: parameter names, described in openapi.py, all others are refused; `body`, `answer`: names of schemas
     in docs/schemas, of `media` text/event-stream the schema of one event's data. `status`: of success; `also`: others
-    of success, 201 with the same answer, 204 with none. `open`: needs no token."""
+    of success, 201 with the same answer, 204 with none. `refuses`: statuses of refusal besides those of its kind
+    (openapi.refusals). `open`: needs no token."""
 
     method: str
     path: str
@@ -61,6 +62,7 @@ class Operation:
     body: str | None = None
     answer: str | None = None
     also: tuple[int, ...] = ()
+    refuses: tuple[int, ...] = ()
     media: str = "application/json"
     open: bool = False
     pattern: re.Pattern[str] = field(init=False, repr=False)
@@ -79,7 +81,16 @@ def describe(call: HubCall) -> Reply:
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/hub", health.read, "How the hub is", answer="hub"),
     Operation("GET", "/openapi.json", describe, "This document", answer="openapi", open=True),
-    Operation("POST", "/tickets", tickets.make_ticket, "Ask for a ticket", status=201, body="tickets", answer="ticket"),
+    Operation(
+        "POST",
+        "/tickets",
+        tickets.make_ticket,
+        "Ask for a ticket",
+        status=201,
+        body="tickets",
+        answer="ticket",
+        refuses=(404,),
+    ),
     Operation(
         "GET",
         "/machines",
@@ -87,6 +98,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Query the fleet",
         query=fleet.LIST_PARAMETERS,
         answer="fleet-page",
+        refuses=(404,),
     ),
     Operation(
         "GET",
@@ -95,6 +107,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Count the fleet",
         query=fleet.SUMMARY_PARAMETERS,
         answer="fleet-summary",
+        refuses=(404,),
     ),
     Operation("GET", "/events", events.list_events, "List events", query=events.LIST_PARAMETERS, answer="events-page"),
     Operation(
@@ -124,6 +137,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body="cleanup-rule",
         answer="cleanup-rule-shown",
         also=(201,),
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
@@ -140,8 +154,16 @@ OPERATIONS: tuple[Operation, ...] = (
         "Run a clean-up rule now",
         body="cleanup-run",
         answer="cleanup-result",
+        refuses=(409,),
     ),
-    Operation("GET", "/machines/{machine}", fleet.get_machine, "One machine with details", answer="fleet-machine"),
+    Operation(
+        "GET",
+        "/machines/{machine}",
+        fleet.get_machine,
+        "One machine with details",
+        answer="fleet-machine",
+        refuses=(409,),
+    ),
     Operation("GET", "/users", users.list_users, "List the users", query=users.PARAMETERS, answer="users-page"),
     Operation("GET", "/users/{user}", users.get_user, "One user", answer="user"),
     Operation(
@@ -164,6 +186,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body="role-assignment-put",
         answer="role-assignment",
         also=(201,),
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
@@ -175,7 +198,15 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("GET", "/twins", twins.list_twins, "List twins", query=twins.PARAMETERS, answer="twins-page"),
     Operation("GET", "/twins/{twin}", twins.get_twin, "One twin", answer="twin"),
-    Operation("POST", "/twins/{twin}/decide", twins.decide, "Decide about a twin", body="twin-decision", answer="twin"),
+    Operation(
+        "POST",
+        "/twins/{twin}/decide",
+        twins.decide,
+        "Decide about a twin",
+        body="twin-decision",
+        answer="twin",
+        refuses=(409,),
+    ),
     Operation("GET", "/images", twins.list_images, "List images", answer="images"),
     Operation("GET", "/images/{image}", twins.get_image, "The machines of an image", answer="image"),
     Operation("GET", "/profiles", profiles.list_profiles, "List enrolment profiles", answer="profiles"),
@@ -188,6 +219,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body="profile",
         answer="profile-shown",
         also=(201,),
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
@@ -208,6 +240,7 @@ OPERATIONS: tuple[Operation, ...] = (
         status=201,
         body="enrolment-token-wish",
         answer="enrolment-token-made",
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
