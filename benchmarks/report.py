@@ -194,8 +194,8 @@ def _long(found: Mapping[str, Any]) -> list[str]:
     """What `make bench-long` is, and which figures of the page are of it."""
     taken = [TITLES[part["name"]][0] for part in found["parts"] if part.get("long")]
     lines = [
-        "`make bench-long` (two hours and a half) measures the same for longer: idle services for an hour in place of ten",
-        "minutes, check-ins for ten minutes in place of half a minute, and every machine of the database calling.",
+        "`make bench-long` (two hours and a half) measures the same for longer: idle services for an hour in place of",
+        "ten minutes, check-ins for ten minutes in place of half a minute, and every machine of the database calling.",
     ]
     if taken:
         return [*lines, f"Of such a run are: {', '.join(taken)}."]
