@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lane postgresql: the tests of the hub and of its page, which run over SQLite every day, again with every hub of theirs
-over PostgreSQL. A new file takes part by its name."""
+"""Lane postgresql: the tests of the hub and of its page, which run over SQLite every day, again with every hub of
+theirs over PostgreSQL. A new file takes part by its name."""
 
 from __future__ import annotations
 
