@@ -31,7 +31,8 @@ class OperatorError(HubError):
 
 class ApiError(HubError):
     """An answer with an error envelope. `headers` are added to the response; `about`, `action`: the resource that a
-    refused write was about and what was to be done, for the audit, where the path does not say it."""
+    refused write was about and what was to be done, for the audit, where the path does not say it; `lacks`: the action
+    and the scope that the caller has no right to."""
 
     def __init__(
         self,
@@ -44,11 +45,13 @@ class ApiError(HubError):
         headers: Mapping[str, str] | None = None,
         about: str | None = None,
         action: str | None = None,
+        lacks: tuple[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.about = about
         self.action = action
+        self.lacks = lacks
         self.code = code
         self.target = target
         self.details = details
@@ -83,6 +86,6 @@ def not_found(resource_id: str) -> ApiError:
     return ApiError(404, "ResourceNotFound", f"The Resource '{resource_id}' was not found.")
 
 
-def forbidden(message: str, about: str | None = None, action: str | None = None) -> ApiError:
+def forbidden(message: str) -> ApiError:
     """403 `AuthorizationFailed`."""
-    return ApiError(403, "AuthorizationFailed", message, about=about, action=action)
+    return ApiError(403, "AuthorizationFailed", message)

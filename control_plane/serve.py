@@ -126,6 +126,15 @@ def check_writable(data: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
+def check_holds_hub(hub: Hub) -> None:
+    """Errors: OperatorError when the database has no tables: config.yaml names another one, or none."""
+    if hub.database.revision() is None:
+        raise OperatorError(
+            f"The database of {hub.data} is empty.",
+            "Name the right one in section 'database' of config.yaml, or restore a backup.",
+        )
+
+
 def parse_listen(text: str) -> tuple[str, int]:
     """Address and port of `ADDR:PORT`, `[ADDR]:PORT`.
 
@@ -202,6 +211,7 @@ def serve(data: Path, listen: str | None) -> None:
     held = lock(data) if hub.database.path is not None else None  # PostgreSQL may have many processes
     try:
         check_writable(data)
+        check_holds_hub(hub)
         hub.database.migrate()
         tls = Tls(data, hub.settings)
         host, port = parse_listen(listen) if listen else ("0.0.0.0", hub.settings.port)  # noqa: S104 - documented default

@@ -51,8 +51,9 @@ class Operation:
     """`path` below `/hawser/v1` with names in braces; `{machine}` is a vmId or a resource id, slashes escaped or
     not. `query`: parameter names, described in openapi.py, all others are refused; `body`, `answer`: names of schemas
     in docs/schemas, of `media` text/event-stream the schema of one event's data. `status`: of success; `also`: others
-    of success, 201 with the same answer, 204 with none. `open`: needs no token. `action`: what the audit calls a write
-    that is refused, as one that is carried out."""
+    of success, 201 with the same answer, 204 with none. `refuses`: statuses of refusal besides those of its kind
+    (openapi.refusals). `open`: needs no token. `action`: what the audit calls a write that is refused, as one that is
+    carried out."""
 
     method: str
     path: str
@@ -63,6 +64,7 @@ class Operation:
     body: str | None = None
     answer: str | None = None
     also: tuple[int, ...] = ()
+    refuses: tuple[int, ...] = ()
     media: str = "application/json"
     open: bool = False
     action: str | None = None
@@ -91,6 +93,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body="tickets",
         answer="ticket",
         action="tickets",
+        refuses=(404,),
     ),
     Operation(
         "GET",
@@ -99,6 +102,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Query the fleet",
         query=fleet.LIST_PARAMETERS,
         answer="fleet-page",
+        refuses=(404,),
     ),
     Operation(
         "GET",
@@ -107,6 +111,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Count the fleet",
         query=fleet.SUMMARY_PARAMETERS,
         answer="fleet-summary",
+        refuses=(404,),
     ),
     Operation("GET", "/events", events.list_events, "List events", query=events.LIST_PARAMETERS, answer="events-page"),
     Operation(
@@ -137,6 +142,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answer="cleanup-rule-shown",
         also=(201,),
         action=Action.CLEANUP_WRITE,
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
@@ -155,8 +161,16 @@ OPERATIONS: tuple[Operation, ...] = (
         body="cleanup-run",
         answer="cleanup-result",
         action=Action.CLEANUP_WRITE,
+        refuses=(409,),
     ),
-    Operation("GET", "/machines/{machine}", fleet.get_machine, "One machine with details", answer="fleet-machine"),
+    Operation(
+        "GET",
+        "/machines/{machine}",
+        fleet.get_machine,
+        "One machine with details",
+        answer="fleet-machine",
+        refuses=(409,),
+    ),
     Operation("GET", "/users", users.list_users, "List the users", query=users.PARAMETERS, answer="users-page"),
     Operation("GET", "/users/{user}", users.get_user, "One user", answer="user"),
     Operation(
@@ -195,6 +209,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answer="role-assignment",
         also=(201,),
         action=Action.ROLE_ASSIGNMENT_WRITE,
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
@@ -215,6 +230,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body="twin-decision",
         answer="twin",
         action=DECIDE,
+        refuses=(409,),
     ),
     Operation("GET", "/images", twins.list_images, "List images", answer="images"),
     Operation("GET", "/images/{image}", twins.get_image, "The machines of an image", answer="image"),
@@ -229,6 +245,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answer="profile-shown",
         also=(201,),
         action=Action.PROFILE_WRITE,
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
@@ -251,6 +268,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body="enrolment-token-wish",
         answer="enrolment-token-made",
         action=Action.PROFILE_WRITE,
+        refuses=(409,),
     ),
     Operation(
         "DELETE",

@@ -13,7 +13,7 @@ from control_plane.authority.audiences import TICKET
 from control_plane.bodies import one_of
 from control_plane.call import HubCall
 from control_plane.clock import rfc3339
-from control_plane.errors import ApiError, bad_content, forbidden
+from control_plane.errors import ApiError, bad_content
 from control_plane.http import Reply
 from control_plane.storage import audit, machines
 from control_plane.storage.models import Ticket
@@ -50,8 +50,8 @@ def _check_rights(caller: Caller, operations: list[dict[str, str]]) -> None:
     for item in operations:
         for action in sorted(TICKET_RIGHTS[item["operation"]]):
             if not allows(caller, action, item["resourceId"]):
-                told = refusal(caller, action, item["resourceId"])
-                raise forbidden(told, item["resourceId"], recorded(item["operation"]))
+                target = item["resourceId"]
+                raise refusal(caller, action, target, about=target, recorded=recorded(item["operation"]))
 
 
 def make_ticket(call: HubCall) -> Reply:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from control_plane.errors import ApiError
+
 
 class Action(StrEnum):
     """Operations by their ARM names. `machines/create` is ours: a write that makes a machine or repeats its making."""
@@ -212,9 +214,23 @@ def allows(caller: Caller, action: Action, resource_id: str, machine: MachineFac
     )
 
 
-def refusal(caller: Caller, action: Action, resource_id: str) -> str:
-    """The sentence of a 403, in the words that people search for."""
-    return (
+def refusal(
+    caller: Caller, action: Action, resource_id: str, about: str | None = None, recorded: str | None = None
+) -> ApiError:
+    """403 for who lacks a right, in the words that people search for. `about`: as of ApiError; `recorded`: what the
+    audit calls it."""
+    return ApiError(
+        403,
+        "AuthorizationFailed",
         f"The client '{caller.client_id}' with object id '{caller.object_id}' does not have authorization to perform "
-        f"action '{action.value}' over scope '{resource_id}' or the scope is invalid."
+        f"action '{action.value}' over scope '{resource_id}' or the scope is invalid.",
+        about=about,
+        action=recorded,
+        lacks=(action.value, resource_id),
     )
+
+
+def holders(action: str) -> list[str]:
+    """The roles that have a right, the one with the fewest rights first."""
+    having = [name for name, actions in ROLES.items() if action in actions]
+    return sorted(having, key=lambda name: len(ROLES[name]))

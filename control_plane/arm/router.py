@@ -44,6 +44,7 @@ _G = f"{_S}/resourcegroups/*"
 _P = f"providers/{paths.PROVIDER.lower()}"
 _M = f"{_G}/{_P}/machines/*"
 _VM = "providers/microsoft.compute/virtualmachines"
+_GUEST = "providers/microsoft.guestconfiguration/guestconfigurationassignments"
 _PUBLISHERS = f"{_P}/locations/*/publishers"
 _VERSIONS = f"{_PUBLISHERS}/*/extensiontypes/*/versions"
 _SCOPES = f"{_G}/{_P}/privatelinkscopes"
@@ -58,6 +59,10 @@ _NO_EXTENSIONS = lacking.refused(
 )
 _NO_RUN_COMMANDS = lacking.refused(
     Action.MACHINE_WRITE, "This version of the hub sends no run commands, so that machine '{name}' can be given none."
+)
+_NO_GUEST_CONFIGURATION = lacking.refused(
+    Action.MACHINE_WRITE,
+    "This version of the hub carries no guest configuration, so that machine '{name}' can be assigned none.",
 )
 _NO_PATCHES = lacking.refused(
     Action.MACHINE_WRITE,
@@ -82,8 +87,19 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "DELETE": groups.delete_group,
     },
     f"{_P}/operations": {"GET": providers.list_operations},
-    f"{_S}/{_VM}": {"GET": general.no_virtual_machines},
-    f"{_G}/{_VM}": {"GET": general.no_virtual_machines},
+    # Ansible's inventory asks for them with every run.
+    f"{_S}/{_VM}": {"GET": lacking.none_in(Action.COMPUTE_READ)},
+    f"{_G}/{_VM}": {"GET": lacking.none_in(Action.COMPUTE_READ)},
+    f"{_S}/{_GUEST}": {"GET": lacking.none_in(Action.RESOURCE_READ)},
+    f"{_G}/{_GUEST}": {"GET": lacking.none_in(Action.RESOURCE_READ)},
+    f"{_M}/{_GUEST}": {"GET": lacking.none_listed_below(Action.RESOURCE_READ)},
+    f"{_M}/{_GUEST}/*": {
+        "GET": lacking.none_below(Action.RESOURCE_READ),
+        "PUT": _NO_GUEST_CONFIGURATION,
+        "DELETE": lacking.none_below(Action.MACHINE_WRITE),
+    },
+    f"{_M}/{_GUEST}/*/reports": {"GET": lacking.none_below(Action.RESOURCE_READ)},
+    f"{_M}/{_GUEST}/*/reports/*": {"GET": lacking.none_below(Action.RESOURCE_READ)},
     f"{_S}/{_P}/machines": {"GET": machines.list_machines},
     f"{_G}/{_P}/machines": {"GET": machines.list_machines},
     _M: {
@@ -94,7 +110,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "DELETE": machines.delete_machine,
     },
     f"{_M}/networkprofile": {"GET": machines.get_network_profile},
-    f"{_M}/extensions": {"GET": machines.list_extensions},
+    f"{_M}/extensions": {"GET": lacking.none_listed_below(Action.EXTENSION_READ)},
     f"{_M}/extensions/*": {
         "GET": lacking.none_below(Action.EXTENSION_READ),
         "PUT": _NO_EXTENSIONS,
@@ -103,7 +119,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
     },
     f"{_M}/upgradeextensions": {"POST": _NO_EXTENSIONS},
     f"{_M}/addextensions": {"POST": _NO_EXTENSIONS},
-    f"{_M}/runcommands": {"GET": machines.list_run_commands},
+    f"{_M}/runcommands": {"GET": lacking.none_listed_below(Action.RUN_COMMAND_READ)},
     f"{_M}/runcommands/*": {
         "GET": lacking.none_below(Action.RUN_COMMAND_READ),
         "PUT": _NO_RUN_COMMANDS,

@@ -64,7 +64,7 @@ def create(data: Path, target: Path) -> dict[str, Any]:
 def _collect(data: Path, staging: Path) -> dict[str, Any]:
     (staging / TABLES).mkdir()
     (staging / KEYS).mkdir()
-    with opened(data) as (database, settings):
+    with opened(data, any_revision=True) as (database, settings):
         taken = now()
         revision, lasts = database.dump(staging / TABLES)
     shutil.copyfile(data / SETTINGS_FILE, staging / SETTINGS_FILE)

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from control_plane import callers
 from control_plane.arm.roles import HUB, Action, allows, refusal
 from control_plane.clock import now
-from control_plane.errors import ApiError, forbidden
+from control_plane.errors import ApiError
 from control_plane.http import error_of, json_response
 from control_plane.hub import Hub
 from control_plane.metrics import CONTENT_TYPE
@@ -57,7 +57,7 @@ def _check_scraper(hub: Hub, request: Request) -> None:
     with hub.database.read() as session:
         caller = callers.authenticate(hub, session, header, now(), tickets=False)
     if not allows(caller, Action.HEALTH_READ, HUB):
-        raise forbidden(refusal(caller, Action.HEALTH_READ, HUB))
+        raise refusal(caller, Action.HEALTH_READ, HUB)
 
 
 def _metrics(hub: Hub, request: Request) -> Response:

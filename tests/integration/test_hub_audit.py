@@ -37,6 +37,8 @@ _KINDS: dict[str, Any] = {
 }
 TAGS = {"properties": {"tags": {"g": "h"}}}
 
+_GUEST = "providers/microsoft.guestconfiguration/guestconfigurationassignments"
+
 # Writes that succeed, in an order in which they can: (method, shape, body). A body None: nothing is sent.
 CASES: list[tuple[str, str, Any]] = [
     ("PUT", _G, {"location": "local", "tags": {"c": "d"}}),
@@ -83,6 +85,7 @@ NEVER = {
     ("POST", "/cleanupRules/{rule}/run"),
     *((method, f"{_M}/{kind}/*") for kind in ("extensions", "runcommands") for method in ("PUT", "PATCH", "DELETE")),
     *(("POST", f"{_M}/{word}") for word in ("upgradeextensions", "addextensions", "assesspatches", "installpatches")),
+    *((method, f"{_M}/{_GUEST}/*") for method in ("PUT", "DELETE")),
     ("PUT", f"{_G}/{_L}/privatelinkscopes/*/privateendpointconnections/*"),
     ("DELETE", f"{_G}/{_L}/privatelinkscopes/*/privateendpointconnections/*"),
     ("POST", f"{_G}/{_L}/privatelinkscopes/*/networksecurityperimeterconfigurations/*/reconcile"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from control_plane import connections
@@ -44,7 +45,10 @@ def own(tmp_path: Path) -> Iterator[HubProcess]:
 
 
 def configure(hub: HubProcess, text: str) -> None:
-    (hub.data / "config.yaml").write_text(text)
+    path = hub.data / "config.yaml"
+    sections = yaml.safe_load(path.read_text()) if path.exists() else {}
+    database = {name: value for name, value in sections.items() if name == "database"}
+    path.write_text(text + yaml.safe_dump(database) if database else text)
 
 
 def reload(hub: HubProcess) -> None:

@@ -34,6 +34,7 @@ from tests.integration.rights_site import OTHER_G, OTHER_M, ROLES, SCOPES, URL, 
 # `where` None: whoever is known to the hub.
 ANYONE: tuple[str, str | None, bool] = ("OCRNA", None, False)
 Row = tuple[str, str | None, bool]
+_GUEST = "providers/microsoft.guestconfiguration/guestconfigurationassignments"
 
 
 def _one(roles: str, where: str) -> Row:
@@ -69,6 +70,14 @@ ARM: dict[tuple[str, str], Row] = {
     ("GET", f"{_L}/operations"): ANYONE,
     ("GET", f"{_S}/providers/microsoft.compute/virtualmachines"): _one("OCR", S),
     ("GET", f"{_G}/providers/microsoft.compute/virtualmachines"): _one("OCR", G),
+    ("GET", f"{_S}/{_GUEST}"): _one("OCRA", S),
+    ("GET", f"{_G}/{_GUEST}"): _one("OCRA", G),
+    ("GET", f"{_M}/{_GUEST}"): _one("OCRA", M),
+    ("GET", f"{_M}/{_GUEST}/*"): _one("OCRA", M),
+    ("PUT", f"{_M}/{_GUEST}/*"): _one("OCA", M),
+    ("DELETE", f"{_M}/{_GUEST}/*"): _one("OCA", M),
+    ("GET", f"{_M}/{_GUEST}/*/reports"): _one("OCRA", M),
+    ("GET", f"{_M}/{_GUEST}/*/reports/*"): _one("OCRA", M),
     ("GET", f"{_S}/{_L}/machines"): _list("OCRNA", S),
     ("GET", f"{_G}/{_L}/machines"): _list("OCRNA", G),
     ("GET", _M): _one("OCRNA", M),

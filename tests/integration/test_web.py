@@ -282,7 +282,13 @@ def test_a_reader_reads_and_no_more(hub: HubProcess, ada: Visitor, machines: lis
     assert "Delete this machine" not in text
     assert "Who changed it" not in text
     assert "/fleet/audit" not in text
-    assert reader.get("/fleet/audit").status_code == 403
+    denied = reader.get("/fleet/audit")
+    assert denied.status_code == 403
+    assert all(
+        word in denied.text for word in ("<strong>", "Hawser.Hub/audit/read", "Contributor, Owner", "the whole hub")
+    )
+    assert "hawser-hub role assign" in denied.text
+    assert "object id" not in denied.text
     digest = hidden(ada.get(f"/fleet/machine?id={target}").text)["digest"]
     fields = {"csrf": hidden(text)["csrf"], "id": target, "digest": digest, "name-0": "x", "name": machines[0].name}
     assert reader.post("/fleet/machine/tags", fields).status_code == 403

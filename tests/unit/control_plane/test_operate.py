@@ -225,6 +225,13 @@ def test_refusals_to_start(hub: Path, tmp_path: Path) -> None:
         serve.serve(hub, "8443")
 
 
+def test_a_hub_whose_database_is_gone_says_so(hub: Path) -> None:
+    (hub / "hub.db").unlink()
+    for _ in range(2):
+        with pytest.raises(OperatorError, match="is empty"):
+            serve.serve(hub, "127.0.0.1:0")
+
+
 def test_damage_is_told(hub: Path) -> None:
     (hub / "keys/desired.key").write_bytes(b"")
     with pytest.raises(OperatorError, match="cannot be loaded"):
