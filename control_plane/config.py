@@ -15,6 +15,7 @@ from typing import Any
 import fastjsonschema
 import yaml
 
+from control_plane.addresses import network
 from control_plane.errors import OperatorError
 from control_plane.people import admission
 
@@ -50,6 +51,14 @@ def load(data: Path) -> Mapping[str, Any]:
     except fastjsonschema.JsonSchemaValueException as error:
         told = error.message.replace("data", "the file", 1) if error.name == "data" else error.message
         raise OperatorError(f"{path}: {told}.", "Compare it with docs/operations.md.") from error
+    networks = {
+        "trusted_proxies": sections.get("trusted_proxies", ()),
+        "metrics.allow": sections.get("metrics", {}).get("allow", ()),
+    }
+    for name, items in networks.items():
+        for item in items:
+            if network(item) is None:
+                raise OperatorError(f"{path}: '{item}' in {name} is no network.", "Compare it with docs/operations.md.")
     if "oidc" in sections:
         admission.check(sections["oidc"])
     return sections
