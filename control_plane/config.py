@@ -6,7 +6,6 @@ force. Its schema is docs/schemas/hub-config.schema.json (shipped beside this mo
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import fastjsonschema
 import yaml
 
 from control_plane import schema_words
+from control_plane.addresses import network
 from control_plane.errors import OperatorError
 from control_plane.people import admission
 
@@ -67,8 +67,16 @@ def read(path: Path, *, missing: bytes | None = None) -> Mapping[str, Any]:
         member = schema_words.member(error)
         where = f"'{member}' of {path}" if member else str(path)
         raise OperatorError(f"{where} {schema_words.predicate(error)}.", _compare(member)) from error
-    for network in sections.get("metrics", {}).get("allow", ()):
-        _check_network(path, network)
+    networks = {
+        "trusted_proxies": sections.get("trusted_proxies", ()),
+        "metrics.allow": sections.get("metrics", {}).get("allow", ()),
+    }
+    for name, items in networks.items():
+        for item in items:
+            if network(item) is None:
+                raise OperatorError(
+                    f"'{name}' of {path} names '{item}', which is no network.", "Write one like 192.0.2.0/24."
+                )
     if "oidc" in sections:
         admission.check(sections["oidc"])
     return sections
@@ -84,12 +92,3 @@ def _compare(member: str) -> str:
     """The remedy: the document that describes the section of `member`."""
     section = re.split(r"[.\[]", member, maxsplit=1)[0]
     return f"Compare it with {DOCUMENTS.get(section, 'docs/operations.md, Configuration')}."
-
-
-def _check_network(path: Path, network: str) -> None:
-    try:
-        ipaddress.ip_network(network, strict=False)
-    except ValueError as error:
-        raise OperatorError(
-            f"'metrics.allow' of {path} names '{network}', which is no network.", "Write one like 192.0.2.0/24."
-        ) from error

@@ -113,10 +113,7 @@ async def _nameless(hub: Hub, request: Request, path: str) -> Response:
     if path == "identity":
         reply = await identity.ask(hub, body, peer)
         return json_response(reply.status, reply.body, _NO_STORE)
-    hub.gate.everybody()
-    hub.gate.address(peer)
-    hub.gate.heard()
-    return json_response(200, await run_in_threadpool(join.join, hub, body), _NO_STORE)
+    return json_response(200, await join.ask(hub, body, peer), _NO_STORE)
 
 
 def _only(request: Request, method: str) -> None:

@@ -143,17 +143,16 @@ async def ask(hub: Hub, body: dict[str, Any], peer: str) -> Reply:
 
     Errors: ApiError 400, 401 `InvalidAuthenticationToken`, 404 `ResourceNotFound`, 429 `TooManyRequests`.
     """
-    hub.gate.everybody()
     hub.gate.address(peer)
     asked = read(body, peer)
     at = now()
     try:
         proven = await asyncio.to_thread(prove, hub, asked, at)
     except ApiError as error:
-        actor = audit.Actor("machine", "unknown")
-        await asyncio.to_thread(audit.refused, hub.database, actor, "twins/ask", "/", error.code, None)
+        hub.refusals.note("twins/ask", error.code, peer)
         raise
     hub.gate.machine(proven.client_id)
+    hub.gate.everybody()
     hub.gate.heard()
     record = await hub.live.find(proven.client_id)
     if record is None:
@@ -243,7 +242,8 @@ def _decide(
             return _accepted(hub, session, record, machine, proven, asked, judged, (key, Key("")), at)
         if outcome == "wait":
             actor, target = audit.Actor("machine", machine.client_id), record.resource_id
-            audit.record(session, actor, "twins/wait", target, detail={"differs": list(facts.differs)})
+            if hub.refusals.first("twins/wait", target):
+                audit.record(session, actor, "twins/wait", target, detail={"differs": list(facts.differs)})
             return _conflict(Word.UNDECIDED, facts.differs, retry=judged.seconds), None
         told = Found("question", judged.word, outcome, facts.differs, asked.peer, asked.hostname, asked.image_id)
         row = rows.note(session, machine, key, told, at)

@@ -40,8 +40,9 @@ def create(data: Path, target: Path) -> dict[str, Any]:
 
     Errors: OperatorError; there is no file then.
     """
+    exists = OperatorError(f"{target} exists.", "Name a file that does not; a backup is never overwritten.")
     if target.exists():
-        raise OperatorError(f"{target} exists.", "Name a file that does not; a backup is never overwritten.")
+        raise exists  # before the work
     try:
         staging = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=".backup-"))
     except OSError as error:
@@ -50,8 +51,10 @@ def create(data: Path, target: Path) -> dict[str, Any]:
         manifest = _collect(data, staging)
         partial = staging / "backup.tar.gz"
         _pack(staging, manifest, partial)
-        os.replace(partial, target)
+        os.link(partial, target)  # a rename would overwrite what has come there meanwhile
         sync(target.absolute().parent)
+    except FileExistsError:
+        raise exists from None
     except OSError as error:
         raise OperatorError(
             f"The backup cannot be written ({error.strerror}).", "Free some space, or name another place."
