@@ -13,9 +13,9 @@ from agent_runtime.platform.base import Signal
 
 Item = Mapping[str, Any]
 
-# What the hardware or its hypervisor says; `machine_id` is a file, and a copy of the disk has it too.
-HARDWARE = ("tpm_key", "vmgenid", "cloud_instance_id", "dmi_uuid", "dmi_serial")
-STRONG = frozenset((*HARDWARE, "machine_id"))
+# What the hardware, its hypervisor or its cloud says; `machine_id` is a file, and a copy of the disk has it too.
+OFF_DISK = ("tpm_key", "vmgenid", "cloud_instance_id", "dmi_uuid", "dmi_serial")
+STRONG = frozenset((*OFF_DISK, "machine_id"))
 WEAK = frozenset(("dmi_asset_tag", "disk_id", "macs"))
 SOURCE_LIMIT = 128
 
@@ -70,7 +70,7 @@ def is_copy(builder: Iterable[Item], now: Iterable[Item]) -> bool:
     sealed, found = list(builder), list(now)
     before, after = _readings(sealed), _readings(found)
     both = before.keys() & after.keys()
-    hardware = [name for name in HARDWARE if name in both]
+    hardware = [name for name in OFF_DISK if name in both]
     if hardware:
         return any(before[name] != after[name] for name in hardware)
     if "machine_id" in both:
