@@ -23,9 +23,6 @@ KINDS = ("resource", "settings", "extensions", "policy", "runcommands", "agent",
 OFFLINE_SECONDS = 900.0
 # What a check-in is answered with after the machine was deleted at the hub.
 GONE_CODE = "AZCM0042"
-# The identity is in use elsewhere; numbers of what himds logs about it (docs/golden-images.md).
-HELD_CODE = "AZCM0044"
-EVENTS = {"park": 4101, "quarantine": 4102, "resume": 4103}
 NAMESPACE = "Microsoft.HybridCompute"
 
 
@@ -129,9 +126,9 @@ class Known:
 
     def hold(self, event: str, reason: str, message: str, **about: Any) -> None:
         """Take the identity out of use (`park`, `quarantine`). Errors: OSError."""
-        number = EVENTS[event]
+        number = machine.EVENTS[event]
         before = self.store.record
-        error = {"code": HELD_CODE, "message": message, "reason": reason, "event": number, **about}
+        error = {"code": machine.HELD_CODE, "message": message, "reason": reason, "event": number, **about}
         told = before.error or {}
         if before.state in machine.HELD and all(told.get(name) == value for name, value in error.items()):
             return
@@ -142,7 +139,7 @@ class Known:
         """Use the identity again. Errors: OSError."""
         self.store.apply("resume", **credential)
         atomic.unlink(self.paths.adoption)
-        self.log.info(f"event {EVENTS['resume']}: the identity is in use again: {why}")
+        self.log.info(f"event {machine.EVENTS['resume']}: the identity is in use again: {why}")
 
     def why_held(self) -> str:
         """The sentence that says why the identity is out of use."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from agent_runtime import errors
 from agent_runtime.identity import birth, evidence, machine, remains
 from agent_runtime.identity.machine import Event, Record
-from agent_runtime.identity.store import erase, stamp
+from agent_runtime.identity.store import erase, holds_identity, stamp
 from agent_runtime.platform import local
 from agent_runtime.platform.base import Signal
 from agent_runtime.platform.paths import Paths
@@ -42,17 +42,15 @@ class Wish(NamedTuple):
 
 
 def state_of(paths: Paths) -> Record:
-    """The record on the disk, for root while himds is stopped. One that cannot be read counts as an identity while
-    `agentconfig.json` or a key is there: it is not dropped without being told. Errors: OSError."""
+    """The record on the disk, for root while himds is stopped. One that is missing or cannot be read counts as an
+    identity while anything of one is there: it is not dropped without being told. Errors: OSError."""
     try:
         return machine.from_dict(atomic.read_json(paths.identity))
-    except FileNotFoundError:
-        return Record()
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         if birth.is_sealed(paths):
             return Record("sealed")
-        held = os.path.lexists(paths.agentconfig) or any(n.endswith(".key") for n in _names(paths.certs))
-        return Record("parked", "", {"resourceId": "an identity whose file is damaged"}) if held else Record()
+        lost = {"resourceId": "an identity whose file is damaged or missing"}
+        return Record("parked", "", lost) if holds_identity(paths) else Record()
 
 
 def unfinished(paths: Paths) -> dict[str, Any] | None:
@@ -201,10 +199,3 @@ def _write_identity(paths: Paths, record: Record) -> None:
     """`identity.json` as himds owns it, although root writes it."""
     owner, group = local.owner_of(paths.own)
     atomic.write_json(paths.identity, record.as_dict(), owner=owner, group=group)
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []

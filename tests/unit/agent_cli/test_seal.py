@@ -27,7 +27,11 @@ RECORD = {
     "v": 1,
     "state": "connected",
     "since": "",
-    "identity": {"resourceId": "/subscriptions/s/web01", "slot": 1, "clientId": "c"},
+    "identity": {
+        **{name: name for name in ("clientId", "tenantId", "vmId", "cloud")},
+        "resourceId": "/subscriptions/s/web01",
+        "slot": 1,
+    },
     "pending": None,
     "error": None,
 }
