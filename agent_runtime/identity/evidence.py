@@ -78,6 +78,15 @@ def is_copy(builder: Iterable[Item], now: Iterable[Item]) -> bool:
     return "machine_id" in after and any(item["name"] == "machine_id" and item["status"] == "absent" for item in sealed)
 
 
+def tells_copies(builder: Sequence[Item], now: Sequence[Item]) -> bool:
+    """Whether copies of a sealed image will find themselves to be some: by what is not on its disk, or by their machine
+    ids, because the image has none any more or another one than it was sealed with."""
+    if _readings(builder).keys() & set(OFF_DISK):
+        return True
+    has_none = any(item["name"] == "machine_id" and item["status"] == "absent" for item in now)
+    return has_none or is_copy(builder, now)
+
+
 def is_comparable(builder: Iterable[Item], now: Iterable[Item]) -> bool:
     """Whether any strong name was read on both sides."""
     return bool(_readings(builder).keys() & _readings(now).keys() & STRONG)
