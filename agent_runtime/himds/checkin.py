@@ -128,6 +128,10 @@ class Keeper:
                 credential = self._known.credential()
                 begun = time.monotonic()
                 answer = await self._exchange(hub, credential, int(self._known.identity["slot"]), asked)
+                if self._known.state in machine.HELD:
+                    # Parked while the answer was on its way: its nonce proves this branch, no more is made of it.
+                    self._known.keep_lease(epoch=answer["epoch"], slot=answer["slot"], nonce=answer["nonce"])
+                    continue
                 self._well()
                 news = await self._take_over(hub, credential, answer)
                 # The first early answer without news asks for another check-in: the machine may have been deleted. A
@@ -139,7 +143,7 @@ class Keeper:
                 hold, cut_short = backoff.next_hold(hold, cut_short, full=True)
                 hold = min(hold, int(answer.get("holdSeconds", hold)))
                 failures = 0
-                if answer.get("renew"):
+                if answer.get("renew") and self._known.state == "connected":
                     await self._renew(hub)
             except Woken:
                 self._again = True
@@ -240,6 +244,9 @@ class Keeper:
             self._known.log.info("the hub answers again")
 
     def _trouble(self, code: str, message: str) -> None:
+        if self._known.state in machine.HELD:
+            self._known.log.warning(f"{code}: {message}")  # the error of a held identity says why it is held
+            return
         before = self._known.store.record.error
         if before is None or (before.get("code"), before.get("message")) != (code, message):
             self._known.log.warning(f"{code}: {message}")

@@ -57,6 +57,19 @@ def claims_of(document: str) -> dict[str, Any]:
     return found
 
 
+def lease_of(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A lease out of its file. Errors: ValueError. Pure."""
+    lease: dict[str, Any] = {"epoch": 0, "nonce": "", "lastHeartbeatUnix": 0.0, "generations": {}, **raw}
+    heartbeat, generations = lease["lastHeartbeatUnix"], lease["generations"]
+    if not isinstance(generations, dict) or not isinstance(lease["nonce"], str):
+        raise ValueError("members of another kind")
+    if not all(isinstance(number, int) for number in (lease["epoch"], *generations.values())):
+        raise ValueError("an epoch or a generation that is no number")
+    if not isinstance(heartbeat, (int, float)) or not 0 <= heartbeat < machine.FAR_FUTURE:
+        raise ValueError("a heartbeat at no time")
+    return lease
+
+
 class Known:
     """State of himds. Files are read at the start and written when they change."""
 
@@ -149,11 +162,11 @@ class Known:
 
     def _read_lease(self) -> None:
         try:
-            self.lease = atomic.read_json(self.paths.lease)
-            self.last_heartbeat = float(self.lease.get("lastHeartbeatUnix", 0))
+            self.lease = lease_of(atomic.read_json(self.paths.lease))
+            self.last_heartbeat = float(self.lease["lastHeartbeatUnix"])
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             self.log.warning(f"lease.json cannot be read ({error}); the next check-in gives a new one")
 
     def keep_lease(self, **members: Any) -> None:

@@ -27,7 +27,7 @@ EVENTS = {"park": 4101, "quarantine": 4102, "resume": 4103}
 # Members without which nobody can speak as a machine.
 NEEDED = ("resourceId", "clientId", "tenantId", "vmId", "cloud")
 SLOT_LIMIT, DESCENT_LIMIT = 10**9, 10**6
-_YEAR_9999 = 253402300799.0
+FAR_FUTURE = 253402300800.0  # the year 10000
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def check_identity(identity: Mapping[str, Any]) -> None:
     if descent is not None and not _is_number(descent, 0, DESCENT_LIMIT):
         raise ValueError("an identity with a descent that is no number")
     is_date = isinstance(expires, (int, float)) and not isinstance(expires, bool) and math.isfinite(expires)
-    if expires is not None and not (is_date and 0 <= expires <= _YEAR_9999):
+    if expires is not None and not (is_date and 0 <= expires < FAR_FUTURE):
         raise ValueError("an identity whose certificate ends at no time")
 
 
