@@ -143,8 +143,7 @@ class Keeper:
                 hold, cut_short = backoff.next_hold(hold, cut_short, full=True)
                 hold = min(hold, int(answer.get("holdSeconds", hold)))
                 failures = 0
-                if answer.get("renew") and self._known.state == "connected":
-                    await self._renew(hub)
+                await self._renew_if_due(hub, wanted=bool(answer.get("renew")))
             except Woken:
                 self._again = True
                 continue
@@ -292,9 +291,10 @@ class Keeper:
 
     # Renewal
 
-    async def _renew_if_due(self, hub: Hub) -> None:
+    async def _renew_if_due(self, hub: Hub, wanted: bool = False) -> None:
         ends = self._known.identity.get("certificateExpires")
-        if ends is not None and float(ends) - hub.now() <= RENEW_SECONDS:
+        is_due = wanted or (ends is not None and float(ends) - hub.now() <= RENEW_SECONDS)
+        if is_due and self._known.state not in machine.HELD:
             await self._renew(hub)
 
     async def _renew(self, hub: Hub) -> None:

@@ -191,8 +191,8 @@ class IdentityStore:
         message = "identity.json and evidence.json were lost; the identity is not used before the hub has decided"
         number = machine.EVENTS["park"]
         self._log.error(f"event {number}: {machine.HELD_CODE}: {message}")
-        error = {"code": machine.HELD_CODE, "message": message, "reason": "evidence", "event": number, "at": now}
-        return Record("parked", now, identity, None, error)
+        why = {"code": machine.HELD_CODE, "message": message, "reason": "evidence", "event": number, "at": now}
+        return Record("parked", now, identity, None, why)
 
     def _has_evidence(self) -> bool:
         try:

@@ -47,8 +47,7 @@ FOLDERS = (
 )
 # All that a sealed image may have in these folders, whatever `remains` thinks.
 SEALED_FILES = frozenset(
-    "var/opt/azcmagent/" + name
-    for name in (f"clouds/{CLOUD}.json", "image.json", "image.token", "state/identity.json")
+    "var/opt/azcmagent/" + name for name in (f"clouds/{CLOUD}.json", "image.json", "image.token", "state/identity.json")
 )
 _SECRET = re.compile(rb"KEY [0-9a-f]{16}|hwe_[to]{8}")
 _KEY = re.compile(rb"KEY ([0-9a-f]{16})\n")

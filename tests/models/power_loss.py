@@ -122,7 +122,9 @@ def _judge(step: Step, life: Life, before: Memory) -> tuple[list[str], int]:
     faults = life.faults()
     if state not in step.ends:
         faults.append(f"came to rest {state}")
-    faults += [f"{what} was asked for under {len(ids)} ids" for what, ids in life.memory.requests.items() if len(ids) > 1]
+    faults += [
+        f"{what} was asked for under {len(ids)} ids" for what, ids in life.memory.requests.items() if len(ids) > 1
+    ]
     if step.name in ("specialise", "adopt", "unseal") and state == "connected":
         for name in ("image_token", "joining"):
             if os.path.lexists(getattr(life.paths, name)):

@@ -14,7 +14,7 @@ from agent_runtime.hub.transport import Broken
 from tests.models import agent_life, power_loss
 
 
-class Asked(Exception):
+class AskedError(Exception):
     """The check-in is over, and the hub is asked about the identity."""
 
 
@@ -45,7 +45,7 @@ def test_an_identity_parked_during_a_check_in_stays_as_it_is(
         return SimpleNamespace(body=content, close=lambda: None), SimpleNamespace(status=200, headers={}), lambda: None
 
     async def ask(_hub: Any) -> None:
-        raise Asked
+        raise AskedError
 
     async def unhurried(_seconds: float) -> None:
         """Nobody waits here."""
@@ -53,7 +53,7 @@ def test_an_identity_parked_during_a_check_in_stays_as_it_is(
     monkeypatch.setattr(hub, "begin_checkin", parked_meanwhile)
     monkeypatch.setattr(keeper, "_ask", ask)
     monkeypatch.setattr(keeper, "_pause", unhurried)
-    with pytest.raises(Asked):
+    with pytest.raises(AskedError):
         himds.drive(keeper._keep(hub))
     error = known.store.record.error or {}
     assert (known.state, error["reason"], error["differs"]) == ("parked", "evidence", ["dmi_uuid"])

@@ -258,7 +258,10 @@ HALF_WRITTEN = ".{}.4711.0123456789ab.tmp"
     "path",
     [
         *(HALF_WRITTEN.format(name) for name in ("image.token", "join.json", "binding.json", "writable")),
-        *(f"{folder}/{HALF_WRITTEN.format('x')}" for folder in ("clouds", "trust", "socks", "certs", "tokens", "state")),
+        *(
+            f"{folder}/{HALF_WRITTEN.format('x')}"
+            for folder in ("clouds", "trust", "socks", "certs", "tokens", "state")
+        ),
         f"../../lib/GuestConfig/{HALF_WRITTEN.format('x')}",
     ],
 )
