@@ -130,6 +130,10 @@ class Keeper:
                 credential = self._known.credential()
                 begun = time.monotonic()
                 answer = await self._exchange(hub, credential, int(self._known.identity["slot"]), asked)
+                if self._known.state in machine.HELD:
+                    # Parked while the answer was on its way: its nonce proves this branch, no more is made of it.
+                    self._known.keep_lease(epoch=answer["epoch"], slot=answer["slot"], nonce=answer["nonce"])
+                    continue
                 self._well()
                 news = await self._take_over(hub, credential, answer)
                 # The first early answer without news asks for another check-in: the machine may have been deleted. A
@@ -141,7 +145,7 @@ class Keeper:
                 hold, cut_short = backoff.next_hold(hold, cut_short, full=True)
                 hold = min(hold, int(answer.get("holdSeconds", hold)))
                 failures = 0
-                if self._renewal_due(hub) or (answer.get("renew") and time.monotonic() >= self._renew_from):
+                if self._renewal_due(hub, wanted=bool(answer.get("renew"))):
                     await self._renew(hub)
             except Woken:
                 self._again = True
@@ -242,6 +246,9 @@ class Keeper:
             self._known.log.info("the hub answers again")
 
     def _trouble(self, code: str, message: str) -> None:
+        if self._known.state in machine.HELD:
+            self._known.log.warning(f"{code}: {message}")  # the error of a held identity says why it is held
+            return
         before = self._known.store.record.error
         if before is None or (before.get("code"), before.get("message")) != (code, message):
             self._known.log.warning(f"{code}: {message}")
@@ -287,10 +294,11 @@ class Keeper:
 
     # Renewal
 
-    def _renewal_due(self, hub: Hub) -> bool:
+    def _renewal_due(self, hub: Hub, wanted: bool = False) -> bool:
+        """Whether the certificate is to be renewed now. `wanted`: the hub asks for it."""
         ends = self._known.identity.get("certificateExpires")
-        is_near = ends is not None and float(ends) - hub.now() <= RENEW_SECONDS
-        return is_near and time.monotonic() >= self._renew_from
+        is_near = wanted or (ends is not None and float(ends) - hub.now() <= RENEW_SECONDS)
+        return is_near and self._known.state not in machine.HELD and time.monotonic() >= self._renew_from
 
     async def _renew(self, hub: Hub) -> None:
         """A new key and certificate in the next slot; the first check-in with it retires this one. Right after a

@@ -86,7 +86,8 @@ def as_agent_error(refusal: HubRefusal, otherwise: type[errors.AgentError]) -> e
     ):
         return errors.TokenInvalid(refusal.message)
     if refusal.passing:
-        return errors.NetworkFailed(f"the hub is not available now ({refusal.message})", "Run the command again later")
+        text = f"the hub is not available now ({refusal.message})"
+        return errors.NetworkFailed(text, "Run the command again later", refusal.retry_after)
     if refusal.code == "InvalidResourceName":
         return errors.ParameterInvalid(refusal.message)
     return otherwise(f"{refusal.message} ({refusal.code})")
