@@ -145,8 +145,7 @@ class Keeper:
                 hold, cut_short = backoff.next_hold(hold, cut_short, full=True)
                 hold = min(hold, int(answer.get("holdSeconds", hold)))
                 failures = 0
-                if self._renewal_due(hub, wanted=bool(answer.get("renew"))):
-                    await self._renew(hub)
+                await self._renew_if_due(hub, wanted=bool(answer.get("renew")))
             except Woken:
                 self._again = True
                 continue
@@ -299,6 +298,10 @@ class Keeper:
         ends = self._known.identity.get("certificateExpires")
         is_near = wanted or (ends is not None and float(ends) - hub.now() <= RENEW_SECONDS)
         return is_near and self._known.state not in machine.HELD and time.monotonic() >= self._renew_from
+
+    async def _renew_if_due(self, hub: Hub, wanted: bool) -> None:
+        if self._renewal_due(hub, wanted):
+            await self._renew(hub)
 
     async def _renew(self, hub: Hub) -> None:
         """A new key and certificate in the next slot; the first check-in with it retires this one. Right after a
