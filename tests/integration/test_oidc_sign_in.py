@@ -396,7 +396,7 @@ def test_configurations_that_are_refused(data: Path, change: dict[str, Any], tol
 
 def test_through_the_browser(tmp_path: Path, idp: Provider) -> None:
     """The routes of a real hub process, followed as a browser does."""
-    hub = hub_process.make(tmp_path / "hub")
+    hub = hub_process.make(tmp_path / "hub", sqlite=True)  # its config.yaml is written anew
     (tmp_path / "client.secret").write_text(SECRET)
     section = {
         "issuer": idp.issuer,
