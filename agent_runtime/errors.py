@@ -28,13 +28,15 @@ from typing import Any
 
 
 class AgentError(Exception):
-    """Base of the tree. `message` is one sentence without a full stop, `remedy` says what to do about it."""
+    """Base of the tree. `message` is one sentence without a full stop, `remedy` says what to do about it;
+    `retry_after`: seconds that the hub wants to be left alone, if it said so."""
 
     code = "AZCM0001"
     default_remedy = "Look at the agent's logs, then run the command again"
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str, remedy: str = "", retry_after: float | None = None) -> None:
         super().__init__(message)
+        self.retry_after = retry_after
         self.message = message.rstrip(".")
         self.remedy = (remedy or self.default_remedy).rstrip(".")
 
@@ -43,9 +45,10 @@ class AgentError(Exception):
         """Exit code of a command that ends with this error."""
         return int(self.code[4:])
 
-    def as_dict(self) -> dict[str, str]:
-        """`{"code", "message", "remedy"}`, as the local socket and `apply` send it."""
-        return {"code": self.code, "message": self.message, "remedy": self.remedy}
+    def as_dict(self) -> dict[str, Any]:
+        """`{"code", "message", "remedy", "retryAfter"?}`, as the local socket and `apply` send it."""
+        after = {} if self.retry_after is None else {"retryAfter": self.retry_after}
+        return {"code": self.code, "message": self.message, "remedy": self.remedy, **after}
 
 
 class UnknownError(AgentError):
@@ -211,7 +214,9 @@ def from_dict(error: Mapping[str, Any]) -> AgentError:
     """The error that another process sent as `as_dict` wrote it; an unknown code keeps its number."""
     code = str(error.get("code", AgentError.code))
     kind = _tree(AgentError).get(code, UnknownError)
-    result = kind(str(error.get("message", "")), str(error.get("remedy", "")))
+    after = error.get("retryAfter")
+    seconds = float(after) if isinstance(after, (int, float)) and not isinstance(after, bool) else None
+    result = kind(str(error.get("message", "")), str(error.get("remedy", "")), seconds)
     if code[:4] == "AZCM" and code[4:].isdigit():
         result.code = code
     return result

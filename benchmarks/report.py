@@ -190,6 +190,18 @@ def not_reached(found: Mapping[str, Any]) -> list[str]:
     return lines + [f"{TITLES[name][0]}: not measured on this machine" for name in found["left_out"]]
 
 
+def _long(found: Mapping[str, Any]) -> list[str]:
+    """What `make bench-long` is, and which figures of the page are of it."""
+    taken = [TITLES[part["name"]][0] for part in found["parts"] if part.get("long")]
+    lines = [
+        "`make bench-long` (two hours and a half) measures the same for longer: idle services for an hour in place of",
+        "ten minutes, check-ins for ten minutes in place of half a minute, and every machine of the database calling.",
+    ]
+    if taken:
+        return [*lines, f"Of such a run are: {', '.join(taken)}."]
+    return [*lines, "**No figures of such a run are published**: everything on this page is of `make bench`."]
+
+
 def document(found: Mapping[str, Any]) -> str:
     """The page of `machine`, `parts`, `left_out` as benchmarks/run.py writes them."""
     on = found["machine"]
@@ -200,6 +212,8 @@ def document(found: Mapping[str, Any]) -> str:
         "",
         "Written by `make bench`; the numbers as JSON are in `benchmarks/results/latest.json`. A hub, its hosts,",
         "simulated machines and the controller share the machine. Bars are those of the project's own design.",
+        "",
+        *_long(found),
         "",
         f"Taken on {on['cpu']}, {on['cores']} cores, {on['memory_gib']} GiB, {on['system']},",
         f"Linux {on['kernel']}, Python {on['python']}.",

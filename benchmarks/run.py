@@ -125,7 +125,7 @@ def main() -> int:
     parts = on_hub(options.parts, scale, report) + on_herds(options.parts, herds, report)
     parts += on_models(options.parts, life, report)
     parts += on_hosts(options.parts, hosts, seconds, report)
-    measured_now = {"machine": machine(), "parts": [part.as_dict() for part in parts]}
+    measured_now = {"machine": machine(), "parts": [{**part.as_dict(), "long": options.long} for part in parts]}
     found = completed(measured_now, None if options.dry else _former(), NAMES)
     text = document(found)
     if not options.dry:

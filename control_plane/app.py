@@ -53,11 +53,12 @@ def _raising(hub: Hub, part: Part) -> Callable[[Request], Awaitable[Response]]:
 
 def _dispatch(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
     parts = {"channel": _raising(hub, channel.endpoint), "hawser": _raising(hub, api.endpoint)}
+    ready = health.Ready(hub)
 
     async def run(request: Request) -> Response:
         first = request.scope["path"].lstrip("/").partition("/")[0].lower()
         if first in health.ROOTS:
-            return await health.endpoint(hub, request)
+            return await health.endpoint(hub, ready, request)
         if first in parts:
             return await parts[first](request)
         if first in _ARM_ROOTS:

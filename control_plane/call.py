@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.arm.roles import Action, Caller, MachineFacts, allows, refusal
 from control_plane.bodies import json_object
-from control_plane.errors import ApiError, bad_content, forbidden
+from control_plane.errors import ApiError, bad_content
 from control_plane.http import Call, Reply
 from control_plane.hub import Hub
 from control_plane.storage import audit, machines
@@ -45,7 +45,7 @@ class HubCall:
     def require(self, action: Action, resource_id: str, machine: MachineFacts | None = None) -> None:
         """Errors: ApiError 403 unless the caller may do this there."""
         if not self.may(action, resource_id, machine):
-            raise forbidden(refusal(self.caller, action, resource_id))
+            raise refusal(self.caller, action, resource_id)
 
     def may(self, action: Action, resource_id: str, machine: MachineFacts | None = None) -> bool:
         """The decision of roles.py for this caller."""

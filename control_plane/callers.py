@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from control_plane import logs
 from control_plane.arm.roles import Caller, Grant
 from control_plane.authority.audiences import TICKET, arm_audiences, folded
+from control_plane.channel import enrolments
 from control_plane.errors import ApiError
 from control_plane.hub import Hub
 from control_plane.storage import principals
@@ -55,7 +56,7 @@ def _behind(hub: Hub, session: Session, header: str | None, at: int, *, tickets:
     audiences = arm_audiences(hub.settings.url)
     claims = hub.tokens.verify(token, audiences | {folded(TICKET)} if tickets else audiences, at)
     if folded(claims["aud"]) == folded(TICKET):
-        return _ticket(session, str(claims.get("jti", "")), at)
+        return _ticket(hub, session, str(claims.get("jti", "")), at)
     client_id, object_id = str(claims.get("appid", "")), str(claims["oid"])
     if "xms_mirid" in claims:
         return Caller("machine", client_id, object_id, str(claims["xms_mirid"]))
@@ -70,11 +71,12 @@ def _principal(session: Session, client_id: str) -> Caller:
     return Caller("principal", principal.id, principal.object_id, principal.name, held)
 
 
-def _ticket(session: Session, ticket_id: str, at: int) -> Caller:
+def _ticket(hub: Hub, session: Session, ticket_id: str, at: int) -> Caller:
     ticket = session.get(Ticket, ticket_id)
     if ticket is None or ticket.expires <= at:
         raise ApiError(401, "ExpiredAuthenticationToken", "The ticket has expired.")
     maker = _principal(session, ticket.principal_id)
     operations = tuple((item["operation"], item["resourceId"].lower()) for item in ticket.operations)
-    grant = Grant(ticket.id, operations, frozenset(ticket.spent))
+    by_hub = ticket.principal_id == enrolments.speaker_id(hub.settings.tenant_id)
+    grant = Grant(ticket.id, operations, frozenset(ticket.spent), by_hub)
     return Caller("ticket", maker.client_id, maker.object_id, maker.name, maker.assignments, grant)

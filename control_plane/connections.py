@@ -77,6 +77,10 @@ def give_back() -> None:
         trim(0)
 
 
+class _TooLargeError(Exception):
+    """A head with more than MAX_HEAD bytes."""
+
+
 class Guarded(HttpToolsProtocol):
     """uvicorn's protocol with bounds. `most`: connections of the process."""
 
@@ -84,6 +88,7 @@ class Guarded(HttpToolsProtocol):
     refused = Refused()
     tide = Tide()
     _head = 0
+    _fields = 0
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
 
@@ -104,11 +109,39 @@ class Guarded(HttpToolsProtocol):
         if self.tide.ebbed(len(self.connections)):
             self.loop.call_later(TRIM_SECONDS, self.loop.run_in_executor, None, give_back)
 
+    def on_message_begin(self) -> None:
+        """A head begins, maybe within bytes that began with the end of another message."""
+        super().on_message_begin()
+        self._fields = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Count a piece of the address."""
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a field, of a trailer too, with its colon, blank and end of line."""
+        super().on_header(name, value)
+        self._count(len(name) + len(value) + 4)
+
+    def _count(self, size: int) -> None:
+        """What is parsed is counted beside what is received: a head that is whole in one piece is seen here alone."""
+        self._fields += size
+        if self._fields > MAX_HEAD:
+            raise _TooLargeError  # ends the parser, which has send_400_response called
+
     def on_headers_complete(self) -> None:
         """The head ended within its limits."""
         self._in_head = False
         self._end_deadline()
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser did not take."""
+        if self._fields > MAX_HEAD:
+            self._refuse_large()
+        else:
+            super().send_400_response(msg)
 
     def on_message_complete(self) -> None:
         """The next bytes begin another head."""
@@ -122,7 +155,7 @@ class Guarded(HttpToolsProtocol):
         if not self._in_head or self.transport.is_closing():
             return
         if self._head > MAX_HEAD:
-            self._refuse("431 Request Header Fields Too Large", "RequestHeaderFieldsTooLarge", "is too large")
+            self._refuse_large()
         elif self._head and self._deadline is None:
             self._begin_deadline()
 
@@ -142,6 +175,9 @@ class Guarded(HttpToolsProtocol):
             self._refuse("408 Request Timeout", "RequestTimeout", f"did not end within {HEAD_SECONDS:g} seconds")
         else:
             self.transport.close()
+
+    def _refuse_large(self) -> None:
+        self._refuse("431 Request Header Fields Too Large", "RequestHeaderFieldsTooLarge", "is too large")
 
     def _refuse(self, status: str, code: str, why: str) -> None:
         body = f'{{"error":{{"code":"{code}","message":"The head of the request {why}."}}}}'.encode()

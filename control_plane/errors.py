@@ -30,8 +30,9 @@ class OperatorError(HubError):
 
 
 class ApiError(HubError):
-    """An answer with an error envelope. `headers` are added to the response; `about`: the resource that a refused write
-    was about, for the audit, where the path does not name it."""
+    """An answer with an error envelope. `headers` are added to the response; `about`, `action`: the resource that a
+    refused write was about and what was to be done, for the audit, where the path does not say it; `lacks`: the action
+    and the scope that the caller has no right to."""
 
     def __init__(
         self,
@@ -43,10 +44,14 @@ class ApiError(HubError):
         details: Sequence[Mapping[str, Any]] | None = None,
         headers: Mapping[str, str] | None = None,
         about: str | None = None,
+        action: str | None = None,
+        lacks: tuple[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.about = about
+        self.action = action
+        self.lacks = lacks
         self.code = code
         self.target = target
         self.details = details
@@ -81,6 +86,6 @@ def not_found(resource_id: str) -> ApiError:
     return ApiError(404, "ResourceNotFound", f"The Resource '{resource_id}' was not found.")
 
 
-def forbidden(message: str, about: str | None = None) -> ApiError:
+def forbidden(message: str) -> ApiError:
     """403 `AuthorizationFailed`."""
-    return ApiError(403, "AuthorizationFailed", message, about=about)
+    return ApiError(403, "AuthorizationFailed", message)

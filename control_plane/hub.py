@@ -17,6 +17,7 @@ from control_plane.fleet.bus import Bus
 from control_plane.limits import Limits
 from control_plane.metrics import Metrics
 from control_plane.people.throttle import Throttle
+from control_plane.refusals import Refusals
 from control_plane.storage import address
 from control_plane.storage.database import Database
 from control_plane.token_keys import Folder
@@ -46,6 +47,7 @@ class Hub:
     def __post_init__(self) -> None:
         self.limits = Limits(lambda: self.config.get("limits", {}))
         self.gate = Gate()
+        self.refusals = Refusals(self.database, self.metrics)
         self.twins = Twins(self.database, self.live)
 
     def set_epoch(self, epoch: int) -> None:

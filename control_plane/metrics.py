@@ -52,6 +52,13 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._refusals = Counter(
+            "hawser_refusals",
+            "Sign-ins, joins and questions about an identity that were refused.",
+            ["action", "code"],
+            registry=self._registry,
+        )
+
     def read(self, readings: Iterable[Reading]) -> None:
         """States to show beside the counters."""
         self._registry.register(_Readings(readings))
@@ -62,6 +69,10 @@ class Metrics:
         self._requests.labels(part, known, str(status)).inc()
         if seconds is not None:
             self._durations.labels(part).observe(seconds)
+
+    def refused(self, action: str, code: str) -> None:
+        """Count a caller without a proof who was refused."""
+        self._refusals.labels(action, code).inc()
 
     def text(self) -> bytes:
         """The exposition. Reads the database: not on the loop."""

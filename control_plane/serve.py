@@ -20,6 +20,7 @@ import uvicorn
 from sqlalchemy import update
 
 from control_plane import logs
+from control_plane.addresses import as_sockets_show
 from control_plane.app import build
 from control_plane.channel.peers import Peers
 from control_plane.connections import guarded, raise_file_limit
@@ -34,8 +35,8 @@ LOCK_FILE = "hub.lock"
 STOP_SECONDS = 5
 KEEP_ALIVE_SECONDS = 330  # longer than a hold, so that an idle agent keeps its connection
 THREADS = 4
-"""For the machines' writes. They wait for one another at the database anyway, and each thread more is one more that
-takes its turn between two steps of the loop."""
+"""For the machines' writes and for tokens; all else has threads of its own (limits.py). They wait for one another at
+the database anyway, and each thread more is one more that takes its turn between two steps of the loop."""
 SWITCH_SECONDS = 0.0002
 """How long a thread goes on while the loop, which answers heartbeats, wants to. Python's own 5 ms, several times for
 each request, are felt when the hub has much to write."""
@@ -126,6 +127,15 @@ def check_writable(data: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
+def check_holds_hub(hub: Hub) -> None:
+    """Errors: OperatorError when the database has no tables: config.yaml names another one, or none."""
+    if hub.database.revision() is None:
+        raise OperatorError(
+            f"The database of {hub.data} is empty.",
+            "Name the right one in section 'database' of config.yaml, or restore a backup.",
+        )
+
+
 def parse_listen(text: str) -> tuple[str, int]:
     """Address and port of `ADDR:PORT`, `[ADDR]:PORT`.
 
@@ -202,6 +212,7 @@ def serve(data: Path, listen: str | None) -> None:
     held = lock(data) if hub.database.path is not None else None  # PostgreSQL may have many processes
     try:
         check_writable(data)
+        check_holds_hub(hub)
         hub.database.migrate()
         tls = Tls(data, hub.settings)
         host, port = parse_listen(listen) if listen else ("0.0.0.0", hub.settings.port)  # noqa: S104 - documented default
@@ -209,6 +220,7 @@ def serve(data: Path, listen: str | None) -> None:
         hub.set_epoch(begin(hub, f"{socket.gethostname()} {host}:{port}"))
 
         reload = Reload(hub, tls)
+        proxies = as_sockets_show(hub.config.get("trusted_proxies", ()))
         most = min(raise_file_limit(), hub.config.get("limits", {}).get("connections", 1 << 20))
 
         def ready() -> None:
@@ -225,7 +237,8 @@ def serve(data: Path, listen: str | None) -> None:
             log_level="warning",
             access_log=False,
             server_header=False,
-            proxy_headers=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,
             ssl_context_factory=lambda _config, _default: tls.context,

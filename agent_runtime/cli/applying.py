@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent_runtime import errors
@@ -141,7 +141,7 @@ def carry_out(
 
         profiles.save(session.paths, wish.cloud or {})
     elif name in ("seal", "unseal", "specialise"):
-        _image_step(session, name, wish.image or {}, secrets.enrolment)
+        _image_step(session, name, wish.image or {}, secrets.enrolment, body["warnings"].append)
     else:
         _at_hub(session, name, wish, made, secrets.access, body)
     if name in ("config", "cloud"):
@@ -149,7 +149,9 @@ def carry_out(
     return round(time.monotonic() - began, 3)
 
 
-def _image_step(session: Session, name: str, image: Mapping[str, Any], token: str | None) -> None:
+def _image_step(
+    session: Session, name: str, image: Mapping[str, Any], token: str | None, warn: Callable[[str], None]
+) -> None:
     from agent_runtime.cli import imaging
     from agent_runtime.identity import sealing
 
@@ -164,7 +166,7 @@ def _image_step(session: Session, name: str, image: Mapping[str, Any], token: st
         from agent_runtime.cli import specialise
 
         imaging.start(here, imaging.UNITS)
-        specialise.alone(session)
+        specialise.alone(session, warn)
         return
     imaging.seal(here, _sealing_wish(session, image, token))
 

@@ -102,7 +102,9 @@ class Channel:
                 failure = authority.unreachable("the channel", url, problem)
                 continue
             after = answer.retry_after or ""
-            return Reply(answer.status, _object(answer.body), float(after) if after.isdigit() else None)
+            return Reply(
+                answer.status, _object(answer.body), float(after) if after.isascii() and after.isdigit() else None
+            )
         raise failure or errors.CloudNotObtained("the cloud profile names no channel")
 
     def _hub_time(self) -> int:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent_runtime import errors
 from agent_runtime.cli import naming, profiles, services
-from agent_runtime.identity import birth, machine, remains, sealing
+from agent_runtime.identity import birth, remains, sealing
 from agent_runtime.identity.remains import Remain
 from agent_runtime.platform import image_checks, local
 from agent_runtime.platform import paths as places
 from agent_runtime.platform.base import Signal
 from agent_runtime.platform.image_checks import Finding
 from agent_runtime.platform.paths import Paths
+from agent_runtime.state import atomic
 
 if TYPE_CHECKING:
     from agent_runtime.cli.session import Session
@@ -82,10 +83,10 @@ def look(image: Image) -> State:
     warnings = image_checks.warnings(image.root)
     if record is None and os.path.lexists(paths.image):
         warnings.append(f"{paths.image} is damaged: the image does not know its name; seal it again")
-    if identity == "sealed" and record and not _has_evidence(record):
+    if identity == "sealed" and record and not sealing.copies_can_tell(record, signals(image)):
         warnings.append(
-            "this platform gives no evidence by which a copy notices that it is one: let a first-boot hook run "
-            "'azcmagent unseal --first-boot'"
+            "with its machine id left in, a copy has no evidence by which it notices that it is one: clear the "
+            "machine id, or let a first-boot hook run 'azcmagent unseal --first-boot'"
         )
     found = remains.found(paths, with_token=not (identity == "sealed" and enrol))
     return State(
@@ -97,14 +98,6 @@ def look(image: Image) -> State:
         image_checks.findings(image.root),
         warnings,
         not image.is_running and not os.path.isdir(paths.program),
-    )
-
-
-def _has_evidence(record: dict[str, object]) -> bool:
-    items = record["evidence"]
-    return isinstance(items, list) and any(
-        item["status"] == "ok" and item["name"] in ("tpm_key", "vmgenid", "cloud_instance_id", "dmi_uuid", "dmi_serial")
-        for item in items
     )
 
 
@@ -163,8 +156,7 @@ def seal(image: Image, wish: sealing.Wish) -> list[str] | None:
     try:
         if sealing.is_finished(image.paths, wish):
             return None
-        event = machine.Event("seal", "", {"force": wish.force})
-        machine.transition(sealing.state_of(image.paths), event)  # refused while the services still run
+        sealing.check(image.paths, wish.force)  # refused while the services still run
         _check_writable(image.paths)
         with standing_still(image):
             return sealing.seal(image.paths, wish, signals(image))
@@ -217,7 +209,7 @@ def signals(image: Image) -> list[Signal]:
 
 def _check_writable(paths: Paths) -> None:
     """Before anything is changed or stopped. Errors: OSError."""
-    probe = os.path.join(paths.state, f".writable.{os.getpid()}")
+    probe = atomic.beside(os.path.join(paths.state, "writable"))
     os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     os.unlink(probe)
 

@@ -102,6 +102,12 @@ def failure_of(state: State, agent_only: bool) -> errors.AgentError | None:
             f"the identity of this machine is {state.identity}: every copy would speak as this machine",
             "Run 'azcmagent disconnect', then 'azcmagent seal --image-id ID'",
         )
+    if state.identity == "sealed" and state.image_id is None:
+        return errors.ConfigurationConflict(
+            "the birth record of this sealed image, image.json, is damaged or missing: its copies could neither notice "
+            "that they are some nor join",
+            "Run 'azcmagent seal --image-id ID' again",
+        )
     if ours:
         return errors.ConfigurationConflict(
             f"the image holds what would make its copies one machine: {ours[0]}{more}",

@@ -8,11 +8,15 @@ name that the hub offers. Either is done again until it has succeeded; where not
 from __future__ import annotations
 
 import os
+import random
+import time
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime import errors
 from agent_runtime.cli.parsing import switch
+from agent_runtime.hub import backoff
 from agent_runtime.identity import machine
 from agent_runtime.platform import local
 from agent_runtime.state import atomic
@@ -28,7 +32,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(session: Session) -> int:
-    """Exit code 0 also when nothing was due.
+    """Exit code 0 also when nothing was due. Waits as long as the hub says, and says so.
 
     Errors: AZCM0012 for a token that is spent, AZCM0026, AZCM0041, AZCM0044 while the hub offers no name, AZCM0061.
     """
@@ -36,18 +40,33 @@ def run(session: Session) -> int:
         state = session.himds().call("look", {}).get("state")
         session.out.result({"status": "success", "state": state}, f"The identity of this machine is {state}")
         return 0
-    state, result = alone(session)
+    state, result = alone(session, session.out.line)
     data = {"status": "success", "changed": result is not None, "resourceId": (result or {}).get("resourceId")}
     words = f"Connected: {result['resourceId']}" if result else f"Nothing is due: this machine is {state}"
     session.out.result(data, words)
     return 0
 
 
-def alone(session: Session) -> tuple[str, dict[str, Any] | None]:
-    """The state that was found, and what connecting came to: None when nothing was due. Errors: as `run`."""
-    # The service manager's unit and somebody's hand may want the same: the second finds it done.
-    with local.alone(session.paths.state, waits=True):
-        return _specialise(session)
+def alone(session: Session, say: Callable[[str], None]) -> tuple[str, dict[str, Any] | None]:
+    """The state that was found, and what connecting came to: None when nothing was due. Errors: as `run`.
+
+    A hub that says when to come again is asked again then (docs/protocol.md section 13), however often it says so: this
+    ends with its answer, or with the process. `say` is told of every wait.
+    """
+    asked = 0
+    while True:
+        asked += 1
+        try:
+            # The service manager's unit and somebody's hand may want the same: the second finds it done.
+            with local.alone(session.paths.state, waits=True):
+                return _specialise(session)
+        except errors.AgentError as busy:
+            if busy.retry_after is None:
+                raise
+            wait, why = backoff.delay(asked, random.random(), busy.retry_after), busy.message
+        # Nothing is held meanwhile: other commands go on, and a signal ends it at once.
+        say(f"Waiting for {wait:.0f} s, as the hub has asked: {why}")
+        time.sleep(wait)
 
 
 def _specialise(session: Session) -> tuple[str, dict[str, Any] | None]:
@@ -213,8 +232,8 @@ def _restart_services(session: Session) -> None:
 
 def _refused(reply: Reply) -> errors.AgentError:
     if reply.status in (408, 429) or reply.status >= 500:
-        after = f" in {reply.retry_after:.0f} s" if reply.retry_after else " later"
-        return errors.NetworkFailed(f"the hub is not available now ({reply.message})", f"Run the command again{after}")
+        text = f"the hub is not available now ({reply.message})"
+        return errors.NetworkFailed(text, "Run the command again later", reply.retry_after)
     if reply.status == 401:
         return errors.CredentialInvalid(f"the hub refused the machine's proof: {reply.message}")
     return errors.ConnectFailed(f"{reply.message} ({reply.code or reply.status})")

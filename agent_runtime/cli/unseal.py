@@ -38,8 +38,11 @@ def run(session: Session) -> int:
             # Whatever this machine is, the identity that was to be dropped is not its own any more.
             with imaging.standing_still(image):
                 sealing.finish(image.paths, journal)
-    except ValueError as problem:
-        raise errors.ConfigurationConflict(str(problem), "Run 'azcmagent seal --image-id ID' again") from None
+    except ValueError:
+        raise errors.ConfigurationConflict(
+            "sealing was cut off, and its journal seal.json is damaged: it cannot be ended from here",
+            "Run 'azcmagent seal --image-id ID' again",
+        ) from None
     except OSError as problem:
         raise imaging.explained(problem, image.paths.state) from None
     if args.if_copied:

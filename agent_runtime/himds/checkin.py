@@ -29,6 +29,8 @@ HEAD_SECONDS = 60.0
 GRACE_SECONDS = 60.0
 LOOK_SECONDS = 3600.0
 RENEW_SECONDS = 45 * 86400.0
+RENEW_AGAIN_SECONDS = 900.0
+STALE_LEASE = "StaleLease"
 GONE_SECONDS = 3600.0
 QUICK_SECONDS = 5.0
 
@@ -72,6 +74,7 @@ class Keeper:
         self._waiting = False
         self._again = False
         self._looked = 0.0
+        self._renew_from = 0.0
 
     def start(self, hub: Hub) -> None:
         """Begin with an identity."""
@@ -122,12 +125,15 @@ class Keeper:
                     await self._ask(hub)
                     continue
                 self._flush()
-                await self._renew_if_due(hub)
-                # A heartbeat that somebody waits for is not held.
-                asked, self._again = (0 if self._again else hold), False
+                # A heartbeat that somebody waits for is not held, nor one that a renewal follows.
+                asked, self._again = (0 if self._again or self._renewal_due(hub) else hold), False
                 credential = self._known.credential()
                 begun = time.monotonic()
                 answer = await self._exchange(hub, credential, int(self._known.identity["slot"]), asked)
+                if self._known.state in machine.HELD:
+                    # Parked while the answer was on its way: its nonce proves this branch, no more is made of it.
+                    self._known.keep_lease(epoch=answer["epoch"], slot=answer["slot"], nonce=answer["nonce"])
+                    continue
                 self._well()
                 news = await self._take_over(hub, credential, answer)
                 # The first early answer without news asks for another check-in: the machine may have been deleted. A
@@ -139,8 +145,7 @@ class Keeper:
                 hold, cut_short = backoff.next_hold(hold, cut_short, full=True)
                 hold = min(hold, int(answer.get("holdSeconds", hold)))
                 failures = 0
-                if answer.get("renew"):
-                    await self._renew(hub)
+                await self._renew_if_due(hub, wanted=bool(answer.get("renew")))
             except Woken:
                 self._again = True
                 continue
@@ -240,6 +245,9 @@ class Keeper:
             self._known.log.info("the hub answers again")
 
     def _trouble(self, code: str, message: str) -> None:
+        if self._known.state in machine.HELD:
+            self._known.log.warning(f"{code}: {message}")  # the error of a held identity says why it is held
+            return
         before = self._known.store.record.error
         if before is None or (before.get("code"), before.get("message")) != (code, message):
             self._known.log.warning(f"{code}: {message}")
@@ -285,19 +293,33 @@ class Keeper:
 
     # Renewal
 
-    async def _renew_if_due(self, hub: Hub) -> None:
+    def _renewal_due(self, hub: Hub, wanted: bool = False) -> bool:
+        """Whether the certificate is to be renewed now. `wanted`: the hub asks for it."""
         ends = self._known.identity.get("certificateExpires")
-        if ends is not None and float(ends) - hub.now() <= RENEW_SECONDS:
+        is_near = wanted or (ends is not None and float(ends) - hub.now() <= RENEW_SECONDS)
+        return is_near and self._known.state not in machine.HELD and time.monotonic() >= self._renew_from
+
+    async def _renew_if_due(self, hub: Hub, wanted: bool) -> None:
+        if self._renewal_due(hub, wanted):
             await self._renew(hub)
 
     async def _renew(self, hub: Hub) -> None:
-        """A new key and certificate in the next slot; the first check-in with it retires this one."""
+        """A new key and certificate in the next slot; the first check-in with it retires this one. Right after a
+        heartbeat, because the hub renews for the holder that it has just heard alone."""
         known, paths = self._known, self._known.paths
         slot = int(known.identity["slot"])
         descent = descent_of(known.identity)
         key, certificate = key_path(paths, slot + 1, descent), certificate_path(paths, slot + 1, descent)
         made = await worker.run(self._loop, "make-key", {"path": key, "name": known.identity["clientId"]})
-        answer = await hub.call(known.credential(), "renew", {"slot": slot, "csr": made["csr"]})
+        try:
+            answer = await hub.call(known.credential(), "renew", {"slot": slot, "csr": made["csr"]})
+        except HubRefusal as refusal:
+            if refusal.code != STALE_LEASE:
+                raise
+            # Somebody else uses this identity: the hub finds out who, and renews for the machine itself afterwards.
+            self._renew_from = time.monotonic() + RENEW_AGAIN_SECONDS
+            known.log.warning(f"the certificate is not renewed now: {refusal.message}")
+            return
         if int(answer["slot"]) != slot + 1:
             raise ValueError(f"the hub renewed slot {answer['slot']}, not {slot + 1}")
         atomic.write_bytes(certificate, answer["certificate"].encode("ascii"))

@@ -23,9 +23,6 @@ KINDS = ("resource", "settings", "extensions", "policy", "runcommands", "agent",
 OFFLINE_SECONDS = 900.0
 # What a check-in is answered with after the machine was deleted at the hub.
 GONE_CODE = "AZCM0042"
-# The identity is in use elsewhere; numbers of what himds logs about it (docs/golden-images.md).
-HELD_CODE = "AZCM0044"
-EVENTS = {"park": 4101, "quarantine": 4102, "resume": 4103}
 NAMESPACE = "Microsoft.HybridCompute"
 
 
@@ -58,6 +55,19 @@ def claims_of(document: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("content"), dict):
         raise ValueError("not a desired-state document")
     return found
+
+
+def lease_of(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A lease out of its file. Errors: ValueError. Pure."""
+    lease: dict[str, Any] = {"epoch": 0, "nonce": "", "lastHeartbeatUnix": 0.0, "generations": {}, **raw}
+    heartbeat, generations = lease["lastHeartbeatUnix"], lease["generations"]
+    if not isinstance(generations, dict) or not isinstance(lease["nonce"], str):
+        raise ValueError("members of another kind")
+    if not all(isinstance(number, int) for number in (lease["epoch"], *generations.values())):
+        raise ValueError("an epoch or a generation that is no number")
+    if not isinstance(heartbeat, (int, float)) or not 0 <= heartbeat < machine.FAR_FUTURE:
+        raise ValueError("a heartbeat at no time")
+    return lease
 
 
 class Known:
@@ -129,9 +139,9 @@ class Known:
 
     def hold(self, event: str, reason: str, message: str, **about: Any) -> None:
         """Take the identity out of use (`park`, `quarantine`). Errors: OSError."""
-        number = EVENTS[event]
+        number = machine.EVENTS[event]
         before = self.store.record
-        error = {"code": HELD_CODE, "message": message, "reason": reason, "event": number, **about}
+        error = {"code": machine.HELD_CODE, "message": message, "reason": reason, "event": number, **about}
         told = before.error or {}
         if before.state in machine.HELD and all(told.get(name) == value for name, value in error.items()):
             return
@@ -142,7 +152,7 @@ class Known:
         """Use the identity again. Errors: OSError."""
         self.store.apply("resume", **credential)
         atomic.unlink(self.paths.adoption)
-        self.log.info(f"event {EVENTS['resume']}: the identity is in use again: {why}")
+        self.log.info(f"event {machine.EVENTS['resume']}: the identity is in use again: {why}")
 
     def why_held(self) -> str:
         """The sentence that says why the identity is out of use."""
@@ -152,11 +162,11 @@ class Known:
 
     def _read_lease(self) -> None:
         try:
-            self.lease = atomic.read_json(self.paths.lease)
-            self.last_heartbeat = float(self.lease.get("lastHeartbeatUnix", 0))
+            self.lease = lease_of(atomic.read_json(self.paths.lease))
+            self.last_heartbeat = float(self.lease["lastHeartbeatUnix"])
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             self.log.warning(f"lease.json cannot be read ({error}); the next check-in gives a new one")
 
     def keep_lease(self, **members: Any) -> None:

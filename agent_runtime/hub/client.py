@@ -86,7 +86,8 @@ def as_agent_error(refusal: HubRefusal, otherwise: type[errors.AgentError]) -> e
     ):
         return errors.TokenInvalid(refusal.message)
     if refusal.passing:
-        return errors.NetworkFailed(f"the hub is not available now ({refusal.message})", "Run the command again later")
+        text = f"the hub is not available now ({refusal.message})"
+        return errors.NetworkFailed(text, "Run the command again later", refusal.retry_after)
     if refusal.code == "InvalidResourceName":
         return errors.ParameterInvalid(refusal.message)
     return otherwise(f"{refusal.message} ({refusal.code})")
@@ -104,13 +105,21 @@ def unix_of(date: str) -> int | None:
 
 
 class Hub:
-    """The hub of one cloud profile. `config` gives the effective properties at each call."""
+    """The hub of one cloud profile. `config` gives the effective properties at each call, `nonce` that of the lease:
+    it says which holder of the identity asks (docs/protocol.md section 6)."""
 
-    def __init__(self, loop: Loop, profile: Mapping[str, Any], config: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        profile: Mapping[str, Any],
+        config: Callable[[], Mapping[str, Any]],
+        nonce: Callable[[], str],
+    ) -> None:
         self.profile = profile
         self.offset = 0.0
         self.seen_clock = False
         self._config = config
+        self._nonce = nonce
         self._loop = loop
         self._transport = Transport(loop, str(profile["ca_pem"]))
         self._channel_token: str | None = None
@@ -189,7 +198,8 @@ class Hub:
         for attempt in (1, 2):
             token = await self.channel_token(identity)
             try:
-                return decoded(await self._exchange("Arc", method, f"{self._channel()}{path}", token, body))
+                url, lease = f"{self._channel()}{path}", {"Hawser-Lease": self._nonce()}
+                return decoded(await self._exchange("Arc", method, url, token, body, lease))
             except HubRefusal as refusal:
                 if attempt == 2 or not self.token_refused(refusal):
                     raise

@@ -13,9 +13,9 @@ from agent_runtime.platform.base import Signal
 
 Item = Mapping[str, Any]
 
-# What the hardware or its hypervisor says; `machine_id` is a file, and a copy of the disk has it too.
-HARDWARE = ("tpm_key", "vmgenid", "cloud_instance_id", "dmi_uuid", "dmi_serial")
-STRONG = frozenset((*HARDWARE, "machine_id"))
+# What the hardware, its hypervisor or its cloud says; `machine_id` is a file, and a copy of the disk has it too.
+OFF_DISK = ("tpm_key", "vmgenid", "cloud_instance_id", "dmi_uuid", "dmi_serial")
+STRONG = frozenset((*OFF_DISK, "machine_id"))
 WEAK = frozenset(("dmi_asset_tag", "disk_id", "macs"))
 SOURCE_LIMIT = 128
 
@@ -70,12 +70,21 @@ def is_copy(builder: Iterable[Item], now: Iterable[Item]) -> bool:
     sealed, found = list(builder), list(now)
     before, after = _readings(sealed), _readings(found)
     both = before.keys() & after.keys()
-    hardware = [name for name in HARDWARE if name in both]
+    hardware = [name for name in OFF_DISK if name in both]
     if hardware:
         return any(before[name] != after[name] for name in hardware)
     if "machine_id" in both:
         return before["machine_id"] != after["machine_id"]
     return "machine_id" in after and any(item["name"] == "machine_id" and item["status"] == "absent" for item in sealed)
+
+
+def tells_copies(builder: Sequence[Item], now: Sequence[Item]) -> bool:
+    """Whether copies of a sealed image will find themselves to be some: by what is not on its disk, or by their machine
+    ids, because the image has none any more or another one than it was sealed with."""
+    if _readings(builder).keys() & set(OFF_DISK):
+        return True
+    has_none = any(item["name"] == "machine_id" and item["status"] == "absent" for item in now)
+    return has_none or is_copy(builder, now)
 
 
 def is_comparable(builder: Iterable[Item], now: Iterable[Item]) -> bool:

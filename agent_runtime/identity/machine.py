@@ -8,6 +8,7 @@ parked → connecting under a new name, and back when that fails.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -20,6 +21,13 @@ BOUND = frozenset({"connected", "parked", "quarantined", "expired"})
 # States in which the identity is kept and not used: the hub is asked about it.
 HELD = frozenset({"parked", "quarantined"})
 STEPS = ("key", "put", "enrol", "checkin")
+# The identity is in use elsewhere; numbers of what himds logs about it (docs/golden-images.md).
+HELD_CODE = "AZCM0044"
+EVENTS = {"park": 4101, "quarantine": 4102, "resume": 4103}
+# Members without which nobody can speak as a machine.
+NEEDED = ("resourceId", "clientId", "tenantId", "vmId", "cloud")
+SLOT_LIMIT, DESCENT_LIMIT = 10**9, 10**6
+FAR_FUTURE = 253402300800.0  # the year 10000
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class Event:
 
 
 def from_dict(raw: Mapping[str, Any]) -> Record:
-    """A record out of its file. Errors: ValueError when it is none, or holds a state that its members contradict."""
+    """A record out of its file. Errors: ValueError when it is none, holds a state that its members contradict, or
+    members with which nothing could be done."""
     state, identity, pending, error = (raw.get(name) for name in ("state", "identity", "pending", "error"))
     if raw.get("v") != 1 or state not in STATES:
         raise ValueError("not an identity record of version 1")
@@ -61,7 +70,42 @@ def from_dict(raw: Mapping[str, Any]) -> Record:
             raise ValueError("a member of the identity record is not an object")
     if (state in BOUND) != (identity is not None) or (state == "connecting" and pending is None):
         raise ValueError(f"an identity record in state {state} with the members of another state")
+    if identity is not None:
+        check_identity(identity)
+    if pending is not None:
+        _check_pending(pending)
     return Record(str(state), str(raw.get("since", "")), identity, pending, error)
+
+
+def check_identity(identity: Mapping[str, Any]) -> None:
+    """Errors: ValueError for an identity that nobody can speak as, or whose files have no names. Pure."""
+    if not all(isinstance(identity.get(name), str) for name in NEEDED):
+        raise ValueError("an identity without its names")
+    descent, expires = identity.get("descent"), identity.get("certificateExpires")
+    if not _is_number(identity.get("slot"), 0, SLOT_LIMIT):
+        raise ValueError("an identity without a credential slot")
+    if descent is not None and not _is_number(descent, 0, DESCENT_LIMIT):
+        raise ValueError("an identity with a descent that is no number")
+    is_date = isinstance(expires, (int, float)) and not isinstance(expires, bool) and math.isfinite(expires)
+    if expires is not None and not (is_date and 0 <= expires < FAR_FUTURE):
+        raise ValueError("an identity whose certificate ends at no time")
+
+
+def _check_pending(pending: Mapping[str, Any]) -> None:
+    if not isinstance(pending.get("args"), dict) or not isinstance(pending.get("requestId"), str):
+        raise ValueError("a connect that was cut off, without its arguments")
+    kept = pending.get("from")
+    if kept is None:
+        return
+    if not isinstance(kept, dict) or kept.get("state") not in HELD or not isinstance(kept.get("identity"), dict):
+        raise ValueError("a change of name without the identity that was held")
+    if not isinstance(kept.get("error"), (dict, type(None))):
+        raise ValueError("a held identity with a reason that is none")
+    check_identity(kept["identity"])
+
+
+def _is_number(value: object, least: int, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < limit
 
 
 def transition(record: Record, event: Event) -> Record:
@@ -156,7 +200,7 @@ def _failed(record: Record, event: Event) -> Record:
     _in(record, "connecting")
     kept = (record.pending or {}).get("from")
     if kept:
-        return Record(kept["state"], record.since, kept["identity"], None, event.data["error"] or kept["error"])
+        return Record(kept["state"], record.since, kept["identity"], None, event.data["error"] or kept.get("error"))
     return Record("disconnected", record.since, None, None, event.data["error"])
 
 
@@ -165,7 +209,7 @@ def _cut_off(record: Record, event: Event) -> Record:
     pending = {name: value for name, value in (record.pending or {}).items() if name != "from"}
     kept = (record.pending or {}).get("from")
     if kept:
-        return Record(kept["state"], record.since, kept["identity"], pending, kept["error"])
+        return Record(kept["state"], record.since, kept["identity"], pending, kept.get("error"))
     return Record("disconnected", record.since, None, pending, record.error)
 
 

@@ -10,8 +10,10 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from agent_runtime import errors
 from agent_runtime.identity.store import erase
 from agent_runtime.platform.paths import Paths
+from agent_runtime.state import atomic
 
 
 class Remain(NamedTuple):
@@ -22,20 +24,29 @@ class Remain(NamedTuple):
 
 
 def found(paths: Paths, *, with_logs: bool = True, with_token: bool = True) -> list[Remain]:
-    """Files that `clear` would remove, sorted. A sealed `identity.json` and the birth record are none. Errors:
-    OSError."""
+    """Files that `clear` would remove, and links in the place of a folder, which it must not (`refuse_links`); sorted.
+    A sealed `identity.json` and the birth record are none. Errors: OSError."""
     wanted = [
+        *_links(paths),
         *_below(paths.own, but=(paths.identity,)),
-        *_below(paths.certs),
-        *_below(paths.tokens),
-        *_below(paths.policy),
-        *_below(paths.extensions),
+        *(path for folder in _whole(paths) for path in _below(folder)),
+        *(path for folder in _shared(paths) for path in _temporaries(folder)),
         *(path for path in (paths.binding, paths.joining, paths.image_token) if os.path.lexists(path)),
     ]
     remains = [Remain(path, True) for path in wanted if with_token or path != paths.image_token]
     if with_logs:
         remains += [Remain(path, False) for folder in log_folders(paths) for path in _below(folder)]
     return sorted(remains)
+
+
+def refuse_links(paths: Paths) -> None:
+    """Errors: AZCM0027 when one of the agent's own folders is a link. What is behind it may be anybody's, so it is not
+    erased; and without the folder the agent could not start, so the link is not removed."""
+    for path in _links(paths):
+        raise errors.ConfigurationConflict(
+            f"{path} is a link: what it leads to would stay in the image, and keys there would be used",
+            "Put a folder of its own in its place, and remove what the link leads to",
+        )
 
 
 def clear(remains: list[Remain]) -> None:
@@ -51,6 +62,25 @@ def log_folders(paths: Paths) -> tuple[str, ...]:
         os.path.dirname(paths.gc_ext_log),
         paths.extension_logs,
     )
+
+
+def _whole(paths: Paths) -> tuple[str, ...]:
+    """Folders of which nothing stays but, in himds's own, the state."""
+    return (paths.certs, paths.tokens, paths.policy, paths.extensions)
+
+
+def _shared(paths: Paths) -> tuple[str, ...]:
+    """Folders that keep something: of what a killed writer left there, an enrolment token for one, nothing stays."""
+    return (paths.state, paths.clouds, paths.trust, os.path.dirname(paths.socket), paths.guest_config)
+
+
+def _links(paths: Paths) -> list[str]:
+    return [folder for folder in (paths.own, *_whole(paths)) if os.path.islink(folder)]
+
+
+def _temporaries(folder: str) -> Iterator[str]:
+    if os.path.isdir(folder) and not os.path.islink(folder):
+        yield from (os.path.join(folder, name) for name in os.listdir(folder) if atomic.is_temporary(name))
 
 
 def _below(folder: str, but: tuple[str, ...] = ()) -> Iterator[str]:

@@ -9,6 +9,7 @@ identity left is cleared; then the journal goes. An image with a journal is not 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 from agent_runtime import errors
 from agent_runtime.identity import birth, evidence, machine, remains
 from agent_runtime.identity.machine import Event, Record
-from agent_runtime.identity.store import erase, stamp
+from agent_runtime.identity.store import erase, holds_identity, stamp
 from agent_runtime.platform import local
 from agent_runtime.platform.base import Signal
 from agent_runtime.platform.paths import Paths
@@ -42,17 +43,15 @@ class Wish(NamedTuple):
 
 
 def state_of(paths: Paths) -> Record:
-    """The record on the disk, for root while himds is stopped. One that cannot be read counts as an identity while
-    `agentconfig.json` or a key is there: it is not dropped without being told. Errors: OSError."""
+    """The record on the disk, for root while himds is stopped. One that is missing or cannot be read counts as an
+    identity while anything of one is there: it is not dropped without being told. Errors: OSError."""
     try:
         return machine.from_dict(atomic.read_json(paths.identity))
-    except FileNotFoundError:
-        return Record()
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         if birth.is_sealed(paths):
             return Record("sealed")
-        held = os.path.lexists(paths.agentconfig) or any(n.endswith(".key") for n in _names(paths.certs))
-        return Record("parked", "", {"resourceId": "an identity whose file is damaged"}) if held else Record()
+        lost = {"resourceId": "an identity whose file is damaged or missing"}
+        return Record("parked", "", lost) if holds_identity(paths) else Record()
 
 
 def unfinished(paths: Paths) -> dict[str, Any] | None:
@@ -62,10 +61,10 @@ def unfinished(paths: Paths) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     if journal.get("v") != 1 or journal.get("step") != "seal":
-        return None
-    if not isinstance(journal.get("record"), dict) or not isinstance(journal.get("keepLogs"), bool):
         raise ValueError("seal.json is no journal of version 1")
-    return journal
+    if not isinstance(journal.get("record"), dict) or not isinstance(journal.get("keepLogs"), bool):
+        raise ValueError("seal.json does not say what was wanted")
+    return {**journal, "record": birth.checked(journal["record"])}
 
 
 def is_finished(paths: Paths, wish: Wish) -> bool:
@@ -80,16 +79,22 @@ def is_finished(paths: Paths, wish: Wish) -> bool:
     return same and not left
 
 
+def check(paths: Paths, force: bool) -> None:
+    """Refuse before anything is stopped or written. Errors: AZCM0027 for a connected machine without `force`, and for
+    folders that are links; OSError."""
+    machine.transition(state_of(paths), Event("seal", "", {"force": force}))
+    remains.refuse_links(paths)
+
+
 def seal(paths: Paths, wish: Wish, signals: list[Signal]) -> list[str]:
-    """Seal; paths that were cleared. Errors: AZCM0027 for a connected machine without `force`; OSError, and then a
-    repeated `seal` goes on."""
-    event = Event("seal", stamp(time.time()), {"force": wish.force})
-    machine.transition(state_of(paths), event)  # refused before anything is written
+    """Seal; paths that were cleared. Errors: as `check`; OSError, and then a repeated `seal` goes on."""
+    check(paths, wish.force)
+    at = stamp(time.time())
     salt = os.urandom(32)
     record = {
         "v": 1,
         "imageId": wish.image_id,
-        "sealedAt": event.at,
+        "sealedAt": at,
         "unsealedAt": None,
         "unsealedBy": None,
         "agentVersion": VERSION,
@@ -100,14 +105,16 @@ def seal(paths: Paths, wish: Wish, signals: list[Signal]) -> list[str]:
         "enrol": dict(wish.enrol) if wish.enrol else None,
     }
     if wish.token is not None:
-        atomic.write_bytes(paths.image_token, wish.token.encode("ascii"))
+        _replace_token(paths, wish.token)
     journal = {"v": 1, "step": "seal", "record": record, "keepLogs": wish.keep_logs}
     atomic.write_json(paths.seal_journal, journal)
     return finish(paths, journal)
 
 
 def finish(paths: Paths, journal: Mapping[str, Any]) -> list[str]:
-    """Do, or do again, what the journal says; paths that were cleared. Errors: OSError."""
+    """Do, or do again, what the journal says; paths that were cleared. Errors: AZCM0027 for folders that are links,
+    OSError."""
+    remains.refuse_links(paths)
     record = journal["record"]
     atomic.write_json(paths.image, record, mode=0o644)
     _write_identity(paths, Record("sealed", str(record["sealedAt"])))
@@ -147,6 +154,11 @@ def reason_to_unseal(record: Mapping[str, Any], signals: list[Signal], is_first_
     return None
 
 
+def copies_can_tell(record: Mapping[str, Any], signals: list[Signal]) -> bool:
+    """Whether a copy of the image as it is now, where `signals` are read, finds out by itself that it is one. Pure."""
+    return evidence.tells_copies(record["evidence"], evidence.vector(bytes.fromhex(record["salt"]), signals))
+
+
 def package_digest() -> str:
     """SHA-256 (hex) over the agent's own modules, by name: which build this image carries."""
     top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -160,6 +172,19 @@ def package_digest() -> str:
                 with open(path, "rb") as file:
                     total.update(hashlib.sha256(file.read()).digest())
     return total.hexdigest()
+
+
+def _replace_token(paths: Paths, token: str) -> None:
+    """A token that is replaced must not be found in a free block: it keeps a second name, as a remain that is
+    overwritten with the others, whatever comes between."""
+    aside = atomic.beside(paths.image_token)
+    with contextlib.suppress(FileNotFoundError):
+        os.link(paths.image_token, aside, follow_symlinks=False)
+    try:
+        atomic.write_bytes(paths.image_token, token.encode("ascii"))
+    except BaseException:
+        atomic.unlink(aside)
+        raise
 
 
 def use_up_token(paths: Paths) -> None:
@@ -182,9 +207,10 @@ def read_token(paths: Paths) -> str | None:
 
 def checked_token(text: str) -> str:
     """An enrolment token. Errors: AZCM0023; the value is not repeated."""
-    if not text.startswith("hwe_") or not 16 <= len(text) <= 512 or not text.isprintable() or " " in text:
+    is_plain = text.isascii() and text.isprintable() and " " not in text
+    if not text.startswith("hwe_") or not 16 <= len(text) <= 512 or not is_plain:
         raise errors.ParameterInvalid(
-            "this is no enrolment token: it does not begin with hwe_, or is too short or too long",
+            "this is no enrolment token: it does not begin with hwe_, has other letters, or is too short or too long",
             "Take the token that the hub printed, unchanged",
         )
     return text
@@ -201,10 +227,3 @@ def _write_identity(paths: Paths, record: Record) -> None:
     """`identity.json` as himds owns it, although root writes it."""
     owner, group = local.owner_of(paths.own)
     atomic.write_json(paths.identity, record.as_dict(), owner=owner, group=group)
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from agent_runtime.identity import birth, machine
+from agent_runtime.identity import birth, evidence, machine
 from agent_runtime.identity.machine import Event, Record
 from agent_runtime.platform import local
 from agent_runtime.platform.paths import Paths
@@ -113,8 +113,8 @@ class IdentityStore:
         """After a start: a connect that was cut off ends, followers are brought in line, half-written files go."""
         for folder in (self._paths.own, self._paths.certs):
             for name in os.listdir(folder):
-                if name.startswith(".") and name.endswith(".tmp"):
-                    atomic.unlink(os.path.join(folder, name))
+                if atomic.is_temporary(name):
+                    erase(os.path.join(folder, name))
         if self.record.state == "connecting":
             self.apply("cut_off")
         else:
@@ -145,6 +145,8 @@ class IdentityStore:
         """Credentials of slots and names that the machine had before go, also where a crash left them; those of a name
         that it did not get go along."""
         mine, slot = descent_of(identity), int(identity["slot"])
+        if not os.path.lexists(key_path(self._paths, slot, mine)):
+            return  # the last key there is may be the right one
         for name in os.listdir(self._paths.certs):
             numbers = numbers_of(name)
             if numbers and (numbers < (mine, slot) or (numbers[0] > mine and self.record.pending is None)):
@@ -154,7 +156,10 @@ class IdentityStore:
         try:
             return machine.from_dict(atomic.read_json(self._paths.identity))
         except FileNotFoundError:
-            return Record(since=stamp(time.time()))
+            # Nothing ever removes this file: where there is what it once named, it was lost.
+            if not is_lost(self._paths):
+                return Record(since=stamp(time.time()))
+            self._log.error("AZCM0002: identity.json is missing")
         except (OSError, ValueError) as error:
             moved = f"{self._paths.identity}.damaged-{int(time.time())}"
             os.replace(self._paths.identity, moved)
@@ -164,25 +169,51 @@ class IdentityStore:
         return record
 
     def _rebuilt(self) -> Record:
-        """From agentconfig.json and certs/ if both are whole; sealed in an image that nobody unsealed; else
-        disconnected."""
+        """Sealed in an image that nobody unsealed; from agentconfig.json and certs/ if both are whole; else
+        disconnected. An identity that was lost may have been held: where no evidence is left to judge it by, the hub
+        is asked before it is used."""
         now = stamp(time.time())
         if birth.is_sealed(self._paths):
             return Record("sealed", now)
         try:
             public = atomic.read_json(self._paths.agentconfig)
             found = [numbers_of(name) for name in os.listdir(self._paths.certs) if name.endswith(".crt")]
-            descent, slot = max(numbers for numbers in found if numbers)
+            descent, slot = max((numbers for numbers in found if numbers), default=(0, -1))
+            identity = {**public, "slot": slot, **({"descent": descent} if descent else {})}
+            machine.check_identity(identity)
             os.stat(key_path(self._paths, slot, descent))
-            if not all(
-                isinstance(public.get(name), str) for name in ("resourceId", "clientId", "tenantId", "vmId", "cloud")
-            ):
-                raise ValueError("agentconfig.json is not whole")
         except (OSError, ValueError) as error:
             self._log.error(f"AZCM0002: the identity cannot be rebuilt ({error}); the machine is disconnected")
             return Record(since=now)
         self._log.warning(f"AZCM0002: the identity was rebuilt from agentconfig.json with credential slot {slot}")
-        return Record("connected", now, {**public, "slot": slot, **({"descent": descent} if descent else {})})
+        if self._has_evidence():
+            return Record("connected", now, identity)
+        message = "identity.json and evidence.json were lost; the identity is not used before the hub has decided"
+        number = machine.EVENTS["park"]
+        self._log.error(f"event {number}: {machine.HELD_CODE}: {message}")
+        why = {"code": machine.HELD_CODE, "message": message, "reason": "evidence", "event": number, "at": now}
+        return Record("parked", now, identity, None, why)
+
+    def _has_evidence(self) -> bool:
+        try:
+            return bool(evidence.valid(atomic.read_json(self._paths.evidence).get("items")))
+        except (OSError, ValueError):
+            return False
+
+
+def is_lost(paths: Paths) -> bool:
+    """Whether an `identity.json` that is missing was there once: the image was sealed, or an identity's files are
+    there."""
+    return birth.is_sealed(paths) or holds_identity(paths)
+
+
+def holds_identity(paths: Paths) -> bool:
+    """Whether a registration or a certificate is there, whatever `identity.json` says. A key alone never spoke."""
+    try:
+        names = os.listdir(paths.certs)
+    except OSError:
+        names = []
+    return os.path.lexists(paths.agentconfig) or any(numbers_of(n) and n.endswith(".crt") for n in names)
 
 
 def erase(path: str) -> None:

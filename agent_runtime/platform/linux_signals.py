@@ -46,10 +46,24 @@ _EMPTY_WORDS = frozenset(
         "assettag",
         "noassettag",
         "noassetinformation",
-        "iid-datasource-none",
         "uninitialized",
+        # Instance ids that cloud-init takes where its datasource names none, and those of its examples: machines that
+        # have nothing to do with one another share them.
+        "nocloud",
+        "iid-datasource",
+        "iid-datasource-none",
+        "iid-datasource-nocloud",
+        "iid-dsconfigdrive",
+        "iid-dsopennebula",
+        "iid-dsovf",
+        "iid-abcdefg",
+        "i-abcdefg",
+        "someid",
+        "someidsomehostname",
     )
 )
+# What cloud-localds and most examples of a NoCloud seed say: iid-local01.
+_EMPTY_INSTANCE = re.compile(r"iid-local[-_]?\d{0,3}")
 # Firmware of boards that were never given an id of their own.
 _EMPTY_GUIDS = frozenset(("03000200-0400-0500-0006-000700080009", "12345678-1234-5678-90ab-cddeefaabbcc"))
 
@@ -57,7 +71,12 @@ _EMPTY_GUIDS = frozenset(("03000200-0400-0500-0006-000700080009", "12345678-1234
 def says_nothing(value: str) -> bool:
     """Whether a value is a placeholder: one letter repeated (zeros, F), or words that stand for nothing. Pure."""
     folded = re.sub(r"[\s.:/]", "", value).lower()
-    return len(set(folded.replace("-", ""))) <= 1 or folded in _EMPTY_WORDS or value.strip().lower() in _EMPTY_GUIDS
+    return (
+        len(set(folded.replace("-", ""))) <= 1
+        or folded in _EMPTY_WORDS
+        or folded in _EMPTY_GUIDS
+        or _EMPTY_INSTANCE.fullmatch(folded) is not None
+    )
 
 
 def guid_of(blob: bytes) -> str:

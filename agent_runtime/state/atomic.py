@@ -32,6 +32,17 @@ def create_bytes(path: str, content: bytes, mode: int = 0o600) -> bool:
     return True
 
 
+def beside(path: str) -> str:
+    """A name for something temporary in the same folder."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(6).hex()}.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that `beside` named: half written, if its writer is gone."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
 def _give_name(temporary: str, path: str) -> None:
     os.link(temporary, path)
     os.unlink(temporary)
@@ -46,8 +57,8 @@ def _write(
     group: int = -1,
     owner: int = -1,
 ) -> None:
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(6).hex()}.tmp")
+    folder = os.path.dirname(path)
+    temporary = beside(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), mode)
     try:
         try:

@@ -178,7 +178,8 @@ class Machine:
         for attempt in (1, 2):
             token = await self.channel_token()
             try:
-                return await self._call(operation, method, f"/channel/v1/{path}", token, body, **how)
+                lease = {"Hawser-Lease": self.seen.nonce}
+                return await self._call(operation, method, f"/channel/v1/{path}", token, body, more=lease, **how)
             except Refusal as refusal:
                 if attempt == 2 or refusal.status != 401 or refusal.code in HELD:
                     raise
@@ -315,7 +316,7 @@ class Machine:
         await self._as_machine("report", "POST", "report", body)
 
     async def renew(self) -> None:
-        """The next credential slot, with the next key of the pool; the first token asked for by it retires this one."""
+        """The next credential slot, with the next key of the pool; the first heartbeat with it retires this one."""
         body = {"protocol": 1, "requestId": str(uuid4()), "slot": self.seen.slot}
         body["csr"] = self.site.keys[self.seen.key + 1].csr
         told = await self._as_machine("renew", "POST", "renew", body)

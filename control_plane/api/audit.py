@@ -47,8 +47,9 @@ def list_entries(call: HubCall) -> Reply:
     before = paging.read_token(key, name, token) if token else None
     with call.hub.database.read() as session:
         found = audit.page(session, filtered, scopes=seen, before=before, size=size + 1)
+        value = audit.shown(session, found[:size])
     link = None
     if len(found) > size:
         skip = paging.token(key, name, found[size - 1].id)
         link = paging.next_link(call.http.origin, call.http.path, call.query, skip)
-    return Reply(200, {"value": [audit.as_json(item) for item in found[:size]], "nextLink": link})
+    return Reply(200, {"value": value, "nextLink": link})

@@ -16,7 +16,6 @@ from control_plane.arm.roles import HUB, Action, Caller, refusal
 from control_plane.bodies import is_guid
 from control_plane.call import HubCall
 from control_plane.clock import rfc3339
-from control_plane.errors import forbidden
 from control_plane.fleet import counts
 from control_plane.fleet.events import event_json
 from control_plane.fleet.filters import bad_parameter, time_parameter
@@ -146,7 +145,7 @@ def _subscriptions(call: HubCall, session: Session, wanted: str | None) -> list[
     if wanted:
         found = [item for item in found if item == wanted.lower()]
     if not found:
-        raise forbidden(refusal(call.caller, Action.EVENT_READ, f"/subscriptions/{wanted}" if wanted else HUB))
+        raise refusal(call.caller, Action.EVENT_READ, f"/subscriptions/{wanted}" if wanted else HUB)
     return found
 
 

@@ -155,6 +155,18 @@ def _parameters(operation: Operation, repeated: frozenset[str]) -> list[dict[str
     return found
 
 
+def refusals(operation: Operation) -> list[int]:
+    """The statuses that an operation is refused with, or fails with: those of its kind, and those of its row."""
+    found = {400, 500, *operation.refuses}  # a parameter that is not known is refused everywhere
+    if not operation.open:
+        found |= {401, 403, 429, 503}
+    if "{" in operation.path:
+        found.add(404)
+    if operation.body is not None:
+        found.add(413)
+    return sorted(found)
+
+
 def _operation(operation: Operation, repeated: frozenset[str]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "Done."}
     if operation.status != 204:
@@ -171,7 +183,7 @@ def _operation(operation: Operation, repeated: frozenset[str]) -> dict[str, Any]
                 str(status): {**success, "description": "Made."} if status == 201 else _NOTHING
                 for status in operation.also
             },
-            **{status: {"$ref": f"#/components/responses/Error{status}"} for status in _ERRORS},
+            **{str(status): {"$ref": f"#/components/responses/Error{status}"} for status in refusals(operation)},
         },
     }
     if operation.body is not None:

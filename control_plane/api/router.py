@@ -27,11 +27,13 @@ from control_plane.api import (
     twins,
     users,
 )
-from control_plane.arm.roles import Caller
+from control_plane.arm.actions import WRITES
+from control_plane.arm.roles import Action, Caller
 from control_plane.bodies import CHANNEL_BODY
 from control_plane.call import HubCall
 from control_plane.clock import now
 from control_plane.errors import ApiError
+from control_plane.fleet.twins import DECIDE
 from control_plane.http import Call, Reply, json_response, read_call
 from control_plane.hub import Hub
 from control_plane.storage import audit
@@ -42,7 +44,6 @@ _MACHINE = "(/?subscriptions/[^/]+/resourcegroups/[^/]+/providers/[^/]+/machines
 _MAX_PARAMETER = 4096
 Answering = Callable[[HubCall], Reply | Response]
 ANYBODY = Caller("anybody", "", "", "")
-_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Operation:
     """`path` below `/hawser/v1` with names in braces; `{machine}` is a vmId or a resource id, slashes escaped or
     not. `query`: parameter names, described in openapi.py, all others are refused; `body`, `answer`: names of schemas
     in docs/schemas, of `media` text/event-stream the schema of one event's data. `status`: of success; `also`: others
-    of success, 201 with the same answer, 204 with none. `open`: needs no token."""
+    of success, 201 with the same answer, 204 with none. `refuses`: statuses of refusal besides those of its kind
+    (openapi.refusals). `open`: needs no token. `action`: what the audit calls a write that is refused, as one that is
+    carried out."""
 
     method: str
     path: str
@@ -61,8 +64,10 @@ class Operation:
     body: str | None = None
     answer: str | None = None
     also: tuple[int, ...] = ()
+    refuses: tuple[int, ...] = ()
     media: str = "application/json"
     open: bool = False
+    action: str | None = None
     pattern: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +84,17 @@ def describe(call: HubCall) -> Reply:
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/hub", health.read, "How the hub is", answer="hub"),
     Operation("GET", "/openapi.json", describe, "This document", answer="openapi", open=True),
-    Operation("POST", "/tickets", tickets.make_ticket, "Ask for a ticket", status=201, body="tickets", answer="ticket"),
+    Operation(
+        "POST",
+        "/tickets",
+        tickets.make_ticket,
+        "Ask for a ticket",
+        status=201,
+        body="tickets",
+        answer="ticket",
+        action="tickets",
+        refuses=(404,),
+    ),
     Operation(
         "GET",
         "/machines",
@@ -87,6 +102,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Query the fleet",
         query=fleet.LIST_PARAMETERS,
         answer="fleet-page",
+        refuses=(404,),
     ),
     Operation(
         "GET",
@@ -95,6 +111,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Count the fleet",
         query=fleet.SUMMARY_PARAMETERS,
         answer="fleet-summary",
+        refuses=(404,),
     ),
     Operation("GET", "/events", events.list_events, "List events", query=events.LIST_PARAMETERS, answer="events-page"),
     Operation(
@@ -124,6 +141,8 @@ OPERATIONS: tuple[Operation, ...] = (
         body="cleanup-rule",
         answer="cleanup-rule-shown",
         also=(201,),
+        action=Action.CLEANUP_WRITE,
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
@@ -132,6 +151,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Take a clean-up rule away",
         answer="cleanup-rule-shown",
         also=(204,),
+        action=Action.CLEANUP_WRITE,
     ),
     Operation(
         "POST",
@@ -140,14 +160,38 @@ OPERATIONS: tuple[Operation, ...] = (
         "Run a clean-up rule now",
         body="cleanup-run",
         answer="cleanup-result",
+        action=Action.CLEANUP_WRITE,
+        refuses=(409,),
     ),
-    Operation("GET", "/machines/{machine}", fleet.get_machine, "One machine with details", answer="fleet-machine"),
+    Operation(
+        "GET",
+        "/machines/{machine}",
+        fleet.get_machine,
+        "One machine with details",
+        answer="fleet-machine",
+        refuses=(409,),
+    ),
     Operation("GET", "/users", users.list_users, "List the users", query=users.PARAMETERS, answer="users-page"),
     Operation("GET", "/users/{user}", users.get_user, "One user", answer="user"),
     Operation(
-        "PUT", "/users/{user}", users.put_user, "Make or change a user", body="user-put", answer="user", also=(201,)
+        "PUT",
+        "/users/{user}",
+        users.put_user,
+        "Make or change a user",
+        body="user-put",
+        answer="user",
+        also=(201,),
+        action=Action.USER_WRITE,
     ),
-    Operation("DELETE", "/users/{user}", users.delete_user, "Take a user away", answer="user", also=(204,)),
+    Operation(
+        "DELETE",
+        "/users/{user}",
+        users.delete_user,
+        "Take a user away",
+        answer="user",
+        also=(204,),
+        action=Action.USER_DELETE,
+    ),
     Operation(
         "GET",
         "/roleAssignments",
@@ -164,6 +208,8 @@ OPERATIONS: tuple[Operation, ...] = (
         body="role-assignment-put",
         answer="role-assignment",
         also=(201,),
+        action=Action.ROLE_ASSIGNMENT_WRITE,
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
@@ -172,10 +218,20 @@ OPERATIONS: tuple[Operation, ...] = (
         "Take a role away",
         answer="role-assignment",
         also=(204,),
+        action=Action.ROLE_ASSIGNMENT_DELETE,
     ),
     Operation("GET", "/twins", twins.list_twins, "List twins", query=twins.PARAMETERS, answer="twins-page"),
     Operation("GET", "/twins/{twin}", twins.get_twin, "One twin", answer="twin"),
-    Operation("POST", "/twins/{twin}/decide", twins.decide, "Decide about a twin", body="twin-decision", answer="twin"),
+    Operation(
+        "POST",
+        "/twins/{twin}/decide",
+        twins.decide,
+        "Decide about a twin",
+        body="twin-decision",
+        answer="twin",
+        action=DECIDE,
+        refuses=(409,),
+    ),
     Operation("GET", "/images", twins.list_images, "List images", answer="images"),
     Operation("GET", "/images/{image}", twins.get_image, "The machines of an image", answer="image"),
     Operation("GET", "/profiles", profiles.list_profiles, "List enrolment profiles", answer="profiles"),
@@ -188,6 +244,8 @@ OPERATIONS: tuple[Operation, ...] = (
         body="profile",
         answer="profile-shown",
         also=(201,),
+        action=Action.PROFILE_WRITE,
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
@@ -196,6 +254,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Take an enrolment profile away",
         answer="profile-shown",
         also=(204,),
+        action=Action.PROFILE_WRITE,
     ),
     Operation(
         "GET", "/profiles/{profile}/tokens", profiles.list_tokens, "List enrolment tokens", answer="enrolment-tokens"
@@ -208,6 +267,8 @@ OPERATIONS: tuple[Operation, ...] = (
         status=201,
         body="enrolment-token-wish",
         answer="enrolment-token-made",
+        action=Action.PROFILE_WRITE,
+        refuses=(409,),
     ),
     Operation(
         "DELETE",
@@ -216,6 +277,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Revoke an enrolment token",
         answer="enrolment-token",
         also=(204,),
+        action=Action.PROFILE_WRITE,
     ),
     Operation(
         "GET", "/audit", audit_log.list_entries, "Read the audit", query=audit_log.PARAMETERS, answer="audit-page"
@@ -272,14 +334,23 @@ def _carry_out(hub: Hub, http: Call) -> Reply | Response:
     if not operation.open:
         with hub.database.read() as session:
             caller = callers.authenticate(hub, session, http.headers.get("authorization"), at, tickets=False)
+    return carry_out(operation, HubCall(hub, http, caller, names, at))
+
+
+def carry_out(operation: Operation, call: HubCall) -> Reply | Response:
+    """One operation of somebody who was authenticated; refused writes are audited.
+
+    Errors: ApiError.
+    """
+    http = call.http
     try:
         check_query(operation, http.pairs)
-        return operation.handler(HubCall(hub, http, caller, names, at))
+        return operation.handler(call)
     except ApiError as error:
-        if http.method in _WRITES:
-            actor = audit.Actor(caller.kind, caller.audit_name)
+        if http.method in WRITES:
+            action = error.action or operation.action or http.method
             target = error.about or http.path
-            audit.refused(hub.database, actor, operation.path, target, error.code, http.request_id)
+            audit.refused(call.hub.database, call.actor, action, target, error.code, http.request_id)
         raise
 
 

@@ -13,7 +13,7 @@ from control_plane.authority.audiences import TICKET
 from control_plane.bodies import one_of
 from control_plane.call import HubCall
 from control_plane.clock import rfc3339
-from control_plane.errors import ApiError, bad_content, forbidden
+from control_plane.errors import ApiError, bad_content
 from control_plane.http import Reply
 from control_plane.storage import audit, machines
 from control_plane.storage.models import Ticket
@@ -41,11 +41,17 @@ def read_operations(body: dict[str, Any]) -> list[dict[str, str]]:
     return found
 
 
+def recorded(operation: str) -> str:
+    """What the audit calls the giving of a ticket."""
+    return f"tickets/{operation}"
+
+
 def _check_rights(caller: Caller, operations: list[dict[str, str]]) -> None:
     for item in operations:
         for action in sorted(TICKET_RIGHTS[item["operation"]]):
             if not allows(caller, action, item["resourceId"]):
-                raise forbidden(refusal(caller, action, item["resourceId"]), item["resourceId"])
+                target = item["resourceId"]
+                raise refusal(caller, action, target, about=target, recorded=recorded(item["operation"]))
 
 
 def make_ticket(call: HubCall) -> Reply:
@@ -77,7 +83,7 @@ def make_ticket(call: HubCall) -> Reply:
             audit.record(
                 session,
                 call.actor,
-                f"tickets/{item['operation']}",
+                recorded(item["operation"]),
                 item["resourceId"],
                 request_id=call.http.request_id,
             )

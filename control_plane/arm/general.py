@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from control_plane.arm import paths, scopes
+from control_plane.arm import scopes
 from control_plane.arm.roles import Action
 from control_plane.call import HubCall
 from control_plane.http import Reply
@@ -128,14 +128,3 @@ def list_locations(call: HubCall) -> Reply:
         for item in known
     ]
     return Reply(200, {"value": value})
-
-
-def no_virtual_machines(call: HubCall) -> Reply:
-    """GET virtualMachines: this cloud has none; Ansible's inventory asks for them with every run."""
-    with call.hub.database.read() as session:
-        found = call.subscription(session)
-        scope = f"/subscriptions/{found.id}"
-        if len(call.names) > 1:
-            scope = paths.group_id(found.id, call.group(session).name)
-    call.require(Action.COMPUTE_READ, scope)
-    return Reply(200, {"value": []})

@@ -16,7 +16,7 @@ from control_plane.arm.roles import Action
 from control_plane.call import HubCall
 from control_plane.errors import ApiError, bad_content
 from control_plane.http import Reply
-from control_plane.storage import machines, visible
+from control_plane.storage import audit, machines, visible
 from control_plane.storage.models import Machine, ResourceGroup
 
 _TYPE = "Microsoft.Resources/resourceGroups"
@@ -151,6 +151,11 @@ def delete_group(call: HubCall) -> Reply:
         call.subscription(session)
         group = call.group(session)
         members = session.scalars(select(Machine).where(Machine.group_id == group.id)).all()
+        gone = {
+            str(paths.MachineId(group.subscription_id, group.name, machine.name)): {"vmId": machine.vm_id}
+            for machine in members
+        }
+        audit.record_all(session, call.actor, Action.MACHINE_DELETE.value, gone, call.http.request_id)
         for machine in members:
             session.delete(machine)
         session.flush()

@@ -13,12 +13,13 @@ from typing import Any
 
 import fastjsonschema
 
+from control_plane import schema_words
 from control_plane.arm.paths import MACHINE_TYPE, PROVIDER
 from control_plane.arm.roles import Action
 from control_plane.errors import bad_content
 
 _TEXT = {"type": "string", "maxLength": 512}
-_RESOURCE_ID = {"type": "string", "maxLength": 512, "pattern": "^/subscriptions/"}
+_RESOURCE_ID = {"type": "string", "maxLength": 512, "pattern": "^/subscriptions/", "description": "a resource id"}
 _FLAG = {"type": "boolean"}
 
 
@@ -175,8 +176,8 @@ def properties(kind: Kind, value: object, *, patch: bool = False) -> dict[str, A
     try:
         _validator(kind.key)(found)
     except fastjsonschema.JsonSchemaValueException as error:
-        member = "properties" + str(error.name)[len("data") :]
-        raise bad_content(f"'{member}' {str(error.message).partition(' ')[2]}.", member) from error
+        member = schema_words.member(error, "properties")
+        raise bad_content(f"'{member}' {schema_words.predicate(error)}.", member) from error
     return found
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Microsoft.HybridCompute has and this hub does not: lists that are empty, and refusals that say so.
+"""What ARM has and this hub does not: lists that are empty, and refusals that say so.
 
 400 `OperationNotSupported`, because clients repeat what is answered with 5xx (identity-and-arm-api.md F.18).
 """
@@ -47,6 +47,32 @@ def none_below(action: Action) -> Handler:
         raise not_found(call.http.path)
 
     return absent
+
+
+def none_listed_below(action: Action) -> Handler:
+    """GET of a list of what hangs below a machine, of which this hub keeps none."""
+
+    def empty(call: HubCall) -> Reply:
+        call.require(action, str(paths.MachineId(*call.names[:3])))
+        _machine(call)
+        return Reply(200, {"value": []})
+
+    return empty
+
+
+def none_in(action: Action) -> Handler:
+    """GET of a list in a subscription or a resource group, of what this hub keeps none of."""
+
+    def empty(call: HubCall) -> Reply:
+        with call.hub.database.read() as session:
+            found = call.subscription(session)
+            scope = f"/subscriptions/{found.id}"
+            if len(call.names) > 1:
+                scope = paths.group_id(found.id, call.group(session).name)
+        call.require(action, scope)
+        return Reply(200, {"value": []})
+
+    return empty
 
 
 def no_catalogue(_call: HubCall) -> Reply:

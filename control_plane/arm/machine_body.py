@@ -73,6 +73,11 @@ class Wish:
         """True when nothing but tags is asked for (all that an `update` ticket allows)."""
         return not self.properties and self.kind is None and self.identity_type is None
 
+    @property
+    def identity_alone(self) -> Wish:
+        """The same without all that describes the machine: what connecting may give to a machine that others made."""
+        return Wish(vm_id=self.vm_id, client_public_key=self.client_public_key)
+
 
 def tags(value: object) -> dict[str, str]:
     """Tags as ARM takes them.

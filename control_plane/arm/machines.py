@@ -108,7 +108,7 @@ def put_machine(call: HubCall) -> Reply:
             f"The resource name '{call.names[2][:80]}' must have 1 to 54 letters, digits, '-', '_' or '.'.",
         )
     target = str(_id(call))
-    if not call.may(Action.MACHINE_WRITE, target):
+    if not _may_rewrite(call):
         call.require(Action.MACHINE_CREATE, target)
     wish = machine_body.read_put(call.body())
     with call.hub.database.write() as session:
@@ -119,12 +119,17 @@ def put_machine(call: HubCall) -> Reply:
             machine, group = _create(call, session, wish)
         else:
             _check_same(machine, group, wish)
-            _rewrite(call, session, machine, wish)
+            _rewrite(call, session, machines.complete(session, machine, group.name, call.hub.live.pulse), wish)
         row = machines.complete(session, machine, group.name, call.hub.live.pulse)
         answer = Reply(200, _shown(call, row))
         generations = dict(machine.generations)
     call.hub.live.changed(machine.id, generations)
     return answer
+
+
+def _may_rewrite(call: HubCall) -> bool:
+    """True when the caller's PUT may change all that it names. A ticket's may not: `update` is PATCH of tags alone."""
+    return call.caller.grant is None and call.may(Action.MACHINE_WRITE, str(_id(call)))
 
 
 def _create(call: HubCall, session: Session, wish: Wish) -> tuple[Machine, ResourceGroup]:
@@ -195,22 +200,27 @@ def _check_same(machine: Machine, group: ResourceGroup, wish: Wish) -> None:
         )
 
 
-def _rewrite(call: HubCall, session: Session, machine: Machine, wish: Wish) -> None:
-    """PUT on an existing machine. A caller who may only create gets by with a repetition that changes nothing, or
-    while the machine was never enrolled."""
-    target = str(_id(call))
+def _rewrite(call: HubCall, session: Session, row: MachineRow, wish: Wish) -> None:
+    """PUT on an existing machine. Who may only create gives it the identity that it lacks, or repeats that, and of
+    what else is sent: all of it on a machine of his own that never connected, nothing on one that others made, and only
+    what is so already once it has connected (docs/protocol.md section 4)."""
+    machine, target = row.machine, str(_id(call))
     adopts = (wish.vm_id is not None and not machine.vm_id_given) or (
         wish.client_public_key is not None and machine.client_public_key is None
     )
     if adopts and machine.enrolled is not None:
         raise ApiError(409, "Conflict", f"The machine '{machine.name}' is enrolled; its identity cannot be replaced.")
-    same_identity = wish.vm_id == machine.vm_id and wish.client_public_key == machine.client_public_key
-    repeats = (same_identity or adopts) and (machine.enrolled is None or not _changes(machine, wish))
-    if not call.may(Action.MACHINE_WRITE, target) and not repeats:
-        raise forbidden(
-            f"The client '{call.caller.client_id}' may create machines, not change '{machine.name}', which exists."
-        )
-    if call.caller.grant is not None and machine.enrolled is None:
+    facts = _facts(row, call.at)
+    own = facts.awaiting and facts.created_by_object == call.caller.object_id
+    if not _may_rewrite(call):
+        same_identity = wish.vm_id == machine.vm_id and wish.client_public_key == machine.client_public_key
+        if not (same_identity or adopts) or (not facts.awaiting and _changes(machine, wish)):
+            raise forbidden(
+                f"The client '{call.caller.client_id}' may create machines, not change '{machine.name}', which exists."
+            )
+        wish = wish if own else wish.identity_alone
+    if call.caller.grant is not None and own and machine.ticket_id is not None:
+        # A connect of the same maker was interrupted, and goes on with another ticket: what it made is this one's.
         machine.ticket_id = call.caller.grant.ticket_id
     if wish.vm_id is not None:
         machine.vm_id, machine.vm_id_given = wish.vm_id, True
@@ -301,18 +311,3 @@ def get_network_profile(call: HubCall) -> Reply:
     call.require(Action.MACHINE_READ, str(_id(call)))
     with call.hub.database.read() as session:
         return Reply(200, network_profile(_find(call, session)))
-
-
-def _empty(action: Action) -> Any:
-    def handler(call: HubCall) -> Reply:
-        """An empty list of what hangs below a machine that exists."""
-        call.require(action, str(_id(call)))
-        with call.hub.database.read() as session:
-            _find(call, session)
-        return Reply(200, {"value": []})
-
-    return handler
-
-
-list_extensions = _empty(Action.EXTENSION_READ)
-list_run_commands = _empty(Action.RUN_COMMAND_READ)

@@ -44,7 +44,7 @@ _PROVIDERS: dict[str, dict[str, str]] = {
         "settings": "SupportsExtension",
         "operations": "None",
     },
-    "Microsoft.GuestConfiguration": {},
+    "Microsoft.GuestConfiguration": {"guestConfigurationAssignments": "SupportsExtension"},
     "Microsoft.Compute": {"virtualMachines": "None"},
     "Microsoft.Resources": {
         "subscriptions": "None",

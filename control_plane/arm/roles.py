@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from control_plane.errors import ApiError
+
 
 class Action(StrEnum):
     """Operations by their ARM names. `machines/create` is ours: a write that makes a machine or repeats its making."""
@@ -122,11 +124,13 @@ TICKET_RIGHTS: dict[str, frozenset[Action]] = {
 
 @dataclass(frozen=True)
 class Grant:
-    """A ticket: `operations` are pairs (operation, lower-case resource id)."""
+    """A ticket: `operations` are pairs (operation, lower-case resource id). `by_hub`: the hub itself gave it out, so
+    that no role of its maker stands behind it."""
 
     ticket_id: str
     operations: tuple[tuple[str, str], ...]
     spent: frozenset[str]
+    by_hub: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,35 +175,62 @@ def roles_at(caller: Caller, resource_id: str) -> Iterable[str]:
     return (role for role, scope in caller.assignments if within(scope, resource_id))
 
 
-def _ticket_allows(grant: Grant, action: Action, resource_id: str, machine: MachineFacts | None) -> bool:
-    operations = [name for name, target in grant.operations if target == resource_id.lower()]
+def _holds(caller: Caller, action: Action, resource_id: str) -> bool:
+    return any(action in ROLES.get(role, frozenset()) for role in roles_at(caller, resource_id))
+
+
+def _ticket_allows(
+    caller: Caller, grant: Grant, action: Action, resource_id: str, machine: MachineFacts | None
+) -> bool:
+    """What its maker may no longer do, a ticket does not do for him either."""
+    operations = [
+        name
+        for name, target in grant.operations
+        if target == resource_id.lower()
+        and (grant.by_hub or all(_holds(caller, needed, resource_id) for needed in TICKET_RIGHTS.get(name, ())))
+    ]
     if any(action in TICKET_RIGHTS.get(name, frozenset()) for name in operations):
         return True
-    made_here = machine is not None and machine.ticket_id == grant.ticket_id
-    return action is Action.MACHINE_DELETE and "connect" in operations and made_here
+    made_in_vain = machine is not None and machine.awaiting and machine.ticket_id == grant.ticket_id
+    return action is Action.MACHINE_DELETE and "connect" in operations and made_in_vain
 
 
 def allows(caller: Caller, action: Action, resource_id: str, machine: MachineFacts | None = None) -> bool:
     """The one decision that every operation passes through.
 
-    A machine that never connected may be deleted by whoever created it, whatever the role (docs/protocol.md 4).
+    A machine that never connected may be deleted by whoever created it and may still create machines there, and by the
+    ticket that made it (docs/protocol.md 4).
     """
     if caller.grant is not None:
-        return _ticket_allows(caller.grant, action, resource_id, machine)
-    if any(action in ROLES.get(role, frozenset()) for role in roles_at(caller, resource_id)):
+        return _ticket_allows(caller, caller.grant, action, resource_id, machine)
+    if _holds(caller, action, resource_id):
         return True
     return (
         action is Action.MACHINE_DELETE
         and machine is not None
         and machine.awaiting
         and machine.created_by_object == caller.object_id
-        and any(Action.MACHINE_CREATE in ROLES.get(role, frozenset()) for role in roles_at(caller, resource_id))
+        and _holds(caller, Action.MACHINE_CREATE, resource_id)
     )
 
 
-def refusal(caller: Caller, action: Action, resource_id: str) -> str:
-    """The sentence of a 403, in the words that people search for."""
-    return (
+def refusal(
+    caller: Caller, action: Action, resource_id: str, about: str | None = None, recorded: str | None = None
+) -> ApiError:
+    """403 for who lacks a right, in the words that people search for. `about`: as of ApiError; `recorded`: what the
+    audit calls it."""
+    return ApiError(
+        403,
+        "AuthorizationFailed",
         f"The client '{caller.client_id}' with object id '{caller.object_id}' does not have authorization to perform "
-        f"action '{action.value}' over scope '{resource_id}' or the scope is invalid."
+        f"action '{action.value}' over scope '{resource_id}' or the scope is invalid.",
+        about=about,
+        action=recorded,
+        lacks=(action.value, resource_id),
     )
+
+
+def holders(action: str) -> list[str]:
+    """The roles that have a right, the one with the fewest rights first."""
+    having = [name for name, actions in ROLES.items() if action in actions]
+    return sorted(having, key=lambda name: len(ROLES[name]))

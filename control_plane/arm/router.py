@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from control_plane import callers
 from control_plane.arm import (
+    actions,
     authorization,
     batch,
     general,
@@ -35,7 +36,7 @@ from control_plane.clock import now
 from control_plane.errors import ApiError
 from control_plane.http import Call, Reply, error_of, json_response, read_call
 from control_plane.hub import Hub
-from control_plane.storage import audit
+from control_plane.storage import audit, resources
 from control_plane.storage.machines import find_subscription
 
 _S = "subscriptions/*"
@@ -43,6 +44,7 @@ _G = f"{_S}/resourcegroups/*"
 _P = f"providers/{paths.PROVIDER.lower()}"
 _M = f"{_G}/{_P}/machines/*"
 _VM = "providers/microsoft.compute/virtualmachines"
+_GUEST = "providers/microsoft.guestconfiguration/guestconfigurationassignments"
 _PUBLISHERS = f"{_P}/locations/*/publishers"
 _VERSIONS = f"{_PUBLISHERS}/*/extensiontypes/*/versions"
 _SCOPES = f"{_G}/{_P}/privatelinkscopes"
@@ -57,6 +59,10 @@ _NO_EXTENSIONS = lacking.refused(
 )
 _NO_RUN_COMMANDS = lacking.refused(
     Action.MACHINE_WRITE, "This version of the hub sends no run commands, so that machine '{name}' can be given none."
+)
+_NO_GUEST_CONFIGURATION = lacking.refused(
+    Action.MACHINE_WRITE,
+    "This version of the hub carries no guest configuration, so that machine '{name}' can be assigned none.",
 )
 _NO_PATCHES = lacking.refused(
     Action.MACHINE_WRITE,
@@ -81,8 +87,19 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "DELETE": groups.delete_group,
     },
     f"{_P}/operations": {"GET": providers.list_operations},
-    f"{_S}/{_VM}": {"GET": general.no_virtual_machines},
-    f"{_G}/{_VM}": {"GET": general.no_virtual_machines},
+    # Ansible's inventory asks for them with every run.
+    f"{_S}/{_VM}": {"GET": lacking.none_in(Action.COMPUTE_READ)},
+    f"{_G}/{_VM}": {"GET": lacking.none_in(Action.COMPUTE_READ)},
+    f"{_S}/{_GUEST}": {"GET": lacking.none_in(Action.RESOURCE_READ)},
+    f"{_G}/{_GUEST}": {"GET": lacking.none_in(Action.RESOURCE_READ)},
+    f"{_M}/{_GUEST}": {"GET": lacking.none_listed_below(Action.RESOURCE_READ)},
+    f"{_M}/{_GUEST}/*": {
+        "GET": lacking.none_below(Action.RESOURCE_READ),
+        "PUT": _NO_GUEST_CONFIGURATION,
+        "DELETE": lacking.none_below(Action.MACHINE_WRITE),
+    },
+    f"{_M}/{_GUEST}/*/reports": {"GET": lacking.none_below(Action.RESOURCE_READ)},
+    f"{_M}/{_GUEST}/*/reports/*": {"GET": lacking.none_below(Action.RESOURCE_READ)},
     f"{_S}/{_P}/machines": {"GET": machines.list_machines},
     f"{_G}/{_P}/machines": {"GET": machines.list_machines},
     _M: {
@@ -93,7 +110,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "DELETE": machines.delete_machine,
     },
     f"{_M}/networkprofile": {"GET": machines.get_network_profile},
-    f"{_M}/extensions": {"GET": machines.list_extensions},
+    f"{_M}/extensions": {"GET": lacking.none_listed_below(Action.EXTENSION_READ)},
     f"{_M}/extensions/*": {
         "GET": lacking.none_below(Action.EXTENSION_READ),
         "PUT": _NO_EXTENSIONS,
@@ -102,7 +119,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
     },
     f"{_M}/upgradeextensions": {"POST": _NO_EXTENSIONS},
     f"{_M}/addextensions": {"POST": _NO_EXTENSIONS},
-    f"{_M}/runcommands": {"GET": machines.list_run_commands},
+    f"{_M}/runcommands": {"GET": lacking.none_listed_below(Action.RUN_COMMAND_READ)},
     f"{_M}/runcommands/*": {
         "GET": lacking.none_below(Action.RUN_COMMAND_READ),
         "PUT": _NO_RUN_COMMANDS,
@@ -160,7 +177,6 @@ _ROLES: dict[str, dict[str, Handler]] = {
 }
 EXTENDING |= _ROLES
 ROUTES |= {end.lstrip("/"): methods for end, methods in _ROLES.items()}  # at the whole hub
-_WRITES = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 
 
 def find(method: str, path: str) -> tuple[Handler, tuple[str, ...]]:
@@ -256,7 +272,7 @@ def _one(hub: Hub, http: Call, caller: Caller, at: int) -> Reply:
         raise ApiError(400, "InvalidResourceName", "A name must not hold the character NUL.")
     handler, names = find(http.method, http.path)
     _check_subscription(hub, http.path, names)
-    if http.method in _WRITES:
+    if http.method in actions.WRITES:
         locks.check(hub, caller, http.method, http.path)
     return handler(HubCall(hub, http, caller, names, at))
 
@@ -289,10 +305,18 @@ def _in_batch(hub: Hub, http: Call, caller: Caller, at: int, item: batch.Item) -
 
 
 def _audit_refusal(hub: Hub, http: Call, caller: Caller, error: ApiError) -> None:
-    if http.method in _WRITES:
+    if http.method in actions.WRITES:
         actor = audit.Actor(caller.kind, caller.audit_name)
-        target = error.about or http.path
-        audit.refused(hub.database, actor, http.method, target, error.code, http.request_id)
+        action = actions.of(http.method, http.path, exists=_exists(hub, http.path)) or http.method
+        audit.refused(hub.database, actor, action, error.about or http.path, error.code, http.request_id)
+
+
+def _exists(hub: Hub, path: str) -> bool:
+    """False when the path is that of a machine that is not there."""
+    if "\x00" in path or paths.machine_id(path) is None:
+        return True
+    with hub.database.read() as session:
+        return resources.target(session, path) is not None
 
 
 def _check_subscription(hub: Hub, path: str, names: tuple[str, ...]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from control_plane.arm import paths
 from control_plane.arm.roles import HUB, ROLES, Action, Caller, refusal, within
-from control_plane.errors import forbidden
 
 _SUBSCRIPTION = "subscriptions/*"
 _GROUP = f"{_SUBSCRIPTION}/resourcegroups/*"
@@ -54,7 +53,7 @@ def require(caller: Caller, action: Action, container: str) -> tuple[str, ...]:
     """
     scopes = readable(caller, action)
     if not below(scopes, container):
-        raise forbidden(refusal(caller, action, container))
+        raise refusal(caller, action, container)
     return scopes
 
 

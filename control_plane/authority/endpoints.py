@@ -101,7 +101,7 @@ def _known_resource(hub: Hub, session: Session, resource: str) -> None:
         )
 
 
-def token(hub: Hub, tenant: str, fields: Mapping[str, str], authorization: str | None, *, v2: bool) -> Reply:
+def token(hub: Hub, tenant: str, fields: Mapping[str, str], authorization: str | None, peer: str, *, v2: bool) -> Reply:
     """The token endpoint.
 
     Errors: TokenError as section B.4 tables them.
@@ -118,33 +118,43 @@ def token(hub: Hub, tenant: str, fields: Mapping[str, str], authorization: str |
     resource = requested_resource(fields, v2=v2)
     assertion = fields.get("client_assertion")
     at = now()
-    hub.limits.token(client_id)
+    if assertion is not None and fields.get("client_assertion_type") != assertions.ASSERTION_TYPE:
+        raise _missing("client_assertion_type")
+    hub.limits.token_attempt(client_id, peer)
     with hub.database.read() as session:
-        if assertion is not None:
-            if fields.get("client_assertion_type") != assertions.ASSERTION_TYPE:
-                raise _missing("client_assertion_type")
-            proven = proofs.by_assertion(hub, session, client_id, assertion, v2, at)
-        elif secret is not None:
-            proven = proofs.by_secret(hub, session, client_id, secret, at)
-        else:
-            raise TokenError(
-                401,
-                "invalid_client",
-                7000218,
-                "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
-            )
+        try:
+            if assertion is not None:
+                proven = proofs.by_assertion(hub, session, client_id, assertion, v2, at)
+            elif secret is not None:
+                proven = proofs.by_secret(hub, session, client_id, secret, at)
+            else:
+                raise TokenError(
+                    401,
+                    "invalid_client",
+                    7000218,
+                    "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
+                )
+        except TokenError:
+            hub.limits.token_failed(client_id, peer)
+            raise
+        hub.limits.token(client_id)
         _known_resource(hub, session, resource)
-    if proven.machine_id is not None:
-        proofs.use_slot(hub, proven.machine_id, proven.subject)
+    if proven.subject.resource_id is not None and audiences.folded(resource) != audiences.CHANNEL:
+        # Whoever holds a copied key could ask here, unseen; the channel knows the holders apart.
+        raise TokenError(
+            400,
+            "invalid_resource",
+            650057,
+            "The certificate of a machine gets tokens of the channel alone. Applications on the machine ask its agent "
+            "(http://localhost:40342/metadata/identity/oauth2/token).",
+        )
     return Reply(200, _answer(hub, proven, resource, at, v2=v2), NO_STORE)
 
 
 def _answer(hub: Hub, proven: proofs.Proven, resource: str, at: int, *, v2: bool) -> dict[str, object]:
     """Members of section B.4; `scope`, `client_info` and `id_token` are left out (pitfall F.8)."""
-    to_channel = audiences.folded(resource) == audiences.CHANNEL
-    seconds = hub.tokens.application_seconds()
-    if proven.subject.resource_id is not None:
-        seconds = rules.CHANNEL_SECONDS if to_channel else rules.MACHINE_SECONDS
+    is_machine = proven.subject.resource_id is not None
+    seconds = rules.CHANNEL_SECONDS if is_machine else hub.tokens.application_seconds()
     access_token = hub.tokens.issue(proven.subject, resource, proven.proof, at, seconds)
     if v2:
         return {
@@ -200,7 +210,8 @@ async def _route(hub: Hub, request: Request) -> Reply:
             raise ApiError(405, "MethodNotAllowed", "The token endpoint takes POST.", headers={"Allow": "POST"})
         fields = form(await read_body(request, CHANNEL_BODY))
         authorization = request.headers.get("authorization")
-        return await run_in_threadpool(token, hub, tenant, fields, authorization, v2=rest != "oauth2/token")
+        peer = request.client.host if request.client else ""
+        return await run_in_threadpool(token, hub, tenant, fields, authorization, peer, v2=rest != "oauth2/token")
     if request.method not in ("GET", "HEAD"):
         raise ApiError(405, "MethodNotAllowed", "This path takes GET.", headers={"Allow": "GET"})
     if tenant.lower() == "common" and rest == "discovery/instance":

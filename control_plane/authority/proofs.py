@@ -16,8 +16,7 @@ from control_plane.arm.paths import MachineId
 from control_plane.authority import assertions
 from control_plane.authority import claims as rules
 from control_plane.bodies import is_guid
-from control_plane.channel import returning, slots
-from control_plane.channel.verdict import Slot
+from control_plane.channel import returning
 from control_plane.errors import TokenError
 from control_plane.hub import Hub
 from control_plane.storage import principals
@@ -26,11 +25,10 @@ from control_plane.storage.models import Credential, Machine, Principal, Resourc
 
 @dataclass(frozen=True)
 class Proven:
-    """A client that proved who it is. `proof`: the value of `appidacr`. `machine_id`: of a machine, else None."""
+    """A client that proved who it is. `proof`: the value of `appidacr`."""
 
     subject: rules.Subject
     proof: str
-    machine_id: int | None = None
 
 
 def _unknown_application(hub: Hub, client_id: str) -> TokenError:
@@ -104,7 +102,7 @@ def by_assertion(hub: Hub, session: Session, client_id: str, assertion: str, v2:
         return found
     returned = returning.prove(hub, presented, client_id, audiences, at)
     if returned is not None:
-        return Proven(returned[0], rules.CERTIFICATE, returned[1])
+        return Proven(returned[0], rules.CERTIFICATE)
     raise _unknown_key() if machine else _unknown_application(hub, client_id)
 
 
@@ -152,15 +150,5 @@ def _by_slot(
             )
         resource_id = str(MachineId(machine.subscription_id, group, machine.name))
         subject = rules.Subject(machine.client_id, machine.principal_id, resource_id, credential.slot)
-        return Proven(subject, rules.CERTIFICATE, machine.id)
+        return Proven(subject, rules.CERTIFICATE)
     return None
-
-
-def use_slot(hub: Hub, machine_id: int, subject: rules.Subject) -> None:
-    """The first use of a renewed certificate retires its predecessor, before anything is issued for it.
-
-    Errors: TokenError AADSTS700027 `superseded`.
-    """
-    judged = slots.use(hub, machine_id, subject.slot or 0)
-    if judged in (Slot.SUPERSEDED, Slot.UNKNOWN):
-        raise TokenError(401, "invalid_client", 700027, "The certificate was superseded.", suberror="superseded")

@@ -145,7 +145,8 @@ def boot_mark(boot_id: str | None) -> bytes:
     return hashlib.blake2s(boot_id.encode("utf-8", "replace"), digest_size=3).digest() if boot_id else bytes(3)
 
 
-def _boots_differ(one: bytes | None, another: bytes) -> bool:
+def boots_differ(one: bytes | None, another: bytes) -> bool:
+    """True for marks of two boots that were both told and are not the same."""
     return one is not None and any(one) and any(another) and one != another
 
 
@@ -168,7 +169,7 @@ def step(seal: Seal, hub_epoch: int, row: Main | None, held: Held, at: int) -> S
         return _begun(seal, row, held, at, now, known=held.epoch == hub_epoch)
     if branch.main != now:
         if branch.advances >= 2:
-            older = branch.same_boot and _boots_differ(seal.boot(row.nonce), boot_mark(held.boot_id))
+            older = branch.same_boot and boots_differ(seal.boot(row.nonce), boot_mark(held.boot_id))
             return Step(Lease.FORK, row.nonce, row.previous, held.nonce, older)
         return _advanced(seal, row, branch, at, 0, now)
     still = branch.still + at - branch.issued

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from control_plane.authority.audiences import CHANNEL
 from control_plane.callers import bearer
-from control_plane.channel import slots, verdict
+from control_plane.channel import verdict
+from control_plane.channel.branches import Seal
 from control_plane.channel.live import Record
 from control_plane.channel.verdict import Slot
 from control_plane.errors import ApiError, bad_content
@@ -16,6 +18,7 @@ from control_plane.hub import Hub
 from control_plane.storage.models import HubState
 
 PROTOCOL = 1
+LEASE_HEADER = "hawser-lease"
 _AUDIENCES = frozenset({CHANNEL})
 
 
@@ -38,8 +41,9 @@ def superseded() -> ApiError:
     )
 
 
-async def machine(hub: Hub, authorization: str | None, at: int, given_slot: object = None) -> Record:
-    """The record of the calling machine.
+async def machine(hub: Hub, authorization: str | None, at: int, given_slot: object = None) -> tuple[Record, bool]:
+    """The record of the calling machine, and whether its credential is the next one, which retires the current one with
+    a heartbeat of the main branch.
 
     `given_slot`: the slot in the body, where there is one; it must be the token's.
     Errors: ApiError 401 (token, `superseded`), 404 (the machine was deleted).
@@ -54,8 +58,6 @@ async def machine(hub: Hub, authorization: str | None, at: int, given_slot: obje
             raise _anew("The hub was restored from a backup that is older than this token; get a new one.")
         raise ApiError(404, "ResourceNotFound", "The machine of this token does not exist; it was deleted.")
     judged = verdict.slot(record.slots, slot)
-    if judged is Slot.TAKE_OVER:
-        judged = await asyncio.to_thread(slots.use, hub, record.machine_id, slot)
     if judged is Slot.SUPERSEDED:
         raise superseded()
     if judged is Slot.UNKNOWN:
@@ -63,6 +65,19 @@ async def machine(hub: Hub, authorization: str | None, at: int, given_slot: obje
         raise _anew(f"Credential slot {slot} is not known here; get a new token.")
     if given_slot is not None and given_slot != slot:
         raise _anew(f"The access token belongs to credential slot {slot}; get a new token.")
+    return record, judged is Slot.TAKE_OVER
+
+
+async def holder(
+    hub: Hub, headers: Mapping[str, str], at: int, given_slot: object = None, *, renews: bool = False
+) -> Record:
+    """The record of a machine whose request is no heartbeat, from the holder of the identity that may make it.
+
+    Errors: as `machine`, and ApiError 409 `StaleLease`.
+    """
+    record, _ = await machine(hub, headers.get("authorization"), at, given_slot)
+    seal = Seal(hub.keys.lease_key, record.machine_id, hub.epoch)
+    hub.twins.vouch(record, seal, hub.epoch, headers.get(LEASE_HEADER), renews=renews)
     return record
 
 

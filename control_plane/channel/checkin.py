@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from control_plane.arm.status import DISCONNECTED_AFTER
 from control_plane.bodies import CHANNEL_BODY, check_length, guid, integer, json_object, needed_text, too_large
-from control_plane.channel import branches, callers, evidence, forks
+from control_plane.channel import branches, callers, evidence, forks, slots
 from control_plane.channel.branches import Held, Main, Seal, Step
 from control_plane.channel.documents import KINDS
 from control_plane.channel.live import FLUSH_SECONDS, Record
@@ -84,6 +84,16 @@ def next_pulse(
     return Pulse(at, since, epoch, step.main, step.previous, request_id, digest, address, conflicts), step
 
 
+def is_new_holder(old: Pulse | None, step: Step, seal: Seal, boot_id: str | None) -> bool:
+    """True when a heartbeat may be that of another holder than the one before: on another branch, after another boot,
+    or in another epoch, of which nothing is remembered. Pure."""
+    if old is None or old.epoch == 0:
+        return False  # just enrolled: nobody can have copied it
+    if step.lease in BESIDE or step.lease in (Lease.REBASE, Lease.RECOVERED, Lease.ROLLBACK):
+        return True
+    return branches.boots_differ(seal.boot(old.nonce), branches.boot_mark(boot_id))
+
+
 def differs(wanted: dict[str, int], known: dict[str, Any]) -> bool:
     """True when the agent has another generation of any kind than the hub."""
     return any(wanted.get(kind, 0) != known.get(kind, 0) for kind in KINDS)
@@ -136,7 +146,7 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, tupl
             authorization = value.decode("latin-1")
     at = now()
     body = read(json_object(await _body(scope, receive)))
-    record = await callers.machine(hub, authorization, at, body["slot"])
+    record, takes_over = await callers.machine(hub, authorization, at, body["slot"])
     hub.twins.admit(record.machine_id, body["evidenceDigest"], body.get("bootId"))
     peer = scope["client"][0] if scope.get("client") else ""
     if record.stale:
@@ -147,13 +157,9 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, tupl
         old, pulse, step = await _asked_again(hub, record, body, at, peer)
     if step.lease is Lease.CONFLICT:
         log.warning("Unknown nonce from %s inside one epoch; counted, nobody accused.", record.resource_id)
-    given = step.given
-    if step.lease is Lease.FORK and old is not None:
-        holder = forks.Holder(
-            body["evidenceDigest"], body.get("bootId"), body["nonce"], body["requestId"].lower(), peer
-        )
-        pulse, given = await forks.settle(hub, record, old, holder, step, at)
-    elif step.lease is Lease.ROLLBACK:
+    _hint(hub, record, old, step, body, at)
+    pulse, given, is_main = await _placed(hub, record, old, pulse, step, body, at, peer)
+    if step.lease is Lease.ROLLBACK:
         await asyncio.to_thread(_note_rollback, hub, record)
     elif old is not None and old.evidence_digest != body["evidenceDigest"] and 0 < body["epoch"] < hub.epoch:
         await asyncio.to_thread(_present, hub, record.machine_id, body["evidenceDigest"])
@@ -161,9 +167,38 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, tupl
         await asyncio.to_thread(_store_version, hub, record.machine_id, body["agentVersion"])
         record.agent_version = body["agentVersion"]
     hub.live.beat(record, pulse)
-    hub.twins.heard(record.machine_id)
+    hub.twins.heard(record.machine_id, body["evidenceDigest"])
     await hub.live.claim(record)
+    if takes_over and is_main:
+        # Only the machine itself ends its former credential: whoever holds another branch may be a copy.
+        await asyncio.to_thread(slots.use, hub, record.machine_id, body["slot"])
+        record = await hub.live.find(record.client_id) or record
     return record, (pulse.epoch, given), body
+
+
+def _hint(hub: Hub, record: Record, old: Pulse | None, step: Step, body: dict[str, Any], at: int) -> None:
+    """Remember what hints at another holder. A machine holds one heartbeat at a time, unless its connection has died
+    unseen."""
+    is_held = bool(record.waiters) or (hub.live.shared and not record.mine)
+    if is_held or is_new_holder(old, step, _seal(hub, record), body.get("bootId")):
+        hub.twins.challenge(record.machine_id, at)
+
+
+async def _placed(
+    hub: Hub, record: Record, old: Pulse | None, pulse: Pulse, step: Step, body: dict[str, Any], at: int, peer: str
+) -> tuple[Pulse, str, bool]:
+    """The hot row, the nonce for the answer, and whether the caller is the holder of the main branch now.
+
+    Errors: ApiError 409 `identity_conflict`, 403 `quarantined`.
+    """
+    if old is None or step.lease not in BESIDE:
+        return pulse, step.given, True
+    holder = forks.Holder(body["evidenceDigest"], body.get("bootId"), body["nonce"], body["requestId"].lower(), peer)
+    if hub.twins.lost_main(record.machine_id, old, _seal(hub, record)):
+        return *forks.succeed(hub, record, old, holder, at), True
+    if step.lease is Lease.FORK:
+        return *(await forks.settle(hub, record, old, holder, step, at)), True
+    return pulse, step.given, False
 
 
 def _seal(hub: Hub, record: Record) -> Seal:

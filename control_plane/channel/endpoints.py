@@ -85,7 +85,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
     authorization = request.headers.get("authorization")
     if path.startswith("desired/"):
         _only(request, "GET")
-        record = await callers.machine(hub, authorization, now())
+        record = await callers.holder(hub, request.headers, now())
         answer = await run_in_threadpool(desired, hub, record, path.removeprefix("desired/"))
         return json_response(200, answer, _NO_STORE)
     if path == "checkin":
@@ -100,7 +100,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         return json_response(200, await run_in_threadpool(enrol.enrol, hub, authorization, body), _NO_STORE)
     callers.check_protocol(body)
     slot = None if path == "report" else integer(body, "slot", 1, 1 << 31)
-    record = await callers.machine(hub, authorization, now(), slot)
+    record = await callers.holder(hub, request.headers, now(), slot, renews=path == "renew")
     handler = {"report": reports.accept, "tokens": exchange, "renew": enrol.renew}[path]
     return json_response(200, await run_in_threadpool(handler, hub, record, body), _NO_STORE)
 
@@ -113,10 +113,7 @@ async def _nameless(hub: Hub, request: Request, path: str) -> Response:
     if path == "identity":
         reply = await identity.ask(hub, body, peer)
         return json_response(reply.status, reply.body, _NO_STORE)
-    hub.gate.everybody()
-    hub.gate.address(peer)
-    hub.gate.heard()
-    return json_response(200, await run_in_threadpool(join.join, hub, body), _NO_STORE)
+    return json_response(200, await join.ask(hub, body, peer), _NO_STORE)
 
 
 def _only(request: Request, method: str) -> None:

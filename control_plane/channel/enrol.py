@@ -18,7 +18,7 @@ from control_plane.channel.branches import Seal
 from control_plane.channel.callers import check_protocol
 from control_plane.channel.live import Record
 from control_plane.clock import now, rfc3339
-from control_plane.errors import ApiError, bad_content, forbidden, not_found
+from control_plane.errors import ApiError, bad_content, not_found
 from control_plane.fleet import profiles
 from control_plane.hub import Hub
 from control_plane.storage import audit, machines
@@ -44,7 +44,7 @@ def remember(session: Session, machine_id: int, request_id: str, operation: str,
 
 def _may_enrol(caller: Caller, target: str) -> None:
     if not allows(caller, Action.MACHINE_CREATE, target):
-        raise forbidden(refusal(caller, Action.MACHINE_CREATE, target))
+        raise refusal(caller, Action.MACHINE_CREATE, target)
 
 
 def _spend(hub: Hub, session: Session, caller: Caller, target: str, digest: str, vm_id: str) -> None:

@@ -28,6 +28,7 @@ from control_plane.storage.models import Machine, Principal, Ticket
 from control_plane.storage.twin_models import Enrolment, EnrolmentToken, Origin, TokenUse, Twin
 
 SPEAKER = "hawser-hub enrolment"
+RESERVED_AGAIN_SECONDS = 60
 _SUFFIX = 4
 _TRIES = 64
 
@@ -287,6 +288,28 @@ def is_spent(session: Session, token: EnrolmentToken, vm_id: str) -> bool:
         return False
     uses = session.scalar(select(func.count()).where(TokenUse.token_id == token.id)) or 0
     return uses >= token.uses
+
+
+def check_reserved(session: Session, token: EnrolmentToken, vm_id: str, at: int) -> None:
+    """A token keeps no more names at once than it has uses left.
+
+    Errors: ApiError 429: it may be another machine's turn when those that have names have taken them up, or not.
+    """
+    if session.get(TokenUse, (token.id, vm_id)) is not None:
+        return
+    uses = session.scalar(select(func.count()).where(TokenUse.token_id == token.id)) or 0
+    kept = session.scalar(
+        select(func.count()).where(
+            Enrolment.token_id == token.id, Enrolment.expires > at, Enrolment.asker != asker("join", token.id, vm_id)
+        )
+    )
+    if uses + (kept or 0) >= token.uses:
+        raise ApiError(
+            429,
+            "TooManyRequests",
+            "All that is left of the enrolment token is kept for machines that are joining now; ask again later.",
+            headers={"Retry-After": str(RESERVED_AGAIN_SECONDS)},
+        )
 
 
 def count(session: Session, token: EnrolmentToken, vm_id: str, at: int) -> None:

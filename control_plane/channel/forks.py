@@ -44,13 +44,18 @@ async def settle(hub: Hub, record: Record, old: Pulse, holder: Holder, step: Ste
         raise twins.quarantined()
     if judged in (Fork.OTHER, Fork.UNDECIDED_OTHER):
         raise twins.conflict()
+    return succeed(hub, record, old, holder, at)
+
+
+def succeed(hub: Hub, record: Record, old: Pulse, holder: Holder, at: int) -> tuple[Pulse, str]:
+    """The hot row and the nonce for the answer, when a holder takes the place of the one on the main branch."""
     hub.live.wake(record)  # the loser is told with its next heartbeat
-    made = seal.main(holder.boot_id)
+    made = Seal(hub.keys.lease_key, record.machine_id, hub.epoch).main(holder.boot_id)
     pulse = replace(
         old,
         seen=at,
         nonce=made,
-        previous_nonce=holder.nonce,
+        previous_nonce=holder.nonce[:16],
         request_id=holder.request_id,
         evidence_digest=holder.digest,
         address=holder.address[:45],

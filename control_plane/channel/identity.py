@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ from control_plane.storage.twins import Found, Key
 REASONS = ("evidence", "superseded", "identity_conflict", "quarantined")
 AGAIN_SECONDS = 3600
 _OPERATION = "identity"
+log = logging.getLogger("hawser.hub.twins")
 
 
 @dataclass(frozen=True)
@@ -141,17 +143,16 @@ async def ask(hub: Hub, body: dict[str, Any], peer: str) -> Reply:
 
     Errors: ApiError 400, 401 `InvalidAuthenticationToken`, 404 `ResourceNotFound`, 429 `TooManyRequests`.
     """
-    hub.gate.everybody()
     hub.gate.address(peer)
     asked = read(body, peer)
     at = now()
     try:
         proven = await asyncio.to_thread(prove, hub, asked, at)
     except ApiError as error:
-        actor = audit.Actor("machine", "unknown")
-        await asyncio.to_thread(audit.refused, hub.database, actor, "twins/ask", "/", error.code, None)
+        hub.refusals.note("twins/ask", error.code, peer)
         raise
     hub.gate.machine(proven.client_id)
+    hub.gate.everybody()
     hub.gate.heard()
     record = await hub.live.find(proven.client_id)
     if record is None:
@@ -164,10 +165,10 @@ async def ask(hub: Hub, body: dict[str, Any], peer: str) -> Reply:
     pulse = record.pulse
     silent = None if pulse is None or not pulse.seen else max(0, at - pulse.seen)
     maybe = hub.live.shared or bool(record.waiters) or (silent is not None and silent < verdict.SILENCE)
-    alive = maybe and await hub.twins.proves_alive(record)
+    holder = await hub.twins.proves_alive(record) if maybe else None
     if record.stale:
         await hub.live.reread(record)
-    reply, lease = await asyncio.to_thread(_decide, hub, record, proven, asked, alive, silent, at)
+    reply, lease = await asyncio.to_thread(_decide, hub, record, proven, asked, holder, silent, at)
     if lease is not None:
         await asyncio.to_thread(hub.twins.apply, record.machine_id)
         hub.live.beat(record, lease)
@@ -186,8 +187,8 @@ def _facts(
     record: Record,
     proven: Proven,
     asked: Asked,
-    recorded: list[Any],
-    alive: bool,
+    recorded: dict[str, Any],
+    holder: str | None,
     silent: int | None,
     at: int,
 ) -> Question:
@@ -196,48 +197,53 @@ def _facts(
     newest = branches.newest(seal, hub.epoch, row, asked.epoch, asked.nonce, at)
     current = row is not None and row.epoch == hub.epoch == asked.epoch
     return Question(
-        alive=alive,
+        alive=holder is not None,
         silent=silent,
         newest=newest,
         behind=current and not newest,
         slot=proven.state,
-        differs=verdict.differing(recorded, asked.vector["items"]),
-        agrees=verdict.agreeing(recorded, asked.vector["items"]),
+        differs=verdict.differing(recorded.get("items", []), asked.vector["items"]),
+        agrees=verdict.agreeing(recorded.get("items", []), asked.vector["items"]),
+        favoured=verdict.favours_asker(
+            evidence.fitting(recorded), evidence.presented(recorded), asked.vector["digest"], holder
+        ),
     )
 
 
 def _decide(
-    hub: Hub, record: Record, proven: Proven, asked: Asked, alive: bool, silent: int | None, at: int
+    hub: Hub, record: Record, proven: Proven, asked: Asked, holder: str | None, silent: int | None, at: int
 ) -> tuple[Reply, Pulse | None]:
-    """The answer, and the hot row when the asker may go on."""
+    """The answer, and the hot row when the asker may go on. `holder`: the evidence of another one that is alive."""
     with hub.database.write() as session:
         machine = session.get(Machine, record.machine_id)
         if machine is None:
             raise not_found(proven.client_id)
-        recorded = machine.evidence or asked.vector
-        facts = _facts(hub, record, proven, asked, recorded["items"], alive, silent, at)
+        recorded = machine.evidence or {}
+        facts = _facts(hub, record, proven, asked, recorded, holder, silent, at)
         judged = verdict.question(facts)
-        key = _key(asked, recorded["digest"], facts)
+        key = _key(hub, record, asked, recorded.get("digest", asked.vector["digest"]), facts)
         name, image = rows.origin(session, machine.id)
         settings = rows.profile(session, name)
         outcome = verdict.outcome(judged.word, settings.policy(image), settings.moved, sealed=image is not None)
         if judged.word is Word.WAIT:
             outcome = "wait"
         row, everyone = rows.find(session, machine.id, key), rows.find(session, machine.id, Key(""))
-        decision = (row.decision if row is not None else None) or (
-            everyone.decision if everyone is not None and everyone.state in (rows.OPEN, rows.RELEASED) else None
-        )
+        decision = _decided(row) or _decided(everyone)
         if decision == "release":
             judged, outcome = judged if judged.word is Word.MOVED else Judgement(Word.SAME), None
         elif decision is not None and outcome is not None:
             outcome = decision
-        elif everyone is not None and everyone.state == rows.OPEN:
+        elif everyone is not None and everyone.state == rows.OPEN and not _fits(recorded, asked, facts):
             judged, outcome = Judgement(Word.UNDECIDED), verdict.QUARANTINE
+        if outcome is None and judged.evicts and holder is not None:
+            evicted = Found("question", Word.CLONE, settings.policy(image), address=_address(record))
+            rows.note(session, machine, Key(holder), evicted, at)
         if outcome is None:
             return _accepted(hub, session, record, machine, proven, asked, judged, (key, Key("")), at)
         if outcome == "wait":
             actor, target = audit.Actor("machine", machine.client_id), record.resource_id
-            audit.record(session, actor, "twins/wait", target, detail={"differs": list(facts.differs)})
+            if hub.refusals.first("twins/wait", target):
+                audit.record(session, actor, "twins/wait", target, detail={"differs": list(facts.differs)})
             return _conflict(Word.UNDECIDED, facts.differs, retry=judged.seconds), None
         told = Found("question", judged.word, outcome, facts.differs, asked.peer, asked.hostname, asked.image_id)
         row = rows.note(session, machine, key, told, at)
@@ -245,12 +251,31 @@ def _decide(
         return _held(hub, session, record, machine, asked, judged.word, outcome, row, settings, name, image, at), None
 
 
-def _key(asked: Asked, recorded: str, facts: Question) -> Key:
-    """Which row an asker has: its evidence where that tells it from the recorded, else its boot, else its name."""
+def _decided(row: Twin | None) -> str | None:
+    """What an operator has said of a holder, as long as it was not carried out."""
+    return row.decision if row is not None and row.state in (rows.OPEN, rows.RELEASED, rows.REJECTED) else None
+
+
+def _fits(recorded: dict[str, Any], asked: Asked, facts: Question) -> bool:
+    return not facts.differs and asked.vector["digest"] in evidence.fitting(recorded)
+
+
+def _address(record: Record) -> str:
+    return record.pulse.address if record.pulse is not None else ""
+
+
+def _key(hub: Hub, record: Record, asked: Asked, recorded: str, facts: Question) -> Key:
+    """Which row an asker has: its evidence where that tells it from the recorded, else its boot where that tells it
+    from the holder that goes on (copied with its memory it has the same), else its name."""
     digest = asked.vector["digest"]
     if facts.differs or digest != recorded:
         return Key(digest)
-    return Key(digest, twins.mark(asked.boot_id) or f"?{enrolments.asker(asked.hostname)[:7]}")
+    boot = twins.mark(asked.boot_id)
+    seal = Seal(hub.keys.lease_key, record.machine_id, hub.epoch)
+    main = seal.boot(record.pulse.nonce) if record.pulse is not None and facts.alive else None
+    if not boot or (main is not None and main.hex() == boot):
+        return Key(digest, f"?{enrolments.asker(asked.hostname)[:7]}")
+    return Key(digest, boot)
 
 
 def _accepted(
@@ -323,13 +348,7 @@ def _held(
     if outcome == verdict.REJECT:
         return _conflict(word, differs, retry=None if word is Word.CLONE else AGAIN_SECONDS)
     if outcome == verdict.QUARANTINE:
-        told = ApiError(
-            403,
-            "quarantined",
-            "The identity of this machine is in quarantine until somebody decides about it with 'hawser-hub twins'.",
-        )
-        body = {"verdict": word.value, "differs": list(differs), "until": None, "contact": settings.contact or None}
-        return Reply(403, {**told.envelope(), **body})
+        return _quarantined(word, differs, settings)
     subscription, _, rest = record.resource_id.removeprefix("/subscriptions/").partition("/resourceGroups/")
     wish = enrolments.Wish(
         asker=enrolments.asker("adopt", machine.vm_id, row.digest, asked.boot_id, asked.hostname),
@@ -342,4 +361,23 @@ def _held(
         twin_id=row.id,
         place=(subscription, rest.partition("/")[0], machine.location),
     )
-    return _conflict(word, differs, offered=enrolments.offer(hub, session, wish, at))
+    try:
+        with session.begin_nested():
+            offered = enrolments.offer(hub, session, wish, at)
+    except ApiError as error:
+        # The verdict stands also where no name can be given; what is wrong there is the hub's operator's to mend.
+        row.outcome = verdict.QUARANTINE
+        rows.add_history(row, at, "no offer", code=error.code)
+        log.error("No name can be offered to a clone of %s: %s", record.resource_id, error.message)
+        return _quarantined(word, differs, settings)
+    return _conflict(word, differs, offered=offered)
+
+
+def _quarantined(word: Word, differs: tuple[str, ...], settings: profiles.Settings) -> Reply:
+    told = ApiError(
+        403,
+        "quarantined",
+        "The identity of this machine is in quarantine until somebody decides about it with 'hawser-hub twins'.",
+    )
+    body = {"verdict": word.value, "differs": list(differs), "until": None, "contact": settings.contact or None}
+    return Reply(403, {**told.envelope(), **body})

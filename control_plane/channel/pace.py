@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
+from control_plane.addresses import counted
 from control_plane.errors import ApiError
 
 SHARE = 0.5
@@ -97,7 +98,8 @@ def measure(meter: Meter, at: float, used: float) -> Meter:
 
 class Gate:
     """The paces of one process: of all, and a part of it for one address and for one machine, so that neither a flood
-    nor the copies of one machine keep the others out. Safe to use from several threads."""
+    nor the copies of one machine keep the others out: `address` is asked first, then `machine`, and `everybody` last,
+    of those alone who have shown a token or an identity. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._meter = Meter(FIRST_COST, time.monotonic(), time.process_time())
@@ -120,7 +122,7 @@ class Gate:
 
     def address(self, peer: str) -> None:
         """Errors: ApiError 429."""
-        self._pass(("address", peer), PART)
+        self._pass(("address", counted(peer)), PART)
 
     def machine(self, client_id: str) -> None:
         """Errors: ApiError 429."""

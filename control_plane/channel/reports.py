@@ -113,7 +113,7 @@ def _evidence(data: dict[str, Any]) -> dict[str, Any]:
     return {"digest": evidence.digest(kept), "items": kept}
 
 
-def _record(session: Session, machine: Machine, vector: dict[str, Any], at: int) -> None:
+def _record(session: Session, machine: Machine, vector: dict[str, Any]) -> None:
     """What a machine tells of its evidence becomes what is recorded of it, as long as no strong name differs: that is
     asked about (docs/protocol.md section 14.2), never reported away."""
     recorded = machine.evidence or {"digest": "", "items": []}
@@ -125,7 +125,6 @@ def _record(session: Session, machine: Machine, vector: dict[str, Any], at: int)
     elif recorded["digest"] != vector["digest"]:
         weak = verdict.differing(recorded["items"], vector["items"], verdict.WEAK)
         machine.evidence = evidence.reported(recorded, vector)
-        twins.settle(session, machine, (twins.Key(vector["digest"]),), at)
         audit.record(session, actor, "machines/evidence", target, detail={"differs": list(weak)})
 
 
@@ -179,7 +178,7 @@ def accept(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
         with hub.database.write() as session:
             machine = session.get(Machine, record.machine_id)
             if machine is not None:
-                _record(session, machine, vector[1], now())
+                _record(session, machine, vector[1])
     with hub.database.read() as session:
         changed = {kind: item for kind, item in newest.items() if _is_news(session, record.machine_id, kind, *item)}
     if changed:

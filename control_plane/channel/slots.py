@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Credential slots in the database: first use of the next one retires the current one, synchronously."""
+"""Credential slots in the database: the first heartbeat with the next one retires the current one, synchronously."""
 
 from __future__ import annotations
 

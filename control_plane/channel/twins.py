@@ -6,17 +6,22 @@ itself. Both are small: nothing is kept of a machine without a twin.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
 
-from control_plane.channel.branches import boot_mark
-from control_plane.channel.live import Live, Record
+from control_plane.channel import evidence
+from control_plane.channel.branches import Seal, boot_mark
+from control_plane.channel.live import FLUSH_SECONDS, Live, Record
+from control_plane.channel.verdict import SILENCE, may_renew
 from control_plane.clock import now
 from control_plane.errors import ApiError
 from control_plane.storage import twins as rows
 from control_plane.storage.database import Database
+from control_plane.storage.models import Machine
+from control_plane.storage.pulse import Pulse
 from control_plane.storage.twin_models import Twin
 
 EVERY_SECONDS = 5.0
@@ -26,16 +31,24 @@ WAKE_PAUSE = 2.0
 PROOF_SECONDS = 15.0
 """A holder that was just asked for heartbeats pauses for up to ten seconds before the next, and is asked WAKE_PAUSE
 after it was asked last: shorter, and the second of two clones that ask in a row is told to wait."""
+MOST_CHALLENGED = 10_000
+"""Machines that are remembered for it, before those of which it is long ago are forgotten."""
 log = logging.getLogger("hawser.hub.twins")
 
 
 @dataclass
 class Barred:
-    """Of one machine: digests of evidence and marks of boots whose heartbeats are refused; `everyone`: all are."""
+    """Of one machine: digests of evidence and marks of boots whose heartbeats are refused; `everyone`: all are but
+    those whose evidence `fits` the recorded one: strangers who fight about an identity do not take its owner down."""
 
     digests: set[str] = field(default_factory=set)
     boots: set[str] = field(default_factory=set)
     everyone: bool = False
+    fits: frozenset[str] = frozenset()
+
+    def suspects(self, digest: str) -> bool:
+        """Everybody is suspect, and this evidence is no exception."""
+        return self.everyone and digest not in self.fits
 
 
 def conflict() -> ApiError:
@@ -80,8 +93,9 @@ class Twins:
         self._database = database
         self._live = live
         self._barred: dict[int, Barred] = {}
-        self._waiting: dict[int, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[int, set[asyncio.Future[str]]] = {}
         self._woken: dict[int, float] = {}
+        self._challenged: dict[int, int] = {}
         self._read: tuple[object, ...] = ()
 
     def admit(self, machine_id: int, digest: str, boot_id: str | None) -> None:
@@ -89,35 +103,83 @@ class Twins:
         barred = self._barred.get(machine_id)
         if barred is None:
             return
-        if barred.everyone:
+        if barred.suspects(digest):
             raise quarantined()
         if digest in barred.digests or (barred.boots and mark(boot_id) in barred.boots):
             raise conflict()
+
+    def lost_main(self, machine_id: int, pulse: Pulse | None, seal: Seal) -> bool:
+        """True when the holder of the main branch is one whose heartbeats are refused."""
+        barred = self._barred.get(machine_id)
+        if barred is None or pulse is None:
+            return False
+        if pulse.evidence_digest in barred.digests or barred.suspects(pulse.evidence_digest):
+            return True
+        boot = seal.boot(pulse.nonce)
+        return boot is not None and any(boot) and boot.hex() in barred.boots
+
+    def vouch(self, record: Record, seal: Seal, epoch: int, nonce: str | None, *, renews: bool = False) -> None:
+        """A request that is no heartbeat says by its nonce which holder makes it. Where a machine has a twin that was
+        refused, only the main branch is served; a new certificate is for the main branch alone, and for none while
+        another one is alive: it would end the credential of whoever holds the other.
+
+        Errors: ApiError 409 `StaleLease`; a heartbeat tells who it is.
+        """
+        pulse = record.pulse
+        if not renews and record.machine_id not in self._barred:
+            return
+        given = (nonce or "").encode("utf-8", "replace")
+        mine = (
+            pulse is not None
+            and pulse.epoch == epoch
+            and any(
+                hmac.compare_digest(given, known.encode()) for known in (pulse.nonce, pulse.previous_nonce) if known
+            )
+        )
+        mine = mine and not record.stale and not self.lost_main(record.machine_id, pulse, seal)
+        hint = self._challenged.get(record.machine_id)
+        if not (may_renew(main=mine, since_another=None if hint is None else now() - hint) if renews else mine):
+            raise ApiError(
+                409,
+                "StaleLease",
+                "The hub cannot tell which holder of this identity asks: a heartbeat is needed first, or another "
+                "machine uses the identity too.",
+            )
 
     def loses_by_boot(self, machine_id: int, boot_id: str | None) -> bool:
         """True for a boot that was judged to be the younger one before."""
         barred = self._barred.get(machine_id)
         return barred is not None and mark(boot_id) in barred.boots
 
-    def heard(self, machine_id: int) -> None:
-        """A holder's heartbeat was taken: whoever waits for one knows that it is alive."""
+    def challenge(self, machine_id: int, at: int) -> None:
+        """A holder was heard at `at`, Unix seconds, that may be another one than before."""
+        if len(self._challenged) >= MOST_CHALLENGED:
+            self._challenged = {key: when for key, when in self._challenged.items() if at - when <= SILENCE}
+        self._challenged[machine_id] = at
+
+    def heard(self, machine_id: int, digest: str) -> None:
+        """A holder's heartbeat was taken: whoever waits for one knows that it is alive, and its evidence."""
         for waiter in self._waiting.pop(machine_id, ()):
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(digest)
 
     @property
     def waiting(self) -> int:
         """How many questions wait for a holder to prove itself."""
         return sum(len(found) for found in self._waiting.values())
 
-    async def proves_alive(self, record: Record) -> bool:
-        """Ask the holder of an identity for a heartbeat: True when one comes within PROOF_SECONDS.
+    async def proves_alive(self, record: Record) -> str | None:
+        """Ask the holder of an identity for a heartbeat: its evidence (digest) when one comes within PROOF_SECONDS.
 
         What came before the question proves nothing: it may have been the asker's own. Over several processes the
-        hot row is looked at too, for a heartbeat that another one takes.
+        hot row is looked at too, for a heartbeat that another one takes; what they had taken before the question is
+        written by then.
         """
+        if self._live.shared:
+            await asyncio.sleep(2 * FLUSH_SECONDS)
+            await self._live.reread(record)
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
+        waiter: asyncio.Future[str] = loop.create_future()
         waiters = self._waiting.setdefault(record.machine_id, set())
         waiters.add(waiter)
         before = record.pulse
@@ -129,13 +191,13 @@ class Twins:
                     self._live.wake(record)
                 done, _ = await asyncio.wait({waiter}, timeout=min(left, WAKE_PAUSE))
                 if done:
-                    return True
+                    return waiter.result()
                 if self._live.shared:
                     await self._live.reread(record)
                     after = record.pulse
                     if after is not None and before is not None and after.request_id != before.request_id:
-                        return True
-            return False
+                        return after.evidence_digest
+            return None
         finally:
             waiters.discard(waiter)
             if not self._waiting.get(record.machine_id):
@@ -156,11 +218,16 @@ class Twins:
             ).one()
             if not machines and tuple(state) == self._read and (state[1] or 0) < now() - 2:
                 return
-            query = select(Twin.machine_id, Twin.digest, Twin.boot).where(Twin.state.in_(rows.BARRING))
+            query = (
+                select(Twin.machine_id, Twin.digest, Twin.boot, Machine.evidence)
+                .join(Machine, Machine.id == Twin.machine_id)
+                .where(Twin.state.in_(rows.BARRING))
+            )
             if machines:
                 query = query.where(Twin.machine_id.in_(machines))
-            for machine_id, digest, boot in session.execute(query):
-                _add(found.setdefault(machine_id, Barred()), digest, boot)
+            for machine_id, digest, boot, recorded in session.execute(query):
+                fits = frozenset(evidence.fitting(recorded or {}))
+                _add(found.setdefault(machine_id, Barred(fits=fits)), digest, boot)
         if not machines:
             self._barred, self._read = found, tuple(state)
             return

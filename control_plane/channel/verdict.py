@@ -94,6 +94,21 @@ def fork(recorded: Sequence[str], main: str, other: str, *, older_boot: bool, pr
     return Fork.MAIN if other_fits else Fork.BOTH
 
 
+def favours_asker(recorded: Sequence[str], presented: Collection[str], asker: str, holder: str | None) -> bool:
+    """True when the evidence of who asks fits the recorded one and that of the holder who is alive does not (None:
+    nobody is). `recorded`: `evidence.fitting`; `presented`: `evidence.presented`. Digests can be forged, so that this
+    takes the identity only from a holder that does not even try to fit."""
+    if holder is None or asker not in recorded:
+        return False
+    return holder not in recorded and holder not in presented
+
+
+def may_renew(*, main: bool, since_another: int | None) -> bool:
+    """Whether a holder gets the next certificate: the one of the main branch, when nothing has hinted at another holder
+    for long enough that any other one would have been heard. `since_another`: seconds since the last hint."""
+    return main and (since_another is None or since_another > SILENCE)
+
+
 SILENCE = 900
 """Seconds after which a holder that was not heard no longer counts as one."""
 STRONG = ("tpm_key", "vmgenid", "cloud_instance_id", "dmi_uuid", "dmi_serial", "machine_id")
@@ -138,7 +153,8 @@ class Word(StrEnum):
 class Question:
     """What is known when a parked machine asks. `alive`: another holder proved itself since; `silent`: seconds since
     any holder was heard, None: never; `newest`: the asker holds the nonce that was given last; `behind`: it holds an
-    older one of this epoch; `slot`: state of its credential; `differs`, `agrees`: its evidence against the recorded."""
+    older one of this epoch; `slot`: state of its credential; `differs`, `agrees`: its evidence against the recorded;
+    `favoured`: it fits the recorded evidence, and the holder that is alive does not."""
 
     alive: bool
     silent: int | None
@@ -147,18 +163,34 @@ class Question:
     slot: str
     differs: tuple[str, ...] = ()
     agrees: tuple[str, ...] = ()
+    favoured: bool = False
+
+    @property
+    def is_same_hardware(self) -> bool:
+        """Something that only this hardware has is the same. Whole images share an instance id that somebody wrote into
+        them, so that one counts for nothing beside firmware that differs."""
+        return bool(self.agrees) and not ("dmi_uuid" in self.differs and self.agrees == ("cloud_instance_id",))
+
+    @property
+    def is_faceless(self) -> bool:
+        """Nothing that is the hardware's could be compared, as in a container or on a bare board: there the lease alone
+        tells who it is."""
+        return not self.agrees and not set(self.differs) & {*HARDWARE, "vmgenid", "dmi_serial"}
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """`seconds`: of WAIT, when to ask again."""
+    """`seconds`: of WAIT, when to ask again; `evicts`: the holder that is alive loses the identity to the asker."""
 
     word: Word
     seconds: int = 0
+    evicts: bool = False
 
 
 def question(asked: Question) -> Judgement:
     """Verdict on a question (docs/protocol.md section 14.3). Total: every combination has one answer."""
+    if asked.alive and asked.favoured and not asked.differs:
+        return Judgement(Word.ROLLBACK if asked.slot == RETIRED or asked.behind else Word.SAME, evicts=True)
     if asked.alive:
         return Judgement(Word.CLONE if asked.differs else Word.UNDECIDED)
     left = 0 if asked.silent is None else max(0, SILENCE - asked.silent)
@@ -167,11 +199,11 @@ def question(asked: Question) -> Judgement:
             # A new certificate ends that of a holder who may only be between two heartbeats.
             return Judgement(Word.WAIT, left) if left else Judgement(Word.ROLLBACK)
         return Judgement(Word.ROLLBACK if asked.behind else Word.SAME)
-    if asked.agrees and asked.newest and asked.slot != RETIRED:
+    if (asked.is_same_hardware or asked.is_faceless) and asked.newest and asked.slot != RETIRED:
         return Judgement(Word.SAME)
     if left:
         return Judgement(Word.WAIT, left)
-    return Judgement(Word.SAME if asked.agrees else Word.MOVED)
+    return Judgement(Word.SAME if asked.is_same_hardware else Word.MOVED)
 
 
 REJECT, QUARANTINE, ADOPT = "reject", "quarantine", "adopt"

@@ -17,6 +17,7 @@ from control_plane import settings
 # Command: module of this package, and its line in --help.
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("server", "Make the hub's keys, certificates and database."),
+    "config": ("config", "Check a configuration before a hub is given it."),
     "serve": ("server", "Run the hub until SIGTERM."),
     "principal": ("principals", "Service principals: who may use the hub."),
     "user": ("users", "People: who may sign in on the fleet page."),

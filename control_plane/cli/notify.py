@@ -30,14 +30,14 @@ def notify_list(data: Path, as_json: bool) -> None:
         [
             item["name"],
             item["way"],
-            ",".join(item["on"]),
+            ",".join(item["transitions"]),
             str(item["queued"]),
             str(item["failures"]),
             str(item["dropped"]),
         ]
         for item in found
     ]
-    table(["NAME", "WAY", "ON", "QUEUED", "FAILURES", "DROPPED"], rows)
+    table(["NAME", "WAY", "TRANSITIONS", "QUEUED", "FAILURES", "DROPPED"], rows)
 
 
 @notify.command("test")

@@ -56,7 +56,7 @@ def _path(section: Mapping[str, Any], name: str) -> Path | None:
 
 
 def _target(section: Mapping[str, Any]) -> Target:
-    words = frozenset(section.get("on") or TRANSITIONS)
+    words = frozenset(section.get("transitions") or TRANSITIONS)
     if "webhook" in section:
         hook = section["webhook"]
         way: Webhook | Mail = Webhook(

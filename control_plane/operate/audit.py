@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from control_plane.api.audit import OUTCOMES
 from control_plane.clock import parse_rfc3339
 from control_plane.errors import OperatorError
 from control_plane.operate.database import opened
+from control_plane.settings import sync
 from control_plane.storage import audit
 
 _EVERY_SECONDS = 1.0
@@ -48,7 +51,39 @@ def newest(data: Path, which: audit.Wanted, count: int) -> list[dict[str, Any]]:
     """The newest entries, the oldest of them first."""
     with opened(data) as (database, _config), database.read() as session:
         found = audit.page(session, which, scopes=["/"], before=None, size=count)
-        return [audit.as_json(item) for item in reversed(found)]
+        return audit.shown(session, found)[::-1]
+
+
+def export(data: Path, which: audit.Wanted, target: Path) -> int:
+    """Write the entries to `target`, which must not exist: one JSON object a line, the oldest first, 0600. How many.
+
+    Errors: OperatorError; there is no file then.
+    """
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise OperatorError(
+            f"{target} cannot be made ({error.strerror}).", "Name a file that does not exist, where you may write."
+        ) from error
+    count = after = 0
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream, opened(data) as (database, _config):
+            more = True
+            while more:
+                with database.read() as session:
+                    found = audit.shown(session, audit.since(session, which, after, _AT_ONCE))
+                stream.writelines(f"{json.dumps(item)}\n" for item in found)
+                count, more = count + len(found), len(found) == _AT_ONCE
+                after = found[-1]["id"] if found else after
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync(target.absolute().parent)
+    except BaseException as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OperatorError(f"{target} cannot be written ({error.strerror}).", "Free some space.") from error
+        raise
+    return count
 
 
 def follow(data: Path, which: audit.Wanted, after: int) -> Iterator[dict[str, Any]]:
@@ -56,7 +91,7 @@ def follow(data: Path, which: audit.Wanted, after: int) -> Iterator[dict[str, An
     with opened(data) as (database, _config):
         while True:
             with database.read() as session:
-                found = [audit.as_json(item) for item in audit.since(session, which, after, _AT_ONCE)]
+                found = audit.shown(session, audit.since(session, which, after, _AT_ONCE))
             for item in found:
                 after = item["id"]
                 yield item

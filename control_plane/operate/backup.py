@@ -40,8 +40,9 @@ def create(data: Path, target: Path) -> dict[str, Any]:
 
     Errors: OperatorError; there is no file then.
     """
+    exists = OperatorError(f"{target} exists.", "Name a file that does not; a backup is never overwritten.")
     if target.exists():
-        raise OperatorError(f"{target} exists.", "Name a file that does not; a backup is never overwritten.")
+        raise exists  # before the work
     try:
         staging = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=".backup-"))
     except OSError as error:
@@ -50,8 +51,10 @@ def create(data: Path, target: Path) -> dict[str, Any]:
         manifest = _collect(data, staging)
         partial = staging / "backup.tar.gz"
         _pack(staging, manifest, partial)
-        os.replace(partial, target)
+        os.link(partial, target)  # a rename would overwrite what has come there meanwhile
         sync(target.absolute().parent)
+    except FileExistsError:
+        raise exists from None
     except OSError as error:
         raise OperatorError(
             f"The backup cannot be written ({error.strerror}).", "Free some space, or name another place."
@@ -64,7 +67,7 @@ def create(data: Path, target: Path) -> dict[str, Any]:
 def _collect(data: Path, staging: Path) -> dict[str, Any]:
     (staging / TABLES).mkdir()
     (staging / KEYS).mkdir()
-    with opened(data) as (database, settings):
+    with opened(data, any_revision=True) as (database, settings):
         taken = now()
         revision, lasts = database.dump(staging / TABLES)
     shutil.copyfile(data / SETTINGS_FILE, staging / SETTINGS_FILE)

@@ -10,19 +10,21 @@ from pathlib import Path
 from control_plane import settings
 from control_plane.errors import OperatorError
 from control_plane.hub import open_database
-from control_plane.storage.database import Database
+from control_plane.storage.database import Database, revisions
 from control_plane.storage.engines import UNAVAILABLE, described
 
 
 @contextmanager
-def opened(data: Path) -> Iterator[tuple[Database, settings.Settings]]:
-    """Database and settings.
+def opened(data: Path, *, any_revision: bool = False) -> Iterator[tuple[Database, settings.Settings]]:
+    """Database and settings. `any_revision`: for what works on older schemas too.
 
-    Errors: OperatorError: no hub there, or the database cannot be used.
+    Errors: OperatorError: no hub there, the database cannot be used, or its schema is not this program's.
     """
     config = settings.load(data)
     database = open_database(data)
     try:
+        if not any_revision:
+            _check_revision(data, database.revision())
         yield database, config
     except UNAVAILABLE as error:
         raise OperatorError(
@@ -31,3 +33,13 @@ def opened(data: Path) -> Iterator[tuple[Database, settings.Settings]]:
         ) from error
     finally:
         database.close()
+
+
+def _check_revision(data: Path, found: str | None) -> None:
+    known = revisions()
+    if found == known[-1]:
+        return
+    told = f"The database of {data} has revision {found or 'none'}, and this program works with {known[-1]}."
+    if found is None or found in known:
+        raise OperatorError(told, "Stop the hub, take a backup, and run `hawser-hub migrate`.")
+    raise OperatorError(told, "Use the newer hawser-hub that the database was migrated by.")

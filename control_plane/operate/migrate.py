@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from control_plane.errors import OperatorError
@@ -30,19 +31,32 @@ def steps(found: str | None, target: str) -> list[str]:
     return list(known[start + 1 : end + 1]) if end >= start else list(reversed(known[end + 1 : start + 1]))
 
 
-def migrate(data: Path, target: str, *, dry_run: bool) -> dict[str, object]:
-    """Carry it out, or say what it would do. Returns `{"from", "to", "steps", "changed"}`.
+def loses(found: str | None, passed: Sequence[str]) -> bool:
+    """Whether a migration that passes these revisions goes down, where only they know some of the data. Pure."""
+    return found is not None and found in passed
 
-    Errors: OperatorError while a hub runs, or for a revision that is not known; nothing is changed then.
+
+def migrate(data: Path, target: str, *, dry_run: bool, may_lose: bool) -> dict[str, object]:
+    """Carry it out, or say what it would do. Returns `{"from", "to", "steps", "loses", "changed"}`. `may_lose`: the way
+    down is wished.
+
+    Errors: OperatorError while a hub runs, for a revision that is not known, or for a way down that is not wished;
+    nothing is changed then.
     """
-    with opened(data) as (database, _settings):
+    with opened(data, any_revision=True) as (database, _settings):
         found = database.revision()
         passed = steps(found, target)
         wanted = revisions()[-1] if target == HEAD else target
+        lost = loses(found, passed)
+        if lost and not dry_run and not may_lose:
+            raise OperatorError(
+                f"The way down from revision {found} to {wanted} loses what only {', '.join(reversed(passed))} know.",
+                "Take a backup, and say --yes.",
+            )
         if not dry_run and passed:
             held = lock(data)
             try:
                 database.migrate(wanted, alone=True)
             finally:
                 os.close(held)
-        return {"from": found, "to": wanted, "steps": passed, "changed": bool(passed) and not dry_run}
+        return {"from": found, "to": wanted, "steps": passed, "loses": lost, "changed": bool(passed) and not dry_run}

@@ -32,7 +32,7 @@ def every(data: Path) -> list[dict[str, Any]]:
             {
                 "name": target.name,
                 "way": "webhook" if isinstance(target.way, Webhook) else "email",
-                "on": sorted(target.words),
+                "transitions": sorted(target.words),
                 "queued": state["queued"],
                 "failures": state["tries"],
                 "nextAttempt": rfc3339(state["due"]) if state["due"] else None,

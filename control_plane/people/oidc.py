@@ -18,16 +18,17 @@ from typing import Any
 
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri  # type: ignore[import-untyped]
 from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
-from sqlalchemy import delete
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from control_plane.arm import paging
+from control_plane.arm.roles import Action
 from control_plane.clock import now
 from control_plane.errors import ApiError
 from control_plane.hub import Hub
 from control_plane.people import admission, provider, sessions
 from control_plane.people.admission import Admitted
-from control_plane.storage import people, principals
+from control_plane.storage import audit, people, principals
 from control_plane.storage.models import RoleAssignment, User
 
 CALLBACK = "/signin/oidc/callback"
@@ -147,14 +148,15 @@ def finish(hub: Hub, query: Mapping[str, str], cookie: str | None, peer: str) ->
 
 
 def _user(hub: Hub, admitted: Admitted) -> User:
-    """The user of an external account, made at the first sign-in; his roles from claims are what they are today.
+    """The user of an external account, made at the first sign-in; his roles from claims are what they are today. What
+    changes is audited as his own doing: it is he who signs in.
 
     Errors: ApiError 403 `NotAdmitted`: disabled, or the name is another's.
     """
     with hub.database.write() as session:
-        user = people.by_subject(session, admitted.subject)
+        user, changed = people.by_subject(session, admitted.subject), []
         if user is None:
-            user = people.find(session, admitted.name)
+            user, changed = people.find(session, admitted.name), ["external"]
             if user is None:
                 user = people.create(session, admitted.name, None, now(), subject=admitted.subject)
             elif user.password is None and user.subject is None:
@@ -163,14 +165,32 @@ def _user(hub: Hub, admitted: Admitted) -> User:
                 raise ApiError(403, "NotAdmitted", f"The name '{admitted.name}' belongs to another user here.")
         if user.disabled is not None:
             raise ApiError(403, "NotAdmitted", "This user is disabled.")
-        user.email = admitted.email or user.email
+        if admitted.email and admitted.email != user.email:
+            user.email = admitted.email
+            changed.append("email")
+        if changed:
+            _record(session, user, Action.USER_WRITE, f"/users/{user.id}", {"name": user.name, "changed": changed})
         _assign(session, user, admitted.roles)
         return user
 
 
 def _assign(session: Session, user: User, roles: tuple[tuple[str, str], ...]) -> None:
-    session.execute(
-        delete(RoleAssignment).where(RoleAssignment.object_id == user.id, RoleAssignment.created_by == ASSIGNED_BY)
-    )
+    """Give and take what differs: an assignment that is still due stays the one it was."""
+    wanted = {(role, scope.lower()) for role, scope in roles}
+    held = select(RoleAssignment).where(RoleAssignment.object_id == user.id, RoleAssignment.created_by == ASSIGNED_BY)
+    for item in session.scalars(held).all():
+        if (item.role, item.scope.lower()) not in wanted:
+            _record_role(session, user, Action.ROLE_ASSIGNMENT_DELETE, item)
+            session.delete(item)
     for role, scope in roles:
-        principals.assign(session, user.id, role, scope, now(), by=ASSIGNED_BY)
+        made, fresh = principals.assign(session, user.id, role, scope, now(), by=ASSIGNED_BY)
+        if fresh:
+            _record_role(session, user, Action.ROLE_ASSIGNMENT_WRITE, made)
+
+
+def _record_role(session: Session, user: User, action: Action, item: RoleAssignment) -> None:
+    _record(session, user, action, item.scope, {"role": item.role, "objectId": user.id, "name": item.id})
+
+
+def _record(session: Session, user: User, action: Action, target: str, detail: dict[str, Any]) -> None:
+    audit.record(session, audit.Actor("user", user.name), action.value, target, detail={**detail, "by": ASSIGNED_BY})

@@ -4,20 +4,14 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from functools import cache
 
 import argon2
 
-from control_plane.errors import ApiError
-
 MIN_LENGTH, MAX_LENGTH = 12, 1024
 _MADE_BYTES = 18
-_WAIT_SECONDS = 5
 # RFC 9106 section 4, second recommendation: 64 MiB, three passes. One lane, because the hub's cores have other work.
 _hasher = argon2.PasswordHasher(time_cost=3, memory_cost=65536, parallelism=1)
-# Each check holds 64 MiB: a crowd at the door must not take the machine's memory.
-_at_once = threading.BoundedSemaphore(4)
 
 
 def refusal(password: str, name: str) -> str | None:
@@ -49,19 +43,13 @@ def _nobody() -> str:
 def fits(stored: str | None, password: str) -> bool:
     """True when `password` is the stored one. Without a stored one the same work is done, and the answer is False.
 
-    Errors: ApiError 503 when too many are being checked at once.
+    How many are checked at once is bounded by Limits.sign_in.
     """
-    if not _at_once.acquire(timeout=_WAIT_SECONDS):
-        raise ApiError(
-            503, "ServiceUnavailable", "Too many people sign in at once; try again.", headers={"Retry-After": "5"}
-        )
     try:
         _hasher.verify(stored or _nobody(), password[: MAX_LENGTH + 1])
         return stored is not None
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError, UnicodeEncodeError):
         return False
-    finally:
-        _at_once.release()
 
 
 def is_dated(stored: str) -> bool:

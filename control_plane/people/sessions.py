@@ -96,31 +96,22 @@ def begin(hub: Hub, user: User, peer: str, how: str) -> str:
 
 
 def refuse(hub: Hub, name: str, target: str, code: str, peer: str) -> None:
-    """Audit a sign-in that failed."""
-    with hub.database.write() as session:
-        audit.record(
-            session,
-            audit.Actor("user", name),
-            "session/create",
-            target,
-            outcome="Refused",
-            code=code,
-            detail={"from": peer},
-        )
+    """Log, count and audit a sign-in that failed."""
+    hub.refusals.audit(audit.Actor("user", name), "session/create", target, code, peer)
 
 
 def sign_in(hub: Hub, name: str, password: str, peer: str) -> str:
     """The token of a new session.
 
     Errors: ApiError 401 `InvalidCredentials` (the same for an unknown name, a wrong password, a disabled user),
-    429 `TooManyRequests`, 503.
+    429 `TooManyRequests`.
     """
-    hub.sign_ins.check(name, peer)
-    with hub.database.read() as session:
-        user = people.find(session, name[:128])
-    right = passwords.fits(user.password if user else None, password)
-    if user is None or user.disabled is not None or not right:
-        hub.sign_ins.failed(name, peer)
+    with hub.sign_ins.attempt(name, peer) as attempt:
+        with hub.database.read() as session:
+            user = people.find(session, name[:128])
+        right = passwords.fits(user.password if user else None, password)
+        attempt.failed = user is None or user.disabled is not None or not right
+    if user is None or attempt.failed:
         # People type passwords into the field for the name: an unknown one is not written down.
         known = user.name if user else "unknown"
         refuse(hub, known, user.id if user else known, "InvalidCredentials", peer)

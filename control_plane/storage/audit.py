@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, func, or_, select, true
+from sqlalchemy import ColumnElement, false, func, insert, or_, select, true
 from sqlalchemy.orm import Session
 
 from control_plane.clock import now, rfc3339
 from control_plane.storage.database import Database
-from control_plane.storage.models import AuditEntry
+from control_plane.storage.models import AuditEntry, Principal, User
+
+_NAMED = frozenset({"principal", "ticket", "user"})
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Who. `type`: principal, user, ticket, machine, operator (the command line); `name`: client id or login name."""
+    """Who. `type`: principal, user, ticket, machine, operator (the command line), rule (of clean-up); `name`: client
+    id, login name, name of the rule."""
 
     type: str
     name: str
@@ -35,19 +38,38 @@ def record(
     detail: dict[str, Any] | None = None,
 ) -> None:
     """Add an entry. `outcome`: Succeeded or Refused, with the error's `code`. Never a secret in `detail`."""
-    session.add(
-        AuditEntry(
-            at=now(),
-            actor_type=actor.type,
-            actor=actor.name[:128].replace("\0", "\ufffd"),
-            action=action[:128],
-            target=target[:1024].replace("\0", "\ufffd"),  # PostgreSQL keeps no NUL in texts
-            outcome=outcome,
-            code=code,
-            request_id=request_id,
-            detail=detail,
-        )
-    )
+    session.add(AuditEntry(**_row(actor, action, target, outcome, code, request_id, detail)))
+
+
+def record_all(
+    session: Session, actor: Actor, action: str, details: Mapping[str, dict[str, Any]], request_id: str | None
+) -> None:
+    """Add an entry for each of many targets that one write was about, with its detail."""
+    if details:
+        rows = [_row(actor, action, target, "Succeeded", None, request_id, item) for target, item in details.items()]
+        session.execute(insert(AuditEntry), rows)
+
+
+def _row(
+    actor: Actor,
+    action: str,
+    target: str,
+    outcome: str,
+    code: str | None,
+    request_id: str | None,
+    detail: dict[str, Any] | None,
+) -> dict[str, Any]:
+    return {
+        "at": now(),
+        "actor_type": actor.type,
+        "actor": actor.name[:128].replace("\0", "\ufffd"),
+        "action": action[:128],
+        "target": target[:1024].replace("\0", "\ufffd"),  # PostgreSQL keeps no NUL in texts
+        "outcome": outcome,
+        "code": code,
+        "request_id": request_id,
+        "detail": detail,
+    }
 
 
 def refused(database: Database, actor: Actor, action: str, target: str, code: str, request_id: str | None) -> None:
@@ -109,17 +131,31 @@ def since(session: Session, wanted: Wanted, after: int, size: int) -> Sequence[A
     return session.scalars(query.order_by(AuditEntry.id).limit(size)).all()
 
 
-def as_json(entry: AuditEntry) -> dict[str, Any]:
-    """How an entry is shown, by the API, the page and the command alike."""
-    return {
-        "id": entry.id,
-        "at": rfc3339(entry.at),
-        "actorType": entry.actor_type,
-        "actor": entry.actor,
-        "action": entry.action,
-        "target": entry.target,
-        "outcome": entry.outcome,
-        "code": entry.code,
-        "requestId": entry.request_id,
-        "detail": entry.detail,
-    }
+def _names(session: Session, entries: Sequence[AuditEntry]) -> dict[str, str]:
+    """Names of the actors that are principals and users now, by what the audit calls them in lower case."""
+    actors = {entry.actor.lower() for entry in entries if entry.actor_type in _NAMED}
+    principals = session.execute(select(Principal.id, Principal.name).where(Principal.id.in_(actors)))
+    users = session.execute(select(User.name_key, User.name).where(User.name_key.in_(actors)))
+    return {key: name for found in (principals, users) for key, name in found}
+
+
+def shown(session: Session, entries: Sequence[AuditEntry]) -> list[dict[str, Any]]:
+    """How entries are shown, by the API, the page and the command alike. `actorName`: what the principal (of a ticket:
+    the one that asked for it) or the user is called today; None for one that is gone, and for all others."""
+    names = _names(session, entries)
+    return [
+        {
+            "id": entry.id,
+            "at": rfc3339(entry.at),
+            "actorType": entry.actor_type,
+            "actor": entry.actor,
+            "actorName": names.get(entry.actor.lower()) if entry.actor_type in _NAMED else None,
+            "action": entry.action,
+            "target": entry.target,
+            "outcome": entry.outcome,
+            "code": entry.code,
+            "requestId": entry.request_id,
+            "detail": entry.detail,
+        }
+        for entry in entries
+    ]

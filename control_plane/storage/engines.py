@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What a database that is down, restarting, full or overloaded raises. Callers are told to try again.
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout)
 WRITE_LOCK = 0x68617773  # "haws": of the advisory locks of one database this is the writers'
-READERS, POOL_SECONDS = 16, 30
+READERS, POOL_SECONDS = 24, 30
 _SERVER_SIDE = {  # milliseconds; a hub that hangs or vanishes must not hold up the others
     "lock_timeout": 10_000,
     "statement_timeout": 120_000,

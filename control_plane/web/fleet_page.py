@@ -91,6 +91,13 @@ def _columns(asked: Asked) -> list[dict[str, str]]:
     return found
 
 
+def _sorts() -> list[tuple[str, str]]:
+    """What the headings offer, for a form where there is no room for headings."""
+    offered = [(key, title) for key, title in _COLUMNS if key]
+    ways = (("", "ascending"), ("-", "descending"))
+    return [(f"{sign}{key}", f"{title}, {way}") for key, title in offered for sign, way in ways]
+
+
 def _counts(summary: Mapping[str, Any]) -> dict[str, int]:
     found = {item["value"]: item["count"] for item in summary["status"]["values"]}
     return {word: found.get(word, 0) for word in words.STATUSES}
@@ -157,4 +164,6 @@ def show(visit: Visit) -> Response:
         for pair in asked.chosen
         if pair[0] == "tag"
     ]
-    return render.page(visit, "fleet.html.j2", options=_options(whole, asked), nothing=whole["total"] == 0, **values)
+    return render.page(
+        visit, "fleet.html.j2", options=_options(whole, asked), nothing=whole["total"] == 0, sorts=_sorts(), **values
+    )

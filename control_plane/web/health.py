@@ -7,23 +7,25 @@ The first two say nothing about the fleet and need no token. `/metrics` is for a
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
 
+from anyio import to_thread
 from sqlalchemy import text
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from control_plane import callers
+from control_plane.addresses import within
 from control_plane.arm.roles import HUB, Action, allows, refusal
 from control_plane.clock import now
-from control_plane.errors import ApiError, forbidden
+from control_plane.errors import ApiError
 from control_plane.http import error_of, json_response
 from control_plane.hub import Hub
 from control_plane.metrics import CONTENT_TYPE
 from control_plane.storage.models import HubState
 
 ROOTS = frozenset({"healthz", "readyz", "metrics"})
+EVERY_SECONDS = 1.0
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 _FRESH = {"Cache-Control": "no-store"}
 
@@ -39,25 +41,31 @@ def _writable(hub: Hub) -> None:
         session.execute(text("UPDATE hub_state SET epoch = :epoch WHERE id = 1"), {"epoch": state.epoch})
 
 
-def may_scrape(peer: str, allowed: tuple[str, ...]) -> bool:
-    """Whether an address is in one of the networks. Pure."""
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in ipaddress.ip_network(item, strict=False) for item in allowed)
+class Ready:
+    """Whether the database can be written: tried at most once in EVERY_SECONDS, however many ask. On the loop."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._tried: asyncio.Future[None] | None = None
+        self._began = 0.0
+
+    async def check(self) -> None:
+        """Errors: what the database raised."""
+        at = asyncio.get_running_loop().time()
+        if self._tried is None or (self._tried.done() and at - self._began >= EVERY_SECONDS):
+            work = to_thread.run_sync(_writable, self._hub, limiter=self._hub.limits.health)
+            self._tried, self._began = asyncio.ensure_future(work), at
+        await asyncio.shield(self._tried)  # one who goes away does not end it for the others
 
 
 def _check_scraper(hub: Hub, request: Request) -> None:
-    allowed = tuple(hub.config.get("metrics", {}).get("allow", LOOPBACK))
-    header = request.headers.get("authorization")
-    if header is None and request.client is not None and may_scrape(request.client.host, allowed):
+    """An address that may is enough, whatever it sends along."""
+    if request.client is not None and within(request.client.host, hub.config.get("metrics", {}).get("allow", LOOPBACK)):
         return
     with hub.database.read() as session:
-        caller = callers.authenticate(hub, session, header, now(), tickets=False)
+        caller = callers.authenticate(hub, session, request.headers.get("authorization"), now(), tickets=False)
     if not allows(caller, Action.HEALTH_READ, HUB):
-        raise forbidden(refusal(caller, Action.HEALTH_READ, HUB))
+        raise refusal(caller, Action.HEALTH_READ, HUB)
 
 
 def _metrics(hub: Hub, request: Request) -> Response:
@@ -65,7 +73,7 @@ def _metrics(hub: Hub, request: Request) -> Response:
     return Response(hub.metrics.text(), headers={"Content-Type": CONTENT_TYPE, **_FRESH})
 
 
-async def endpoint(hub: Hub, request: Request) -> Response:
+async def endpoint(hub: Hub, ready: Ready, request: Request) -> Response:
     """200, or 503 with the reason: the database cannot be used, or the hub is stopping."""
     name = request.scope["path"].strip("/").lower()
     if request.method not in ("GET", "HEAD"):
@@ -73,8 +81,11 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         return json_response(error.status, error.envelope(), error.headers)
     try:
         if name == "metrics":
-            return await run_in_threadpool(_metrics, hub, request)
-        await run_in_threadpool(_writable if name == "readyz" else _readable, hub)
+            return await to_thread.run_sync(_metrics, hub, request, limiter=hub.limits.health)
+        if name == "readyz":
+            await ready.check()
+        else:
+            await to_thread.run_sync(_readable, hub, limiter=hub.limits.health)
     except Exception as error:  # noqa: BLE001 - the edge: everything becomes an answer
         told = callers.challenge(hub, error_of(error))
         status = told.status if name == "metrics" else 503

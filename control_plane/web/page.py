@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,6 +24,7 @@ from control_plane.web.visit import SignInNeeded, Visit, cookies
 
 ROOTS = frozenset({"", "fleet", "signin", "signout", "static"})
 _STREAM = "/fleet/stream"
+_SIGN_IN = "/signin"
 
 Shown = Callable[[Visit], Response]
 
@@ -33,7 +35,7 @@ def _home(_visit: Visit) -> Response:
 
 PAGES: dict[str, dict[str, Shown]] = {
     "/": {"GET": _home},
-    "/signin": {"GET": signing.ask, "POST": signing.sign_in},
+    _SIGN_IN: {"GET": signing.ask, "POST": signing.sign_in},
     "/signin/oidc": {"GET": signing.to_provider},
     "/signin/oidc/callback": {"GET": signing.from_provider},
     "/signout": {"POST": signing.sign_out},
@@ -109,7 +111,10 @@ def _carry_out(hub: Hub, http: Call) -> Response:
     try:
         if http.path.startswith("/static/"):
             return assets.serve(http.path, http.headers.get("accept-encoding", ""))
-        return _shown(_visit(hub, http))
+        visit = _visit(hub, http)
+        if visit.person is not None:
+            hub.limits.request(visit.person.caller.object_id)
+        return _shown(visit)
     except SignInNeeded:
         return _to_sign_in(http)
     except Exception as error:  # noqa: BLE001 - the edge: everything becomes a page
@@ -123,4 +128,9 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         http = await read_call(request, CHANNEL_BODY, settings.url, settings.known_hosts)
     except ApiError as error:
         return Response(error.message, error.status, {**render.HEADERS, "Content-Type": "text/plain"})
-    return await run_in_threadpool(_carry_out, hub, http)
+    if http.method == "POST" and http.path.rstrip("/") == _SIGN_IN:
+        try:
+            return await hub.limits.sign_in(partial(_carry_out, hub, http))
+        except ApiError as error:
+            return await to_thread.run_sync(_failed, hub, http, error, limiter=hub.limits.pages)
+    return await to_thread.run_sync(_carry_out, hub, http, limiter=hub.limits.pages)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import shlex
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import RedirectResponse, Response
 
-from control_plane.arm.roles import Action
+from control_plane.arm.roles import Action, holders
 from control_plane.arm.scopes import readable
 from control_plane.clock import rfc3339
 from control_plane.web import assets, words
@@ -41,7 +42,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(asset=assets.path_of, machine_path=machine_path, statuses=words.STATUSES)
+    made.globals.update(asset=assets.path_of, machine_path=machine_path, statuses=words.STATUSES, holders=holders)
     made.filters.update(
         label=words.label,
         reported=words.value,
@@ -49,6 +50,7 @@ def _environment() -> Environment:
         exact=words.exact,
         event_words=words.event,
         event_shape=words.shape,
+        quoted=shlex.quote,
     )
     return made
 

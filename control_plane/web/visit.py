@@ -73,7 +73,7 @@ class Visit:
         operation, names = router.find("POST", router.ROOT + path)
         data = json.dumps(body).encode()
         http = replace(self.http, method="POST", path=router.ROOT + path, query={}, pairs=(), body=data, headers={})
-        reply = operation.handler(HubCall(self.hub, http, self.caller, names, self.at))
+        reply = router.carry_out(operation, HubCall(self.hub, http, self.caller, names, self.at))
         assert isinstance(reply, Reply)  # noqa: S101 - streams are opened elsewhere
         return reply.body or {}
 

@@ -223,7 +223,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             for name in set(inventory.hosts) - before:
                 inventory.remove_host(inventory.hosts[name])
             if isinstance(error, HawserError):
-                raise AnsibleParserError(str(error.as_result()["msg"])) from error
+                raise AnsibleParserError(str(error.as_result()["msg"])) from None  # a cause would be told once more
             raise
 
     def _text(self, option: str) -> Any:

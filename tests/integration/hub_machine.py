@@ -129,7 +129,7 @@ class Machine:
 
     def post(self, path: str, body: dict[str, Any], token: str | None = None) -> requests.Response:
         """POST on the channel."""
-        headers = {"Authorization": f"Bearer {token or self.channel_token}"}
+        headers = {"Authorization": f"Bearer {token or self.channel_token}", "Hawser-Lease": self.nonce}
         return self.http.post(f"{self.hub.url}/channel/v1/{path}", json=body, headers=headers, timeout=60)
 
     def assertion(self, **changes: Any) -> str:
@@ -255,7 +255,7 @@ class Machine:
 
     def desired(self, kind: str) -> requests.Response:
         """One desired document."""
-        headers = {"Authorization": f"Bearer {self.channel_token}"}
+        headers = {"Authorization": f"Bearer {self.channel_token}", "Hawser-Lease": self.nonce}
         return self.http.get(f"{self.hub.url}/channel/v1/desired/{kind}", headers=headers, timeout=30)
 
     def report(self, kind: str, data: dict[str, Any]) -> requests.Response:

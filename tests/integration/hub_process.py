@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 from sqlalchemy import text
 
 from control_plane.hub import open_database
@@ -25,6 +26,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 READY = "hawser-hub ready on "
 # Options of `init` that name a fresh database for the next hub; set by pytest --database postgresql.
 fresh_database: Callable[[], Sequence[str]] | None = None
+
+
+class _From(HTTPAdapter):
+    def __init__(self, source: str) -> None:
+        self._source = source
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """requests has no option for it; urllib3 has."""
+        super().init_poolmanager(*arguments, **options, source_address=(self._source, 0))
 
 
 def free_port() -> int:
@@ -134,11 +145,14 @@ class HubProcess:
         self.process = None
         return code
 
-    def session(self) -> requests.Session:
-        """A requests session that trusts this hub alone and takes no settings from the environment."""
+    def session(self, source: str | None = None) -> requests.Session:
+        """A requests session that trusts this hub alone and takes no settings from the environment. `source`: another
+        address of this machine to come from, 127.0.0.2 and so on."""
         session = requests.Session()
         session.trust_env = False
         session.verify = self.ca_file
+        if source is not None:
+            session.mount("https://", _From(source))
         return session
 
     def token(self, principal: dict[str, Any], resource: str | None = None) -> str:

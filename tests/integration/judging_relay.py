@@ -25,12 +25,14 @@ Answer = tuple[int, dict[str, Any]]
 
 
 class Relay:
-    """`judge` answers questions, `admit` joins; `refuse`: answers in the hub's place, by verb."""
+    """`judge` answers questions, `admit` joins; `refuse`: answers in the hub's place, by verb. `retry_after`: seconds
+    that go with every answer of 429 or above."""
 
     def __init__(self, hub: HubProcess, folder: Path) -> None:
         self.questions: list[dict[str, Any]] = []
         self.judge: Callable[[dict[str, Any]], Answer] = lambda _: (500, {"error": {"code": "x", "message": "x"}})
         self.refuse: dict[str, Answer] = {}
+        self.retry_after: int | None = None
         self.joins: list[dict[str, Any]] = []
         self.admit: Callable[[dict[str, Any]], Answer] = lambda _: (500, {"error": {"code": "x", "message": "x"}})
         self.ca_pem = self._certificate(folder)
@@ -91,6 +93,8 @@ class Relay:
     def answer(self, to: http.server.BaseHTTPRequestHandler, status: int, body: dict[str, Any]) -> None:
         content = json.dumps(body).encode()
         to.send_response(status)
+        if status >= 429 and self.retry_after is not None:
+            to.send_header("Retry-After", str(self.retry_after))
         to.send_header("Content-Length", str(len(content)))
         to.end_headers()
         to.wfile.write(content)

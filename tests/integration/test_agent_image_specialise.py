@@ -5,7 +5,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import signal
+import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.agent_process import Agent
-from tests.integration.hub_process import HubProcess
+from agent_runtime.platform import local
+from tests.integration.agent_process import ENVIRONMENT, Agent
+from tests.integration.hub_process import REPOSITORY, HubProcess
 from tests.integration.judging_relay import Relay, refused, relayed
 from tests.integration.test_himds import ARM, arm, eventually
 
@@ -320,6 +325,60 @@ def test_a_copy_that_may_not_join_stays_disconnected(
     assert shown(copy)["identityState"] == "disconnected"
     assert (copy.state / "image.token").exists()
     assert not (copy.state / "binding.json").exists()
+
+
+def test_a_copy_joins_again_when_a_busy_hub_says(
+    copy: Agent, relay: Relay, hub: HubProcess, token: str, name: str
+) -> None:
+    """Not earlier, also when somebody runs the command by hand; and it says how long it waits."""
+    came: list[float] = []
+
+    def busy(_: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        came.append(time.monotonic())
+        return refused(429, "TooManyRequests") if len(came) < 3 else (200, enrolment(hub, token, name))
+
+    relay.admit, relay.retry_after = busy, 2
+    done = copy.run("specialise")
+    assert done.returncode == 0, done.stdout
+    assert [came[1] - came[0] >= 2, came[2] - came[1] >= 2] == [True, True]
+    assert done.stdout.count("Waiting for 2 s, as the hub has asked") == 2
+    assert len({(asked["vmId"], asked["requestId"]) for asked in relay.joins}) == 1
+    assert shown(copy)["resourceName"] == name
+
+
+def test_a_twin_asks_again_when_a_busy_hub_says(
+    twin: Agent, relay: Relay, hub: HubProcess, token: str, name: str
+) -> None:
+    came: list[float] = []
+
+    def busy(_: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        came.append(time.monotonic())
+        return refused(429, "TooManyRequests") if len(came) < 2 else clone_of(hub, token, f"{name}-2")
+
+    relay.judge, relay.retry_after = busy, 2
+    done = twin.run("specialise")
+    assert done.returncode == 0, done.stdout
+    assert came[1] - came[0] >= 2
+    assert shown(twin)["resourceName"] == f"{name}-2"
+
+
+def test_a_copy_that_waits_for_the_hub_holds_nobody_up_and_can_be_killed(copy: Agent, relay: Relay) -> None:
+    relay.admit, relay.retry_after = (lambda _: refused(429, "TooManyRequests")), 100_000
+    waiting = subprocess.Popen(copy.argv("specialise"), cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.PIPE)
+    try:
+        assert waiting.stdout is not None
+        told = re.match(rb"Waiting for (\d+) s", waiting.stdout.readline())
+        assert told is not None
+        assert 3600 <= int(told.group(1)) <= 3960
+        with local.alone(str(copy.state)):
+            pass
+        waiting.terminate()
+        assert waiting.wait(5) == -signal.SIGTERM
+    finally:
+        waiting.kill()
+        waiting.wait()
+    assert len(relay.joins) == 1
+    assert shown(copy)["identityState"] == "disconnected"
 
 
 def test_a_builder_that_was_unsealed_by_hand_does_not_spend_the_token(

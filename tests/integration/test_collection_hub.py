@@ -146,6 +146,15 @@ def test_hub(tmp_path: Path, host: Host, wheelhouse: Path) -> None:
     assert "Reload hub" in changed
     assert "Restart hub" not in changed
     assert host.run(["systemctl", "show", "-p", "InvocationID", "hawser-hub"]).output == before
+
+    # What would stop the hub is not put in place, and the hub's own sentence says why.
+    configured = host.read("/var/lib/hawser-hub/config.yaml")
+    target = {"name": "pager", "on": ["Expired"], "webhook": {"url": "https://pager.example", "secret_file": "/s"}}
+    wrong = play(tmp_path, host, wheelhouse, code=2, hub_config={"notifications": {"targets": [target]}})
+    assert "takes no member 'on', 'yes' or 'true'" in " ".join(wrong.split())
+    assert "pager.example" not in wrong
+    assert host.read("/var/lib/hawser-hub/config.yaml") == configured
+    assert host.run(["systemctl", "show", "-p", "InvocationID", "hawser-hub"]).output == before
     for _ in range(3):
         host.run(["systemctl", "start", "hawser-hub-backup.service"])
         time.sleep(1.1)  # the name of a backup has the second in it

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Schemathesis reads the hub's own OpenAPI document and asks what it says may be asked, and what it says may not: no
-answer may be a failure of the hub, or another than the document describes."""
+answer may be a failure of the hub, or another than the document describes, whoever asks."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from tests.integration.fleet_rows import filled
 from tests.integration.hub_process import HubProcess
 
 EXAMPLES = 20
+FEWER = 5  # who is refused is refused before most of what could be wrong is looked at
 # The stream does not end by itself; test_hub_api_events.py reads it.
 ASKED = [operation for operation in OPERATIONS if operation.media == "application/json"]
 CHECKS = [
@@ -45,8 +46,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
 
 
 @pytest.fixture(scope="module")
-def owner(hub: HubProcess) -> str:
-    return hub.token(hub.principal("schema-owner", "Owner"))
+def callers(hub: HubProcess) -> dict[str, dict[str, str]]:
+    """Headers of those who ask."""
+    tokens = {role: hub.token(hub.principal(f"schema-{role}", role)) for role in ("Owner", "Reader")}
+    return {role: {"Authorization": f"Bearer {token}"} for role, token in tokens.items()} | {"nobody": {}}
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +59,33 @@ def api(hub: HubProcess) -> Any:
     return schemathesis.openapi.from_dict(answer.json())
 
 
+@pytest.mark.parametrize("caller", ["Owner", "Reader", "nobody"])
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])
 @pytest.mark.parametrize("operation", ASKED, ids=lambda operation: f"{operation.method} {operation.path}")
 def test_answers_are_what_the_document_says(
-    operation: Operation, mode: GenerationMode, api: Any, hub: HubProcess, owner: str
+    operation: Operation,
+    mode: GenerationMode,
+    caller: str,
+    api: Any,
+    hub: HubProcess,
+    callers: dict[str, dict[str, str]],
 ) -> None:
     session = requests.Session()
     session.trust_env = False
 
     @given(case=api[operation.path][operation.method].as_strategy(generation_mode=mode))
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=EXAMPLES if caller == "Owner" else FEWER,
         deadline=None,
         database=None,
         phases=(Phase.explicit, Phase.generate),
         suppress_health_check=list(HealthCheck),
     )
     def ask(case: Any) -> None:
-        headers = {"Authorization": f"Bearer {owner}"}
+        headers = callers[caller]
         answer = case.call(f"{hub.url}/hawser/v1", session=session, headers=headers, verify=hub.ca_file, timeout=30)
+        if mode is GenerationMode.POSITIVE:  # what is wrong may be the token
+            assert (answer.status_code == 401) == (caller == "nobody" and not operation.open)
         case.validate_response(answer, checks=CHECKS)
 
     try:

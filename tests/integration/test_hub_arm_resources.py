@@ -237,9 +237,9 @@ def test_batches(hub: HubProcess, arm: Arm, sub: str, group: str) -> None:
         "SELECT action, outcome, code FROM audit WHERE actor = :actor ORDER BY id", actor=reader.principal["clientId"]
     )
     assert rows == [
-        ("PUT", "Refused", "AuthorizationFailed"),
+        ("Microsoft.HybridCompute/machines/create", "Refused", "AuthorizationFailed"),
         ("POST", "Refused", "InvalidRequestUri"),
-        ("DELETE", "Refused", "AuthorizationFailed"),
+        ("Microsoft.HybridCompute/machines/delete", "Refused", "AuthorizationFailed"),
         ("POST", "Refused", "InvalidRequestContent"),
     ]
 
@@ -406,6 +406,7 @@ def test_odd_names_in_paths_are_refused_and_break_nothing(arm: Arm, sub: str, gr
         ("PUT", "runCommands/r", "OperationNotSupported"),
         ("POST", "assessPatches", "OperationNotSupported"),
         ("POST", "installPatches", "OperationNotSupported"),
+        ("PUT", "providers/Microsoft.GuestConfiguration/guestConfigurationAssignments/a", "OperationNotSupported"),
     ],
 )
 def test_what_the_hub_cannot_do_is_said(
@@ -417,6 +418,20 @@ def test_what_the_hub_cannot_do_is_said(
     assert "'web01'" in answer.json()["error"]["message"]
     assert _code(arm(method, f"{machine}x/{path}", json={})) == (404, "ResourceNotFound")
     assert _code(Arm(hub, "Reader")(method, f"{machine}/{path}", json={})) == (403, "AuthorizationFailed")
+
+
+def test_guest_configuration_is_registered_and_empty(arm: Arm, sub: str, group: str) -> None:
+    namespace = "providers/Microsoft.GuestConfiguration"
+    registered = arm("GET", f"{sub}/{namespace}").json()
+    assert registered["registrationState"] == "Registered"
+    (kind,) = [item["resourceType"] for item in registered["resourceTypes"]]
+    machine = f"{group}/{PROVIDER}/machines/web01"
+    for scope in (sub, group, machine):
+        assert arm("GET", f"{scope}/{namespace}/{kind}").json() == {"value": []}
+    one = f"{machine}/{namespace}/{kind}/baseline"
+    for path in (one, f"{one}/reports", f"{one}/reports/1", f"{machine}x/{namespace}/{kind}/baseline"):
+        assert _code(arm("GET", path)) == (404, "ResourceNotFound")
+    assert arm("DELETE", one).status_code == 204
 
 
 def test_smaller_types(arm: Arm, sub: str, group: str) -> None:

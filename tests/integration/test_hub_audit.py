@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import select
 
 from control_plane.api.router import OPERATIONS
+from control_plane.arm.roles import Action
 from control_plane.arm.router import EXTENDING, ROUTES
 from control_plane.clock import now
-from control_plane.storage import twins
-from control_plane.storage.models import Machine
+from control_plane.storage import audit, people, twins
+from control_plane.storage.models import Machine, User
 from tests.integration import rights_site
 from tests.integration.rights_site import OTHER_M, G, M, P, S, Site, concrete
 
@@ -35,6 +36,8 @@ _KINDS: dict[str, Any] = {
     "privatelinkscopes": {"location": "local", "properties": {"publicNetworkAccess": "Disabled"}},
 }
 TAGS = {"properties": {"tags": {"g": "h"}}}
+
+_GUEST = "providers/microsoft.guestconfiguration/guestconfigurationassignments"
 
 # Writes that succeed, in an order in which they can: (method, shape, body). A body None: nothing is sent.
 CASES: list[tuple[str, str, Any]] = [
@@ -82,6 +85,7 @@ NEVER = {
     ("POST", "/cleanupRules/{rule}/run"),
     *((method, f"{_M}/{kind}/*") for kind in ("extensions", "runcommands") for method in ("PUT", "PATCH", "DELETE")),
     *(("POST", f"{_M}/{word}") for word in ("upgradeextensions", "addextensions", "assesspatches", "installpatches")),
+    *((method, f"{_M}/{_GUEST}/*") for method in ("PUT", "DELETE")),
     ("PUT", f"{_G}/{_L}/privatelinkscopes/*/privateendpointconnections/*"),
     ("DELETE", f"{_G}/{_L}/privatelinkscopes/*/privateendpointconnections/*"),
     ("POST", f"{_G}/{_L}/privatelinkscopes/*/networksecurityperimeterconfigurations/*/reconcile"),
@@ -181,7 +185,11 @@ def test_writes_leave_one_row_each(site: Site) -> None:
         answer = site.ask(owner, method, path, sent)
         assert answer.status_code < 300, (told, answer.text)
         rows = _audit(site)[len(before) :]
+        beside = rows[:-1] if (method, shape) == ("DELETE", _G) else []
+        assert [(row[1], row[2]) for row in beside] == [(Action.MACHINE_DELETE, OTHER_M)] * len(beside)
+        rows = rows[len(beside) :]
         assert [(row[0], row[3]) for row in rows] == [(site.principals["O", "hub"].id, "Succeeded")], (told, rows)
+        assert refused[0][1] == rows[0][1], told  # found by the same word
         assert _dump(site) != state or shape.endswith("settings/*"), told  # an empty one changes nothing
         assert PASSWORD not in str(rows)
 
@@ -195,6 +203,78 @@ def test_what_is_never_carried_out_changes_nothing(site: Site, method: str, shap
     assert len(rows) == (1 if answer.status_code >= 400 else 0), (answer.text, rows)
     assert all(row[3] == "Refused" for row in rows)
     assert _dump(site) == state
+
+
+def test_refused_writes_are_found_by_their_action(site: Site) -> None:
+    """Also those that were refused before their handler had a say, and of a machine that is not there yet."""
+    site.restore()
+    owner, onboarding = site.tokens["O", "hub"], site.tokens["N", "hub"]
+    machine, lock = f"{G}/{P}/machines/none", f"{M}/providers/Microsoft.Authorization/locks/x"
+    ticket = {"operations": [{"operation": "delete", "resourceId": M}]}
+    cases: list[tuple[str, str, str, Any, str]] = [
+        (onboarding, "PUT", machine, {"location": "nowhere"}, Action.MACHINE_CREATE),
+        (onboarding, "PUT", M, {"location": "local"}, Action.MACHINE_WRITE),
+        (onboarding, "PUT", G, None, Action.GROUP_WRITE),
+        (owner, "DELETE", M, None, Action.MACHINE_DELETE),  # locked
+        (owner, "PUT", f"{M}/extensions/x", {}, Action.MACHINE_WRITE),
+        (onboarding, "POST", "/hawser/v1/tickets", ticket, "tickets/delete"),
+        (onboarding, "POST", "/hawser/v1/tickets", {}, "tickets"),
+        (owner, "POST", "/batch", None, "POST"),
+        (owner, "DELETE", f"{S}/tagNames/x", None, "DELETE"),
+    ]
+    assert site.ask(owner, "PUT", lock, {"properties": {"level": "CanNotDelete"}}).status_code == 201
+    before = _audit(site)
+    for token, method, path, body, _ in cases:
+        assert site.ask(token, method, path, body).status_code >= 400, path
+    assert [(row[1], row[3]) for row in _audit(site)[len(before) :]] == [(case[4], "Refused") for case in cases]
+    assert site.ask(owner, "DELETE", lock).status_code == 200
+
+
+def test_the_machines_of_a_group_that_is_deleted_leave_a_row_each(site: Site) -> None:
+    owner = site.tokens["O", "hub"]
+    site.restore()
+    shown = [site.ask(owner, "GET", path).json() for path in (M, OTHER_M)]
+    assert site.ask(owner, "DELETE", G).status_code == 202
+    query = {"action": Action.MACHINE_DELETE, "scope": G, "$top": "2"}
+    found = site.ask(owner, "GET", "/hawser/v1/audit", **query).json()["value"]
+    assert {item["target"]: item["detail"] for item in found} == {
+        item["id"]: {"vmId": item["properties"]["vmId"]} for item in shown
+    }
+    (group,) = site.ask(owner, "GET", "/hawser/v1/audit", **{"$top": "1"}).json()["value"]
+    assert (group["action"], group["detail"]) == (Action.GROUP_DELETE, {"machines": 2})
+    assert {item["requestId"] for item in found} == {group["requestId"]}
+
+
+def test_the_audit_names_who_it_knows(site: Site) -> None:
+    owner, gone = site.tokens["O", "hub"], "99999999-9999-4999-8999-999999999999"
+    principal = site.principals["O", "hub"]
+    with site.hub.database.write() as session:
+        user = people.create(session, "Ada", None, now())
+        for kind, actor in (
+            ("principal", principal.id),
+            ("ticket", principal.id),
+            ("user", "Ada"),
+            ("principal", gone),
+            ("user", "grace"),
+            ("machine", principal.id),
+            ("rule", "Ada"),
+        ):
+            audit.record(session, audit.Actor(kind, actor), "test/names", "/")
+    found = site.ask(owner, "GET", "/hawser/v1/audit", action="test/names").json()["value"]
+    named = [(item["actorType"], item["actorName"]) for item in reversed(found)]
+    assert named == [
+        ("principal", "O-hub"),
+        ("ticket", "O-hub"),
+        ("user", "Ada"),
+        ("principal", None),
+        ("user", None),
+        ("machine", None),
+        ("rule", None),
+    ]
+    with site.hub.database.write() as session:
+        people.remove(session, session.get_one(User, user.id))
+    found = site.ask(owner, "GET", "/hawser/v1/audit", action="test/names").json()["value"]
+    assert [item["actorName"] for item in found if item["actorType"] == "user"] == [None, None]
 
 
 def test_a_batch_leaves_a_row_for_each_of_its_writes(site: Site) -> None:

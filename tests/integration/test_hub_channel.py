@@ -99,6 +99,31 @@ def test_a_failed_connect_is_undone_with_the_same_ticket(hub: HubProcess, onboar
     assert _code(_arm(hub, owner, "GET", group)) == (404, "ResourceGroupNotFound")
 
 
+def test_what_has_connected_is_not_undone(hub: HubProcess, onboarding: str) -> None:
+    machine = Machine(hub, "connected")
+    token = ticket(hub, onboarding, ("connect", machine.resource_id)).json()["accessToken"]
+    machine.connect(token)
+    assert _code(_arm(hub, token, "DELETE", machine.resource_id)) == (403, "AuthorizationFailed")
+    assert machine.checkin().status_code == 200
+
+
+def test_a_machine_that_was_made_for_it_is_connected_and_stays(hub: HubProcess, owner: str, onboarding: str) -> None:
+    """Also when the connect was cut off after it had enrolled, and goes on with another ticket."""
+    machine = Machine(hub, "pre-created")
+    group = f"/subscriptions/{hub.subscription_id}/resourceGroups/fleet"
+    assert _arm(hub, owner, "PUT", group, json={"location": "local"}).status_code in (200, 201)
+    body = {"location": "local", "tags": {"owner": "dba"}}
+    assert _arm(hub, owner, "PUT", machine.resource_id, json=body).status_code == 200
+    wish = ("connect", machine.resource_id)
+    for token in [ticket(hub, onboarding, wish).json()["accessToken"] for _ in range(2)]:
+        assert machine.put(token).json()["tags"] == {"owner": "dba"}
+        assert machine.enrol(token).status_code == 200
+        assert _code(_arm(hub, token, "DELETE", machine.resource_id)) == (403, "AuthorizationFailed")
+    machine.ask_token()
+    assert machine.checkin().status_code == 200
+    assert _arm(hub, owner, "GET", machine.resource_id).json()["properties"]["status"] == "Connected"
+
+
 def test_another_key_or_vm_id_is_a_conflict(hub: HubProcess, owner: str, onboarding: str) -> None:
     machine = Machine(hub, "taken").connect(owner)
     assert machine.put(owner).status_code == 200

@@ -253,7 +253,7 @@ def test_the_command_tests_a_target(tmp_path: Path, receiver: Receiver, mailbox:
         {"name": "x"},
         {"name": "x", "webhook": {"url": "http://hub/", "secret_file": "/x"}},
         {"name": "x", "webhook": {"url": "https://hub/"}},
-        {"name": "x", "webhook": {"url": "https://hub/", "secret_file": "/x"}, "on": ["Rebooted"]},
+        {"name": "x", "webhook": {"url": "https://hub/", "secret_file": "/x"}, "transitions": ["Rebooted"]},
         {"name": "x", "email": {"server": "m", "from": "a@b", "to": ["a@b\nBcc: c@d"]}},
         {"name": "x", "email": {"server": "m", "from": "a@b", "to": ["a@b"], "tls": "none"}},
         {"name": "x", "email": {"server": "m", "from": "a@b", "to": ["a@b"], "username": "u"}},

@@ -6,21 +6,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from control_plane import connections
-from tests.integration import hub_process
+from tests.integration import hub_process, web_fleet
 from tests.integration.hub_machine import Machine
 from tests.integration.hub_process import HubProcess
 
@@ -44,7 +48,10 @@ def own(tmp_path: Path) -> Iterator[HubProcess]:
 
 
 def configure(hub: HubProcess, text: str) -> None:
-    (hub.data / "config.yaml").write_text(text)
+    path = hub.data / "config.yaml"
+    sections = yaml.safe_load(path.read_text()) if path.exists() else {}
+    database = {name: value for name, value in sections.items() if name == "database"}
+    path.write_text(text + yaml.safe_dump(database) if database else text)
 
 
 def reload(hub: HubProcess) -> None:
@@ -91,10 +98,26 @@ def test_figures_are_not_for_everybody(own: HubProcess) -> None:
         header = {"Authorization": f"Bearer {own.token(own.principal(role, role))}"}
         assert session.get(f"{own.url}/metrics", headers=header, timeout=30).status_code == status, role
         assert session.get(f"{own.url}/hawser/v1/hub", headers=header, timeout=30).status_code == status, role
-    # At SIGHUP another list is in force.
+    # At SIGHUP another list is in force: the address is enough, whatever token is sent.
     configure(own, "metrics: {allow: ['127.0.0.0/8']}\n")
     reload(own)
     until(lambda: session.get(f"{own.url}/metrics", timeout=30).status_code == 200)
+    assert session.get(f"{own.url}/metrics", headers=header, timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(("proxies", "status"), [("[]", 200), ("[127.0.0.1]", 401)])
+def test_who_calls_behind_a_balancer(own: HubProcess, proxies: str, status: int) -> None:
+    configure(own, f"trusted_proxies: {proxies}\nlogging: {{format: json}}\n")
+    own.start()
+    told = {"X-Forwarded-For": "127.0.0.1, 198.51.100.7"}
+    # From elsewhere nobody reads figures: an address that the caller names himself is none.
+    assert own.session().get(f"{own.url}/metrics", headers=told, timeout=30).status_code == status
+    own.session("127.0.0.2").get(f"{own.url}/nothing/here", headers=told, timeout=30)
+    own.session().get(f"{own.url}/nothing/there", headers=told, timeout=30)
+    lines = until(lambda: "/nothing/there" in log(own) and log(own).splitlines())
+    peers = {item["path"]: item["peer"] for item in map(json.loads, lines) if "path" in item}
+    assert peers["/nothing/here"] == "127.0.0.2"
+    assert peers["/nothing/there"] == ("127.0.0.1" if status == 200 else "198.51.100.7")
 
 
 def test_ready_and_alive(hub: HubProcess) -> None:
@@ -152,6 +175,61 @@ def test_tokens_are_limited_for_each_client(own: HubProcess) -> None:
     assert answers[-1].status_code == 429
     assert int(answers[-1].headers["Retry-After"]) >= 1
     assert answers[-1].json()["error"]
+    # Whoever knows no more than the client id keeps out himself alone.
+    right = {**fields, "client_secret": principal["clientSecret"]}
+    elsewhere = own.session("127.0.0.2")
+    statuses = [elsewhere.post(url, data=right, timeout=30).status_code for _ in range(12)]
+    assert statuses == [200] * 10 + [429] * 2
+
+
+def test_pages_are_counted_for_their_user(own: HubProcess) -> None:
+    configure(own, "limits: {requests_per_minute: 60}\n")
+    own.start()
+    web_fleet.make_user(own)
+    browser = own.session()
+    assert _sign_in(own, browser, web_fleet.USER, web_fleet.PASSWORD).status_code == 303
+    answers = [browser.get(f"{own.url}/fleet/events", timeout=30) for _ in range(70)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert answers[0].status_code == 200
+    assert len(refused) >= 5
+    assert int(refused[0].headers["Retry-After"]) >= 1
+    assert "More than 60 requests" in refused[0].text
+
+
+def _sign_in(hub: HubProcess, browser: requests.Session, name: str, password: str) -> requests.Response:
+    page = browser.get(f"{hub.url}/signin", timeout=60).text
+    fields = dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', page))
+    answer = {**fields, "name": name, "password": password}
+    return browser.post(f"{hub.url}/signin", data=answer, timeout=60, allow_redirects=False)
+
+
+def test_a_crowd_at_the_door_keeps_nobody_else_waiting(hub: HubProcess) -> None:
+    principal = hub.principal("beside-the-crowd", "Reader")
+    stop, statuses = threading.Event(), Counter[int]()
+
+    def come(number: int) -> None:
+        browser = hub.session(f"127.0.1.{number}")
+        while not stop.is_set():
+            answer = _sign_in(hub, browser, f"nobody{uuid4().hex}", "not the password")
+            assert answer.status_code != 503 or answer.headers["Retry-After"]
+            statuses[answer.status_code] += 1
+
+    crowd = [threading.Thread(target=come, args=(number,)) for number in range(1, 31)]
+    for thread in crowd:
+        thread.start()
+    try:
+        until(lambda: statuses[503])
+        for _ in range(3):
+            before = statuses[401]
+            assert hub.session().get(f"{hub.url}/healthz", timeout=30).status_code == 200
+            assert hub.token(principal)
+            # Nobody stood in the crowd's line: hardly any of its passwords have been looked at meanwhile.
+            assert statuses[401] - before < len(crowd) // 2
+    finally:
+        stop.set()
+        for thread in crowd:
+            thread.join(60)
+    assert statuses.keys() <= {401, 429, 503}, statuses
 
 
 def _connect(hub: HubProcess) -> ssl.SSLSocket:
@@ -177,6 +255,20 @@ def test_a_head_that_drips_is_cut_off_while_others_are_served(hub: HubProcess) -
     assert answer.startswith(b"HTTP/1.1 408 ")
     silent.settimeout(30)
     assert silent.recv(1) == b"", "a connection that asks nothing is closed"
+
+
+@pytest.mark.parametrize(
+    ("size", "status"), [(connections.MAX_HEAD - 200, b"200"), (connections.MAX_HEAD + 200, b"431")]
+)
+def test_a_head_has_its_size_however_it_comes(hub: HubProcess, size: int, status: bytes) -> None:
+    for slow in (False, True):
+        with _connect(hub) as stream:
+            head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: "
+            stream.sendall(head + b"a" * (size - len(head) - 4))
+            if slow:
+                time.sleep(0.5)
+            stream.sendall(b"\r\n\r\n")
+            assert stream.recv(64).split()[1] == status
 
 
 def test_connections_are_bounded_and_held_ones_stay(own: HubProcess) -> None:

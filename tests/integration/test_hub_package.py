@@ -228,7 +228,7 @@ def test_removing_keeps_the_data_and_a_new_installation_serves_them(
     identity = host.read(f"{DATA}/hub.json")
     # As data of an older version are.
     host.run(["systemctl", "stop", "hawser-hub"])
-    newest = json.loads(host.run([*AS_HUB, "migrate", "--to", "0004", "--json"]).output)["from"]
+    newest = json.loads(host.run([*AS_HUB, "migrate", "--to", "0004", "--yes", "--json"]).output)["from"]
     host.run(["apt-get", "remove", "--yes", "hawser-hub"])
     left = files(host) - files_before
     assert not {path for path in left if not path.startswith((DATA, "/var/backups/hawser-hub"))}

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import delete
 
 from control_plane.api.router import OPERATIONS, find
 from control_plane.arm.router import EXTENDING, ROUTES
@@ -25,7 +26,7 @@ from control_plane.errors import ApiError
 from control_plane.http import Call
 from control_plane.people import sessions
 from control_plane.storage import people, principals
-from control_plane.storage.models import Principal
+from control_plane.storage.models import Principal, RoleAssignment
 from tests.integration import rights_site
 from tests.integration.rights_site import OTHER_G, OTHER_M, ROLES, SCOPES, URL, G, M, P, S, Site, concrete
 
@@ -33,6 +34,7 @@ from tests.integration.rights_site import OTHER_G, OTHER_M, ROLES, SCOPES, URL, 
 # `where` None: whoever is known to the hub.
 ANYONE: tuple[str, str | None, bool] = ("OCRNA", None, False)
 Row = tuple[str, str | None, bool]
+_GUEST = "providers/microsoft.guestconfiguration/guestconfigurationassignments"
 
 
 def _one(roles: str, where: str) -> Row:
@@ -68,6 +70,14 @@ ARM: dict[tuple[str, str], Row] = {
     ("GET", f"{_L}/operations"): ANYONE,
     ("GET", f"{_S}/providers/microsoft.compute/virtualmachines"): _one("OCR", S),
     ("GET", f"{_G}/providers/microsoft.compute/virtualmachines"): _one("OCR", G),
+    ("GET", f"{_S}/{_GUEST}"): _one("OCRA", S),
+    ("GET", f"{_G}/{_GUEST}"): _one("OCRA", G),
+    ("GET", f"{_M}/{_GUEST}"): _one("OCRA", M),
+    ("GET", f"{_M}/{_GUEST}/*"): _one("OCRA", M),
+    ("PUT", f"{_M}/{_GUEST}/*"): _one("OCA", M),
+    ("DELETE", f"{_M}/{_GUEST}/*"): _one("OCA", M),
+    ("GET", f"{_M}/{_GUEST}/*/reports"): _one("OCRA", M),
+    ("GET", f"{_M}/{_GUEST}/*/reports/*"): _one("OCRA", M),
     ("GET", f"{_S}/{_L}/machines"): _list("OCRNA", S),
     ("GET", f"{_G}/{_L}/machines"): _list("OCRNA", G),
     ("GET", _M): _one("OCRNA", M),
@@ -306,11 +316,22 @@ def test_machines_tokens_open_nothing_of_arm(site: Site) -> None:
     assert site.ask(token, "GET", "/subscriptions").json()["value"] == []
 
 
-def _ticket(site: Site, operation: str, who: tuple[str, str]) -> str:
-    body = {"operations": [{"operation": operation, "resourceId": M}]}
-    answer = site.ask(site.tokens[who], "POST", "/hawser/v1/tickets", body)
+def _ticket(site: Site, operation: str, who: tuple[str, str] | str, target: str = M) -> str:
+    """Of one of the site's principals, or of whoever has the token."""
+    body = {"operations": [{"operation": operation, "resourceId": target}]}
+    token = who if isinstance(who, str) else site.tokens[who]
+    answer = site.ask(token, "POST", "/hawser/v1/tickets", body)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["accessToken"])
+
+
+# PUTs that change a machine, without the identity that a connecting one brings.
+PUTS: list[dict[str, Any]] = [
+    {"location": "local", "tags": {"a": "b"}},
+    {"location": "local", "kind": "AWS"},
+    {"location": "local", "properties": {"agentUpgrade": {"desiredVersion": "9.9"}}},
+    {"location": "local", "properties": {"privateLinkScopeResourceId": SCOPE}},
+]
 
 
 @pytest.mark.parametrize("operation", ["connect", "update", "delete"])
@@ -321,6 +342,11 @@ def test_a_ticket_opens_its_one_machine_and_nothing_else(site: Site, operation: 
         assert site.ask(token, method, path, None if method == "GET" else BODY).status_code == 403, (method, path)
     for path in (f"{S}/{P}/machines", f"{S}/resources", f"{M}/extensions", f"{M}/runCommands"):
         assert site.ask(token, "GET", path).status_code == 403, path
+    owner = site.tokens["O", "hub"]
+    before = site.ask(owner, "GET", M).json()
+    for body in PUTS:
+        assert site.ask(token, "PUT", M, body).status_code == 403, body
+    assert site.ask(owner, "GET", M).json() == before
     assert site.ask(token, "DELETE", M).status_code == (204 if operation == "delete" else 403)
     assert site.ask(token, "PATCH", M, {"tags": {}}).status_code == (200 if operation == "update" else 403)
     for path in ("/hawser/v1/machines", "/hawser/v1/users", "/hawser/v1/audit"):
@@ -339,6 +365,66 @@ def test_a_ticket_is_not_made_for_more_than_ones_own(site: Site) -> None:
     ):
         body = {"operations": [{"operation": operation, "resourceId": M}]}
         assert site.ask(site.tokens[who], "POST", "/hawser/v1/tickets", body).status_code == status, (who, operation)
+
+
+@pytest.mark.parametrize("operation", ["update", "delete"])
+def test_only_a_connect_ticket_gives_an_identity(site: Site, operation: str) -> None:
+    owner, path = site.tokens["O", "hub"], f"{G}/{P}/machines/pre-{uuid4().hex[:8]}"
+    assert site.ask(owner, "PUT", path, {"location": "local"}).status_code == 200
+    token = _ticket(site, operation, ("O", "hub"), path)
+    identity = {"location": "local", "properties": {"vmId": str(uuid4()), "clientPublicKey": "a key"}}
+    before = site.ask(owner, "GET", path).json()
+    assert site.ask(token, "PUT", path, identity).status_code == 403
+    assert site.ask(owner, "GET", path).json() == before
+    assert site.ask(_ticket(site, "connect", ("N", "hub"), path), "PUT", path, identity).status_code == 200
+
+
+@pytest.mark.parametrize("with_ticket", [False, True])
+def test_connecting_changes_nothing_that_others_made(site: Site, with_ticket: bool) -> None:
+    owner, path = site.tokens["O", "hub"], f"{G}/{P}/machines/pre-{uuid4().hex[:8]}"
+    made = {"location": "local", "tags": {"owner": "dba"}, "kind": "HCI"}
+    assert site.ask(owner, "PUT", path, made).status_code == 200
+    token = _ticket(site, "connect", ("N", "hub"), path) if with_ticket else site.tokens["N", "hub"]
+    upgrade, vm_id = {"agentUpgrade": {"desiredVersion": "9.9"}}, str(uuid4())
+    wish = {"location": "local", "tags": {"owner": "me"}, "kind": "AWS", "identity": {"type": "None"}}
+    assert site.ask(token, "PUT", path, {**wish, "properties": upgrade}).status_code == 403
+    wish["properties"] = {**upgrade, "vmId": vm_id, "clientPublicKey": "a key"}
+    for _ in range(2):  # a connect that was interrupted goes on
+        answer = site.ask(token, "PUT", path, wish)
+        assert answer.status_code == 200, answer.text
+        shown = answer.json()
+        assert (shown["tags"], shown["kind"], shown["identity"]["type"]) == (made["tags"], "HCI", "SystemAssigned")
+        assert (shown["properties"]["vmId"], "agentUpgrade" in shown["properties"]) == (vm_id, False)
+    assert site.ask(token, "DELETE", path).status_code == 403
+    assert site.ask(owner, "DELETE", path).status_code == 204
+
+
+def test_a_connect_that_goes_on_with_another_ticket_can_be_undone(site: Site) -> None:
+    path = f"{G}/{P}/machines/again-{uuid4().hex[:8]}"
+    body = {"location": "local", "tags": {"a": "b"}, "properties": {"vmId": str(uuid4()), "clientPublicKey": "a key"}}
+    first, second = (_ticket(site, "connect", ("N", "hub"), path) for _ in range(2))
+    assert site.ask(first, "PUT", path, body).status_code == 200
+    foreign = _ticket(site, "connect", ("N", "group"), path)
+    assert site.ask(foreign, "PUT", path, body).status_code == 200
+    for ticket in (foreign, second):
+        assert site.ask(ticket, "DELETE", path).status_code == 403
+    assert site.ask(second, "PUT", path, {**body, "tags": {"c": "d"}}).json()["tags"] == {"c": "d"}
+    assert site.ask(first, "DELETE", path).status_code == 403
+    assert site.ask(second, "DELETE", path).status_code == 204
+
+
+@pytest.mark.parametrize("operation", ["connect", "update", "delete"])
+def test_a_ticket_loses_what_its_maker_loses(site: Site, operation: str) -> None:
+    site.restore()
+    with site.hub.database.write() as session:
+        maker = principals.create(session, f"maker-{uuid4()}", "Resource Administrator", G)
+    ticket = _ticket(site, operation, site.token(maker))
+    assert site.ask(ticket, "GET", M).status_code == 200
+    with site.hub.database.write() as session:
+        session.execute(delete(RoleAssignment).where(RoleAssignment.object_id == maker.object_id))
+        principals.assign(session, maker.object_id, "Reader" if operation == "connect" else "Onboarding", G, now())
+    for method, body in (("GET", None), ("PATCH", {"tags": {}}), ("DELETE", None), ("PUT", PUTS[0])):
+        assert site.ask(ticket, method, M, body).status_code == 403, method
 
 
 def test_a_ticket_dies_with_its_makers_rights(site: Site) -> None:

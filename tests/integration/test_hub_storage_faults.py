@@ -189,7 +189,7 @@ def test_commands_on_a_full_disk_leave_what_was(what: str, tmp_path: Path) -> No
         archive = tmp_path / "hub.tar.gz"
         hub.run("backup", str(archive))
         if what == "migrate":
-            hub.run("migrate", "--to", "0001")
+            hub.run("migrate", "--to", "0001", "--yes")
         elif what == "restore":
             shutil.rmtree(hub.data)
         _fill(disk)

@@ -80,10 +80,40 @@ def test_every_revision_down_and_up_again(kind: str, used: Callable[[str], tuple
     finally:
         database.close()
     hub.start()
-    assert hub.run("migrate", "--to", known[0], check=False).returncode == 1, "not while a hub runs"
+    assert hub.run("migrate", "--to", known[0], "--yes", check=False).returncode == 1, "not while a hub runs"
     machine.http.close()
     assert machine.checkin().status_code == 200
     assert hub.rows("SELECT coalesce(sum(conflicts), 0) FROM heartbeats") == [(0,)]
+
+
+@BOTH
+def test_an_older_schema_is_named_and_the_way_down_is_asked_about(
+    kind: str, used: Callable[[str], tuple[HubProcess, Machine]]
+) -> None:
+    hub, _ = used(kind)
+    known = revisions()
+    assert "lose" in hub.run("migrate", "--to", known[-3], "--dry-run").stdout
+    refused = hub.run("migrate", "--to", known[-3], check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"what only {known[-2]}, {known[-1]} know" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert hub.json("migrate", "--dry-run")["from"] == known[-1]
+    assert hub.json("migrate", "--to", known[0], "--yes")["changed"] is True
+    for command in (
+        ("machines",),
+        ("twins",),
+        ("user", "list"),
+        ("audit",),
+        ("principal", "create", "x", "--role", "Owner"),
+    ):
+        older = hub.run(*command, check=False)
+        assert older.returncode == 1
+        assert f"has revision {known[0]}" in older.stderr
+        assert "run `hawser-hub migrate`" in older.stderr
+        assert len(older.stderr.splitlines()) == 2
+    hub.run("backup", hub.data.parent / "older.tar.gz")
+    assert hub.json("migrate")["loses"] is False
+    assert "kept" in hub.run("machines").stdout
 
 
 @BOTH
@@ -111,7 +141,7 @@ def test_a_killed_migration_leaves_one_of_the_two_schemas(
     for number in range(6):
         target = known[0] if number % 2 == 0 else known[-1]
         process = subprocess.Popen(
-            hub.command("migrate", "--to", target),
+            hub.command("migrate", "--to", target, "--yes"),
             cwd=hub_process.REPOSITORY,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -134,6 +134,151 @@ def test_two_holders_that_are_both_strange_are_both_quarantined(hub: HubProcess,
     assert twins_of(hub, original) == [("suspect", "quarantine", "open")]
 
 
+def renew(machine: Machine) -> requests.Response:
+    """The next certificate, taken up if it is given."""
+    key = make_key()
+    body = {"protocol": 1, "requestId": str(uuid4()), "slot": machine.slot, "csr": make_csr(key)}
+    answer = machine.post("renew", body)
+    if answer.status_code == 200:
+        machine.key, machine.slot = key, answer.json()["slot"]
+        machine.identity = {**machine.identity, "certificate": answer.json()["certificate"]}
+        assert machine.ask_token().status_code == 200
+    return answer
+
+
+def refused(answer: requests.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def forged(machine: Machine, **changes: Any) -> Machine:
+    """A holder that says of its evidence whatever it likes."""
+    return machine.copy(evidence={**ELSEWHERE, "digest": uuid4().hex * 2}, **changes)
+
+
+def test_a_quarantined_clone_gets_nothing_more(hub: HubProcess, original: Machine) -> None:
+    clone = original.copy(evidence=ELSEWHERE, boot="boot-clone")
+    with beating(original):
+        assert told(clone.ask()) == (403, "quarantined", "clone")
+    at_authority = clone.ask_token("https://management.azure.com")
+    assert (at_authority.status_code, at_authority.json()["error"]) == (400, "invalid_resource")
+    wish = {"protocol": 1, "requestId": str(uuid4()), "slot": 1, "resource": "https://vault.azure.net"}
+    for answer in (renew(clone), clone.post("tokens", wish), clone.desired("resource"), clone.report("services", {})):
+        assert refused(answer) == (409, "StaleLease")
+    assert refused(clone.checkin()) == (409, "identity_conflict")
+    thief = forged(clone, boot="thief")
+    for _ in range(6):
+        assert original.checkin().status_code == 200
+        thief.checkin()
+    assert refused(thief.checkin()) == (409, "identity_conflict")
+    assert original.post("tokens", {**wish, "requestId": str(uuid4())}).status_code == 200
+
+
+def test_a_copy_that_renews_first_does_not_keep_the_identity(hub: HubProcess, original: Machine) -> None:
+    clone = original.copy(evidence=ELSEWHERE, boot="boot-clone")
+    assert clone.checkin().status_code == 200, "it woke up first, and holds the nonce that was given last"
+    assert refused(renew(clone)) == (409, "StaleLease"), "the original may be between two heartbeats"
+    for _ in range(6):
+        assert original.checkin().status_code == 200
+        if clone.checkin().status_code == 409:
+            break
+    assert refused(renew(clone)) == (409, "StaleLease")
+    assert original.checkin().status_code == 200
+
+
+def test_another_branch_does_not_end_the_credential_of_the_main_one(hub: HubProcess, original: Machine) -> None:
+    before = original.copy()
+    assert renew(original).status_code == 200
+    taken = original.copy(nonce="AAAAAAAAAAAAAAAA")
+    assert taken.checkin().status_code == 200, "an unknown nonce alone accuses nobody"
+    assert before.checkin().status_code == 200, "and retires nobody's certificate"
+    assert original.copy(nonce=before.nonce).checkin().status_code == 200
+    assert before.ask_token().json()["suberror"] == "superseded"
+
+
+def test_who_fits_takes_the_identity_back_from_a_living_stranger(hub: HubProcess, original: Machine) -> None:
+    """A thief with a copied key that took over while the machine was off: its evidence is none that was recorded."""
+    thief = forged(original, boot=None)
+    assert [thief.checkin().status_code for _ in range(3)] == [200, 200, 200]
+    with beating(thief) as statuses:
+        answer = original.ask("identity_conflict")
+    assert (answer.status_code, answer.json()["verdict"]) == (200, "rollback")
+    assert statuses[-1] in (200, 409)
+    assert refused(thief.checkin()) == (409, "identity_conflict")
+    assert original.checkin().status_code == 200
+    assert twins_of(hub, original) == [("clone", "quarantine", "open")]
+
+
+def test_strangers_who_fight_do_not_take_the_owner_down(hub: HubProcess, original: Machine) -> None:
+    one, two = forged(original, boot="one"), forged(original, boot="two")
+    answers = [holder.checkin() for _ in range(5) for holder in (one, two)]
+    assert told(answers[-1]) == (403, "quarantined", None)
+    assert original.checkin().status_code == 200, "its evidence is the recorded one"
+    assert original.checkin().status_code == 200
+    wish = {"protocol": 1, "requestId": str(uuid4()), "slot": 1, "resource": "https://vault.azure.net"}
+    assert original.post("tokens", wish).status_code == 200
+    assert original.ask().json()["verdict"] == "same"
+
+
+def test_what_was_released_is_released_once(hub: HubProcess, original: Machine) -> None:
+    def last_twin() -> str:
+        return str(max(item["id"] for item in hub.json("twins") if item["vmId"] == original.vm_id))
+
+    moved = original.copy(evidence=ELSEWHERE, boot="b2")
+    with beating(original):
+        assert told(moved.ask())[0] == 403
+    hub.run("twins", "release", last_twin())
+    assert moved.ask().status_code == 200
+    silent(hub, original)
+    back = moved.copy(evidence=HERE, boot="b3")
+    assert told(back.ask())[2] == "moved"
+    hub.run("twins", "release", last_twin())
+    assert back.ask().json()["verdict"] == "moved"
+    assert back.checkin().status_code == 200
+    ghost = moved.copy(evidence=ELSEWHERE, boot="b4")
+    with beating(back) as statuses:
+        assert told(ghost.ask()) == (403, "quarantined", "clone"), "the word was about what was then"
+    assert set(statuses) == {200}
+    assert back.checkin().status_code == 200
+
+
+def test_a_twin_does_not_report_itself_innocent(hub: HubProcess, original: Machine) -> None:
+    clone = original.copy(evidence=MOVED_DISK, boot="boot-clone")
+    for _ in range(12):
+        if clone.checkin().status_code == 409:
+            break
+        assert original.checkin().status_code == 200
+    assert twins_of(hub, original) == [("clone", "quarantine", "open")]
+    assert refused(clone.report("evidence", {"items": MOVED_DISK["items"]})) == (409, "StaleLease")
+    assert twins_of(hub, original) == [("clone", "quarantine", "open")]
+    assert refused(clone.checkin()) == (409, "identity_conflict")
+
+
+def test_a_verdict_stands_where_no_name_can_be_offered(hub: HubProcess, owner: str) -> None:
+    machine = Machine(hub, f"web-{uuid4().hex[:8]}", evidence=HERE, boot="boot-original").connect(owner)
+    hub.run("profiles", "set", "default", "--clones", "adopt")
+    clone = machine.copy(evidence=ELSEWHERE, boot="boot-clone")
+    try:
+        with beating(machine):
+            assert told(clone.ask())[1] == "identity_conflict"
+        hub.run("principal", "revoke", "hawser-hub enrolment")
+        other = machine.copy(evidence=vector(machine_id="m1", dmi_uuid="u7"), boot="boot-other")
+        with beating(machine):
+            assert told(other.ask()) == (403, "quarantined", "clone")
+    finally:
+        hub.run("profiles", "set", "default", "--clones", "quarantine")
+    assert twins_of(hub, machine)[-1] == ("clone", "quarantine", "open")
+    assert refused(other.checkin()) == (409, "identity_conflict")
+
+
+def test_a_copy_with_its_memory_does_not_stop_the_original(hub: HubProcess, original: Machine) -> None:
+    """Both have one boot: what is held against the copy must not be held against the machine."""
+    clone = original.copy(name="copy")
+    with beating(original) as statuses:
+        assert told(clone.ask()) == (403, "quarantined", "undecided")
+    assert set(statuses) == {200}
+    assert original.checkin().status_code == 200
+
+
 @pytest.mark.parametrize("evidence", [HERE, MOVED_DISK, NEW_MACHINE_ID, vector(machine_id="m1")])
 def test_the_machine_itself_goes_on(hub: HubProcess, original: Machine, evidence: dict[str, Any]) -> None:
     """Nothing that happens to one machine is held against it: another disk, another machine-id, a BIOS that cannot be
@@ -163,15 +308,10 @@ def test_moved_to_other_hardware_is_asked_about_once_the_old_one_is_silent(hub: 
 def test_a_machine_set_back_gets_a_new_certificate(hub: HubProcess, original: Machine) -> None:
     """A snapshot from before a renewal, restored in its place."""
     snapshot = original.copy()
-    new = make_key()
-    body = {"protocol": 1, "requestId": str(uuid4()), "slot": 1, "csr": make_csr(new)}
-    renewed = original.post("renew", body).json()
-    original.identity = {**original.identity, "certificate": renewed["certificate"]}
-    original.key, original.slot = new, renewed["slot"]
-    assert original.ask_token().status_code == 200
+    assert renew(original).status_code == 200
     assert original.checkin().status_code == 200
-    refused = snapshot.ask_token()
-    assert (refused.status_code, refused.json()["suberror"]) == (401, "superseded")
+    superseded = snapshot.ask_token()
+    assert (superseded.status_code, superseded.json()["suberror"]) == (401, "superseded")
     key = make_key()
     assert told(snapshot.ask("superseded", csr=make_csr(key)))[2] == "undecided", "the other may be between heartbeats"
     silent(hub, original)
@@ -186,12 +326,8 @@ def test_a_machine_set_back_gets_a_new_certificate(hub: HubProcess, original: Ma
 
 def test_a_retired_credential_steals_nothing_while_the_original_runs(hub: HubProcess, original: Machine) -> None:
     stolen = original.copy(boot="thief")
-    new = make_key()
-    body = {"protocol": 1, "requestId": str(uuid4()), "slot": 1, "csr": make_csr(new)}
-    renewed = original.post("renew", body).json()
-    original.identity = {**original.identity, "certificate": renewed["certificate"]}
-    original.key, original.slot = new, renewed["slot"]
-    assert original.ask_token().status_code == 200
+    assert renew(original).status_code == 200
+    assert original.checkin().status_code == 200
     with beating(original) as statuses:
         answer = stolen.ask("superseded", csr=make_csr(make_key()))
     assert told(answer) == (403, "quarantined", "undecided")

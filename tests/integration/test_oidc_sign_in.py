@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from control_plane.clock import now
 from control_plane.errors import ApiError, OperatorError
 from control_plane.hub import Hub, open_hub
 from control_plane.people import oidc, sessions
+from control_plane.storage import people
 from tests.integration import hub_process, oidc_provider
 from tests.integration.oidc_provider import CLIENT, SECRET, IdToken, Provider
 
@@ -110,6 +112,53 @@ def test_roles_from_claims_are_what_they_are_today(hub: Hub, idp: Provider, data
     person = sessions.of_cookie(hub, sign_in(hub, idp).token)
     assert person is not None
     assert (person.caller.name, set(person.caller.assignments)) == ("ada", {("Reader", "/"), ("Onboarding", "/")})
+
+
+def _audited(data: Path) -> list[tuple[str, str, str, dict[str, Any]]]:
+    """What sign-ins changed: who, what, where, detail."""
+    with sqlite3.connect(data / "hub.db") as connection:
+        rows = connection.execute(
+            "SELECT actor, action, target, detail FROM audit WHERE actor_type = 'user' ORDER BY id"
+        ).fetchall()
+    return [(*row[:3], json.loads(row[3])) for row in rows if row[1] != "session/create"]
+
+
+def test_what_a_sign_in_changes_is_audited(hub: Hub, idp: Provider, data: Path) -> None:
+    idp.account = {"sub": "7", "preferred_username": "ada", "groups": ["operators", "staff"]}
+    idp.account |= {"email": "ada@example.org", "email_verified": True}
+    person = sessions.of_cookie(hub, sign_in(hub, idp).token)
+    assert person is not None
+    user_id, first = person.caller.object_id, _audited(data)
+    changed = {"name": "ada", "changed": ["external", "email"], "by": "oidc"}
+    assert first[0] == ("ada", "Hawser.Hub/users/write", f"/users/{user_id}", changed)
+    given = [(item[1], item[2], item[3]["role"], item[3]["objectId"], item[3]["by"]) for item in first[1:]]
+    write, taken = (f"Microsoft.Authorization/roleAssignments/{word}" for word in ("write", "delete"))
+    assert given == [(write, "/", role, user_id, "oidc") for role in ("Owner", "Reader")]
+
+    held = "SELECT id, role, created FROM role_assignments ORDER BY role"
+    with sqlite3.connect(data / "hub.db") as connection:
+        before = connection.execute(held).fetchall()
+    sign_in(hub, idp)
+    assert _audited(data) == first  # nothing is other than it was
+    with sqlite3.connect(data / "hub.db") as connection:
+        assert connection.execute(held).fetchall() == before
+
+    idp.account["groups"], idp.account["email"] = ["staff"], "lovelace@example.org"
+    sign_in(hub, idp)
+    user, role = _audited(data)[len(first) :]
+    assert (user[1], user[3]["changed"]) == ("Hawser.Hub/users/write", ["email"])
+    assert (role[1], role[3]["role"], role[3]["name"]) == (taken, "Owner", before[0][0])
+    with sqlite3.connect(data / "hub.db") as connection:
+        assert connection.execute(held).fetchall() == before[1:]
+
+
+def test_an_account_becomes_the_user_that_was_made_for_it(hub: Hub, idp: Provider, data: Path) -> None:
+    with hub.database.write() as session:
+        made = people.create(session, "ada", None, now())
+    idp.account = {"sub": "7", "preferred_username": "ada"}
+    sign_in(hub, idp)
+    (entry,) = _audited(data)
+    assert (entry[2], entry[3]["changed"]) == (f"/users/{made.id}", ["external"])
 
 
 @pytest.mark.parametrize(
@@ -347,7 +396,7 @@ def test_configurations_that_are_refused(data: Path, change: dict[str, Any], tol
 
 def test_through_the_browser(tmp_path: Path, idp: Provider) -> None:
     """The routes of a real hub process, followed as a browser does."""
-    hub = hub_process.make(tmp_path / "hub")
+    hub = hub_process.make(tmp_path / "hub", sqlite=True)  # its config.yaml is written anew
     (tmp_path / "client.secret").write_text(SECRET)
     section = {
         "issuer": idp.issuer,

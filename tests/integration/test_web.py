@@ -261,6 +261,18 @@ def test_tags_are_edited_with_a_form_and_audited(hub: HubProcess, ada: Visitor, 
     assert [item["actor"] for item in entries if item["action"].endswith("machines/write")] == [USER]
 
 
+def test_the_audit_shows_names_beside_ids(hub: HubProcess, ada: Visitor, machines: list[Machine]) -> None:
+    target = machines[0].resource_id
+    (entry,) = [item for item in audited(hub, target) if item["action"].endswith("machines/create")]
+    assert entry["actorName"]
+    told = f'{entry["actorName"]} <span class="muted">{entry["actorType"]} {entry["actor"]}</span>'
+    for page in (f"/fleet/audit?target={target}", f"/fleet/machine?id={target}"):
+        assert told in ada.get(page).text
+    line = hub.run("audit", "--target", target).stdout
+    assert f"{entry['actorType']} {entry['actor']} ({entry['actorName']})  " in line
+    assert f"user {USER}  session/create" in hub.run("audit", "--actor", USER).stdout
+
+
 def test_a_reader_reads_and_no_more(hub: HubProcess, ada: Visitor, machines: list[Machine]) -> None:
     reader = Visitor(hub)
     reader.sign_in("reader")
@@ -270,7 +282,13 @@ def test_a_reader_reads_and_no_more(hub: HubProcess, ada: Visitor, machines: lis
     assert "Delete this machine" not in text
     assert "Who changed it" not in text
     assert "/fleet/audit" not in text
-    assert reader.get("/fleet/audit").status_code == 403
+    denied = reader.get("/fleet/audit")
+    assert denied.status_code == 403
+    assert all(
+        word in denied.text for word in ("<strong>", "Hawser.Hub/audit/read", "Contributor, Owner", "the whole hub")
+    )
+    assert "hawser-hub role assign" in denied.text
+    assert "object id" not in denied.text
     digest = hidden(ada.get(f"/fleet/machine?id={target}").text)["digest"]
     fields = {"csrf": hidden(text)["csrf"], "id": target, "digest": digest, "name-0": "x", "name": machines[0].name}
     assert reader.post("/fleet/machine/tags", fields).status_code == 403

@@ -92,7 +92,10 @@ def test_changes_appear_in_the_open_page(hub: HubProcess, page: Page, token: str
 def test_the_fleet_is_used_with_the_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
-    page.keyboard.press("/")
+    page.keyboard.press("/")  # a character alone is no shortcut: speech input would trip over it
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
     expect(page.get_by_label("Search")).to_be_focused()
     page.keyboard.type("web02")
     page.keyboard.press("Enter")
@@ -119,15 +122,50 @@ def test_the_theme_is_kept_and_there_before_the_first_paint(page: Page) -> None:
     assert (page.evaluate("document.documentElement.dataset.theme"), ground() != light) == ("dark", True)
 
 
-@pytest.mark.parametrize("path", ["/fleet", "/fleet/history", "/fleet/events", "/fleet/audit", "machine"])
+PATHS = ["/fleet", "/fleet/history", "/fleet/events", "/fleet/twins", "/fleet/audit", "machine"]
+# Controls whose size is not that of a line of text, and boxes of those that are too small (WCAG 2.2, 2.5.8).
+SMALL = """() => [...document.querySelectorAll("button, .button, select, summary, .tag, .check, nav a")]
+    .filter(item => item.checkVisibility())
+    .map(item => [item.outerHTML.slice(0, 60), item.getBoundingClientRect()])
+    .filter(([_, box]) => box.width < 24 || box.height < 24)
+    .map(([text, box]) => `${text} ${box.width}x${box.height}`)"""
+
+
+@pytest.mark.parametrize("width", [320, 360])
+@pytest.mark.parametrize("path", PATHS)
 def test_a_phone_shows_everything_without_scrolling_sideways(
-    browser: Browser, hub: HubProcess, signed_in: dict[str, object], machines: list[Machine], path: str
+    browser: Browser, hub: HubProcess, signed_in: dict[str, object], machines: list[Machine], path: str, width: int
 ) -> None:
-    phone = {"viewport": {"width": 360, "height": 780}, "is_mobile": True, "has_touch": True}
-    window = web_browser.context(browser, storage_state=signed_in, **phone)
+    phone = {"viewport": {"width": width, "height": 780}, "is_mobile": True, "has_touch": True}
+    window = web_browser.context(browser, storage_state=signed_in, permissions=["clipboard-write"], **phone)
     shown = window.new_page()
     shown.goto(hub.url + (f"/fleet/machine?id={machines[0].resource_id}" if path == "machine" else path))
-    assert shown.evaluate("document.documentElement.scrollWidth") == 360
+    assert shown.evaluate("document.documentElement.scrollWidth") == width
+    last = shown.get_by_role("navigation").get_by_role("link").last.bounding_box()
+    assert last is not None
+    assert last["x"] + last["width"] <= width
+    assert shown.evaluate(SMALL) == []
+    window.close()
+
+
+def test_a_phone_sorts_the_fleet(
+    browser: Browser, hub: HubProcess, signed_in: dict[str, object], machines: list[Machine]
+) -> None:
+    phone = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
+    window = web_browser.context(browser, storage_state=signed_in, **phone)
+    shown = window.new_page()
+    shown.goto(f"{hub.url}/fleet?search=web&status=Connected")
+    names = shown.locator("tr[data-id] th").all_inner_texts()
+    assert len(names) > 1
+    shown.get_by_label("Sorted by").select_option("Name, descending")
+    shown.get_by_role("button", name="Sort").click()
+    shown.wait_for_url(lambda url: "sort=-name" in url)
+    assert "search=web" in shown.url
+    assert "status=Connected" in shown.url
+    assert shown.locator("tr[data-id] th").all_inner_texts() == names[::-1]
+    expect(shown.get_by_label("Sorted by")).to_have_value("-name")
+    shown.set_viewport_size({"width": 1440, "height": 780})
+    expect(shown.get_by_label("Sorted by")).to_be_hidden()
     window.close()
 
 
@@ -165,3 +203,14 @@ def test_a_lost_connection_is_told_and_mended(
     hub.start()
     expect(shown.locator("#lost")).to_be_hidden(timeout=60000)
     window.close()
+
+
+def test_twins_appear_in_the_open_page(page: Page, hub: HubProcess, token: str) -> None:
+    with page.expect_response(lambda answer: "/fleet/stream" in answer.url):
+        page.goto(f"{hub.url}/fleet/twins")
+    page.evaluate("document.documentElement.dataset.same = 'yes'")
+    expect(page.get_by_role("heading", name="No twins")).to_be_visible()
+    web_fleet.copy_some(hub, token)
+    expect(page.locator("tbody tr")).to_have_count(4)
+    expect(page.locator("#said")).not_to_be_empty()
+    assert page.evaluate("document.documentElement.dataset.same") == "yes"

@@ -71,6 +71,8 @@ def test_a_reader_sees_twins_and_decides_nothing(hub: HubProcess, originals: lis
     fields = {"csrf": hidden(page.text)["csrf"], "twin": number, "decision": "adopt"}
     assert reader.post("/fleet/twins/decide", fields).status_code == 403
     assert hub.json("twins", "show", number)["decision"] is None
+    (row,) = hub.rows("SELECT actor, code FROM audit WHERE action = 'twins/decide' AND actor = 'reader'")
+    assert row == ("reader", "AuthorizationFailed")
 
 
 def test_whoever_sees_no_twins_has_no_such_page(hub: HubProcess, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from agent_runtime import errors
 from agent_runtime.cli import asking, specialise
 from agent_runtime.himds.service import Himds
 from agent_runtime.hub.client import HubRefusal
-from agent_runtime.identity import birth, machine, remains, sealing, store
+from agent_runtime.identity import birth, machine, sealing, store
 from agent_runtime.platform import paths as places
 from agent_runtime.platform.base import Signal
 from agent_runtime.platform.paths import Paths
@@ -38,13 +38,18 @@ from tests.models import disk
 
 TENANT, CLOUD = "11111111-1111-1111-1111-111111111111", "demo"
 SUBSCRIPTION, GROUP = "22222222-2222-2222-2222-222222222222", "web"
-TOKEN = "hwe_" + "t" * 40
+TOKEN, OTHER_TOKEN = "hwe_" + "t" * 40, "hwe_" + "o" * 40
 NOW = 1_800_000_000
 EXPIRES = NOW + 90 * 86400
 FOLDERS = (
     *("var/opt/azcmagent/" + name for name in ("state/desired", "state/outbox", "certs", "tokens", "log", "clouds")),
     *("var/opt/azcmagent/socks", "var/lib/GuestConfig/policy", "var/lib/GuestConfig/extensions/keys"),
 )
+# All that a sealed image may have in these folders, whatever `remains` thinks.
+SEALED_FILES = frozenset(
+    "var/opt/azcmagent/" + name for name in (f"clouds/{CLOUD}.json", "image.json", "image.token", "state/identity.json")
+)
+_SECRET = re.compile(rb"KEY [0-9a-f]{16}|hwe_[to]{8}")
 _KEY = re.compile(rb"KEY ([0-9a-f]{16})\n")
 
 
@@ -56,11 +61,13 @@ def resource_id(name: str) -> str:
 @dataclass
 class Memory:
     """What the hub remembers. `machines`: by name, `{"vmId", "key", "slots": {slot: {"key", "state"}}, "beats"}`;
-    `counted`: vmIds that the enrolment token was counted for; `offered`: names that were offered."""
+    `counted`: vmIds that the enrolment token was counted for; `offered`: names that were offered; `requests`: ids under
+    which a machine asked for the same thing, by that and its vmId."""
 
     machines: dict[str, dict[str, Any]] = field(default_factory=dict)
     counted: set[str] = field(default_factory=set)
     offered: int = 0
+    requests: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
 
 class Hub:
@@ -77,6 +84,10 @@ class Hub:
     def _changed(self) -> None:
         if self._recorder is not None:
             self._recorder.tell(copy.deepcopy(self.memory))
+
+    def _asked(self, what: str, body: Mapping[str, Any]) -> None:
+        self.memory.requests.setdefault((what, body["vmId"]), set()).add(body["requestId"])
+        self._changed()
 
     @staticmethod
     def now() -> float:
@@ -119,6 +130,7 @@ class Hub:
         return gone is not None
 
     async def enrol(self, token: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._asked("enrol", body)
         known = self.memory.machines[body["resourceId"].rpartition("/")[2]]
         if known["vmId"] != body["vmId"] or known["key"] != body["csr"]:
             raise _refusal(409, "MachineAlreadyEnrolled")
@@ -157,7 +169,8 @@ class Hub:
 
     # Root's channel
 
-    def post(self, _verb: str, body: Mapping[str, Any]) -> asking.Reply:
+    def post(self, verb: str, body: Mapping[str, Any]) -> asking.Reply:
+        self._asked(verb, body)
         taken = next((n for n, known in self.memory.machines.items() if known["vmId"] == body["vmId"]), None)
         return asking.Reply(200, self._enrolment(taken or f"joined-{body['vmId'][:4]}", "joined"), None)
 
@@ -321,7 +334,7 @@ class Life:
 
     def _session(self, himds: _Himds) -> Any:
         profile = {"name": CLOUD, "tenant_id": TENANT, "channel": ["https://hub"]}
-        said = SimpleNamespace(result=lambda _data, _text: None, progress=lambda _percent, _text: None)
+        said = SimpleNamespace(result=lambda *_: None, progress=lambda *_: None, line=lambda *_: None)
         return SimpleNamespace(
             args=argparse.Namespace(look=False),
             paths=self.paths,
@@ -334,9 +347,13 @@ class Life:
 
     # Steps
 
-    def seal(self) -> None:
+    def seal(self, token: str = TOKEN) -> None:
         enrol = {"cloud": CLOUD, "profile": "web"}
-        sealing.seal(self.paths, sealing.Wish("web-1", enrol, TOKEN, True, False, "builder"), self._signals)
+        sealing.seal(self.paths, sealing.Wish("web-1", enrol, token, True, False, "builder"), self._signals)
+
+    def seal_again(self) -> None:
+        """With another token."""
+        self.seal(OTHER_TOKEN)
 
     def unseal_if_copied(self) -> None:
         """`azcmagent unseal --if-copied`, as at every boot."""
@@ -388,10 +405,13 @@ class Life:
         elif state == "sealed":
             if birth.read_or_none(self.paths) is None:
                 faults.append("a sealed image without a name")
-            faults += [
-                f"sealed, and {os.path.relpath(left.path, self.folder)} is there"
-                for left in remains.found(self.paths, with_token=False)
-            ]
+            found = disk.read(self.folder)
+            faults += [f"sealed, and {path} is there" for path in sorted(found.keys() - SEALED_FILES)]
+            if found.get(os.path.relpath(self.paths.image_token, self.folder)) not in (
+                TOKEN.encode(),
+                OTHER_TOKEN.encode(),
+            ):
+                faults.append("a sealed image whose copies cannot join")
         elif keys:
             faults.append(f"{state}, and {keys} are there")
         return faults
@@ -414,6 +434,15 @@ class Life:
         if bound.get("vmId") != identity["vmId"] or "previous" in bound:
             faults.append("root's services obey another machine")
         return faults
+
+
+def in_the_open(recorder: disk.Recorder) -> list[str]:
+    """Files that went and whose secret can still be read in the blocks that they had."""
+    return [
+        f"{path} was not overwritten"
+        for path, content in disk.freed(recorder.start, recorder.ops)
+        if _SECRET.search(content)
+    ]
 
 
 def prepared(folder: str, signals: Mapping[str, str], twin: bool = False) -> Life:

@@ -25,7 +25,7 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class Op:
-    """One step. `kind`: make, write, sync, sync_folder, rename, remove, told. `node`: number of a file; `path`,
+    """One step. `kind`: make, write, sync, sync_folder, rename, link, remove, told. `node`: number of a file; `path`,
     `target`: below the folder; `at`, `data`: of a write. `memory`: of `told`, what
     somebody else, who is not on this disk, remembers from here on."""
 
@@ -71,6 +71,7 @@ class Recorder:
             "close": self._closed,
             "replace": self._renamed,
             "rename": self._renamed,
+            "link": self._linked,
             "unlink": self._removed,
             "remove": self._removed,
         }
@@ -124,6 +125,13 @@ class Recorder:
         if one is not None and other is not None:
             self._nodes[other] = self._nodes.pop(one)
             self.ops.append(Op("rename", path=one, target=other))
+
+    def _linked(self, source: Any, target: Any, **named: Any) -> None:
+        self._real["link"](source, target, **named)
+        one, other = self._below(source), self._below(target)
+        if one is not None and other is not None:
+            self._nodes[other] = self._nodes[one]
+            self.ops.append(Op("link", path=one, target=other))
 
     def _removed(self, path: Any, **named: Any) -> None:
         self._real["unlink"](path, **named)
@@ -203,7 +211,7 @@ def survivors(start: Files, ops: Sequence[Op], dice: random.Random) -> dict[str,
         if op.kind == "make":
             contents[op.node] = _Content(b"")
             journal.append(op)
-        elif op.kind in ("rename", "remove"):
+        elif op.kind in ("rename", "link", "remove"):
             journal.append(op)
         elif op.kind == "write":
             contents[op.node].since.append(op)
@@ -216,9 +224,34 @@ def survivors(start: Files, ops: Sequence[Op], dice: random.Random) -> dict[str,
             names[op.path] = op.node
         elif op.kind == "rename":
             names[op.target] = names.pop(op.path)
+        elif op.kind == "link":
+            names[op.target] = names[op.path]
         else:
             del names[op.path]
     return {path: contents[node].after(dice) for path, node in names.items()}
+
+
+def freed(start: Files, ops: Sequence[Op]) -> list[tuple[str, bytes]]:
+    """What lies in blocks that no name leads to any more, after all of `ops`: a file's last name, and its content as it
+    was on the disk when that went."""
+    contents = {number: _Content(content) for number, content in enumerate(start.values())}
+    names = {path: number for number, path in enumerate(start)}
+    found = []
+    for op in ops:
+        if op.kind == "make":
+            contents[op.node], names[op.path] = _Content(b""), op.node
+        elif op.kind == "write":
+            contents[op.node].since.append(op)
+        elif op.kind == "sync":
+            contents[op.node].sync()
+        elif op.kind in ("rename", "link", "remove"):
+            last = op.path if op.kind == "remove" else op.target
+            lost = names.pop(last, None)
+            if op.kind != "remove":
+                names[last] = names.pop(op.path) if op.kind == "rename" else names[op.path]
+            if lost is not None and lost not in names.values():
+                found.append((last, contents[lost].synced))
+    return found
 
 
 def completed(start: Files, ops: Sequence[Op]) -> dict[str, bytes]:

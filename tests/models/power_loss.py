@@ -7,16 +7,18 @@ import contextlib
 import copy
 import os
 import random
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+from agent_runtime.cli import specialise
 from agent_runtime.errors import AgentError
 from agent_runtime.himds.checkin import Keeper
 from agent_runtime.hub.client import HubRefusal
-from agent_runtime.identity import remains, sealing
+from agent_runtime.identity import machine, remains, sealing, store
 from agent_runtime.identity.machine import Record
 from agent_runtime.identity.store import IdentityStore, erase
 from agent_runtime.platform import local
@@ -79,8 +81,10 @@ def _connected(folder: str) -> Life:
 def _connected_builder(folder: str) -> Life:
     """A connected machine, as far as its hardware knows: what is sealed with --force."""
     life = _connected(folder)
-    for name in ("floor.json", "documents.json"):
-        atomic.write_json(os.path.join(life.paths.policy, name), {"v": 1})
+    paths = life.paths
+    for name in (f"{paths.policy}/floor.json", f"{paths.extensions}/keys/settings.key"):
+        atomic.write_bytes(name, b"KEY 0123456789abcdef\n")
+    atomic.write_bytes(f"{paths.tokens}/challenge.key", b"challenge")
     return life
 
 
@@ -95,6 +99,7 @@ def _twin(folder: str) -> Life:
 
 STEPS = (
     Step("seal", _connected_builder, Life.seal, "sealed", ("connected", "sealed")),
+    Step("seal again", _sealed, Life.seal_again, "sealed", ("sealed",)),
     Step("unseal", _copied, Life.unseal_if_copied, "disconnected", ("connected",), 1),
     Step("specialise", _unsealed, Life.specialise, "connected", ("connected",), 1),
     Step("adopt", _twin, Life.specialise, "connected", ("connected",), 1),
@@ -110,10 +115,16 @@ def _rest(life: Life) -> None:
 
 def _judge(step: Step, life: Life, before: Memory) -> tuple[list[str], int]:
     """Faults, and the machines at the hub that nobody is."""
-    faults = life.faults()
     state = life.found()
+    if step.does == "sealed" and (state != "sealed" or remains.found(life.paths, with_token=False)):
+        # Cut off before it was written down: that is seen, and the next `seal` ends it.
+        life.seal()
+    faults = life.faults()
     if state not in step.ends:
         faults.append(f"came to rest {state}")
+    faults += [
+        f"{what} was asked for under {len(ids)} ids" for what, ids in life.memory.requests.items() if len(ids) > 1
+    ]
     if step.name in ("specialise", "adopt", "unseal") and state == "connected":
         for name in ("image_token", "joining"):
             if os.path.lexists(getattr(life.paths, name)):
@@ -136,25 +147,27 @@ def run(step: Step, folder: str, crashes: int, dice: random.Random, until_fault:
     before = copy.deepcopy(life.memory)
     with life.recorded() as recorder:
         step.act(life)
-    told = Told()
+    told = Told(faults=[f"{step.name}: {fault}" for fault in agent_life.in_the_open(recorder)])
     for _ in range(crashes):
+        if until_fault and told.faults:
+            break
+        in_the_open: list[str] = []
         _crash(life, recorder, before, dice)
         try:
             if dice.random() < AGAIN:
                 known = copy.deepcopy(life.memory)
                 with life.recorded() as second:
                     life.boot()
+                in_the_open = agent_life.in_the_open(second)
                 _crash(life, second, known, dice)
             _rest(life)
+            told.ends[life.found()] += 1
             faults, left = _judge(step, life, before)
         except (AgentError, HubRefusal, OSError, ValueError, KeyError) as problem:
             faults, left = [f"the boot fails: {type(problem).__name__}: {problem}"], 0
         told.crashes += 1
-        told.ends[life.found()] += 1
-        told.faults += [f"{step.name}: {fault}" for fault in faults]
+        told.faults += [f"{step.name}: {fault}" for fault in (*faults, *in_the_open)]
         told.left_behind += left
-        if until_fault and faults:
-            break
     return told
 
 
@@ -228,6 +241,22 @@ def _copied_key_first(self: IdentityStore, kind: str, **data: Any) -> Any:
 _apply = IdentityStore.apply
 
 
+def _without_binding(paths: Any, **named: Any) -> list[remains.Remain]:
+    """`remains.found` that knows nothing of `binding.json`."""
+    return [remain for remain in _found(paths, **named) if remain.path != paths.binding]
+
+
+_found = remains.found
+
+
+def _other_request(session: Any) -> dict[str, str]:
+    """`specialise._self_given` that draws the request id anew at every attempt."""
+    return {**_self_given(session), "requestId": str(uuid.uuid4())}
+
+
+_self_given = specialise._self_given
+
+
 @dataclass(frozen=True)
 class Broken:
     """A step of the agent with one fault in it."""
@@ -249,6 +278,17 @@ BROKEN = (
     Broken("the folder is not synced, renewing", "renew", local, "sync_folder", lambda _folder: None),
     Broken("the identity is forgotten last", "seal", sealing, "finish", _identity_last),
     Broken("the journal goes first", "seal", sealing, "finish", _journal_first),
+    Broken("what gcad and extd hold stays", "seal", remains, "_whole", lambda paths: (paths.certs, paths.tokens)),
+    Broken("the binding stays", "seal", remains, "found", _without_binding),
+    Broken("half-written files stay", "seal", remains, "_temporaries", lambda _folder: iter(())),
+    Broken("half-written files stay, sealing again", "seal again", remains, "_temporaries", lambda _folder: iter(())),
+    Broken("what is cleared is not overwritten", "seal", remains, "erase", atomic.unlink),
+    Broken("a replaced token is not overwritten", "seal again", remains, "erase", atomic.unlink),
+    Broken("a used token is not overwritten", "specialise", sealing, "erase", atomic.unlink),
+    Broken("the retired key is not overwritten", "renew", store, "erase", atomic.unlink),
+    Broken("the copied key is not overwritten", "adopt", store, "erase", atomic.unlink),
+    Broken("another request to join at every attempt", "specialise", specialise, "_self_given", _other_request),
+    Broken("another request to enrol at every attempt", "specialise", machine, "_same_place", lambda *_: False),
     Broken("the old key goes first", "renew", Keeper, "_renew", _retired_first(Keeper._renew)),
     Broken("the copied key goes first", "adopt", IdentityStore, "apply", _copied_key_first),
 )

@@ -26,6 +26,7 @@ from control_plane.channel.verdict import Fork, Judgement, Lease, Question, Word
 TENANT = "11111111-1111-1111-1111-111111111111"
 HEARTBEAT, HOUR, DAY = 300, 3600, 86400
 BESIDE = (Lease.LOST, Lease.CONFLICT, Lease.OTHER, Lease.FORK)
+CHANGING = (Lease.REBASE, Lease.RECOVERED, Lease.ROLLBACK)
 Items = list[dict[str, Any]]
 
 
@@ -38,6 +39,8 @@ class Rules:
     fork: Callable[..., Fork] = verdict.fork
     question: Callable[[Question], Judgement] = verdict.question
     outcome: Callable[..., str | None] = verdict.outcome
+    favours: Callable[..., bool] = verdict.favours_asker
+    renews: Callable[..., bool] = verdict.may_renew
     differing: Callable[..., tuple[str, ...]] = verdict.differing
     agreeing: Callable[..., tuple[str, ...]] = verdict.agreeing
     reported: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = recording.reported
@@ -125,6 +128,8 @@ class Hub:
         self.machine = Kept(None, "", [], {}, {1: verdict.CURRENT})
         self.before = self.machine
         self.seen: int | None = None
+        self.challenged: int | None = None
+        self.holding: set[int] = set()
         self.barred: set[str | bytes] = set()
         self.words: list[tuple[Holder, str]] = []
 
@@ -144,46 +149,85 @@ class Hub:
     def checkin(self, holder: Holder, at: int, lost: bool = False) -> bool:
         """A heartbeat; False when it was refused, and then the holder is parked. `lost`: the answer does not arrive."""
         _, digest = holder.now()
-        if {digest, _mark(holder.boot), "everyone"} & self.barred:
+        if self._refuses(digest, holder.boot):
             self._park(holder, "identity_conflict", at)
             return False
-        if not self._take_slot(holder):
+        slot = self._slot(holder)
+        if slot is verdict.Slot.SUPERSEDED:
             self._park(holder, "superseded", at)
             return False
         request = f"{self._dice.getrandbits(64):x}"
         held = Held(holder.epoch, holder.nonce, request, holder.boot)
         old = self.machine.row
         step = self.rules.step(self._seal(), self.epoch, old, held, at)
-        given = step.given
+        given, is_beside = step.given, step.lease in BESIDE
+        is_held_elsewhere = bool(self.holding - {id(holder)})
+        if is_held_elsewhere or (
+            old is not None and (is_beside or step.lease in CHANGING or self._is_booted(old, holder))
+        ):
+            self.challenged = at
         if 0 < holder.epoch < self.epoch and digest != self.machine.digest:
             known = self.rules.after_gap(self.machine.evidence, digest)
             self.machine = replace(self.machine, evidence=known or self.machine.evidence)
-        if step.lease is Lease.FORK:
+        if is_beside and self._lost_main():
+            given, is_beside = self._succeed(holder, digest, request), False
+        elif step.lease is Lease.FORK:
             found = self._forked(holder, digest, step, request)
             if found is None:
                 self._park(holder, "identity_conflict", at)
                 return False
-            given = found
-        elif step.lease not in BESIDE:
+            given, is_beside = found, False
+        elif not is_beside:
             row = Main(self.epoch, step.main, step.previous, request)
             self.before, self.machine = self.machine, replace(self.machine, row=row, digest=digest)
+        if slot is verdict.Slot.TAKE_OVER and not is_beside:
+            self.machine = replace(self.machine, slots=verdict.taken_over(self.machine.slots, holder.slot))
         self.seen = at
         if not lost:
             holder.epoch, holder.nonce = self.epoch, given
+        self.holding.add(id(holder))
         return True
 
-    def _take_slot(self, holder: Holder) -> bool:
+    def _is_booted(self, old: Main, holder: Holder) -> bool:
+        return branches.boots_differ(self._seal().boot(old.nonce), _mark(holder.boot))
+
+    def _suspects(self, digest: str) -> bool:
+        return "everyone" in self.barred and digest not in recording.fitting(self.machine.evidence)
+
+    def _refuses(self, digest: str, boot: str) -> bool:
+        return self._suspects(digest) or bool({digest, _mark(boot)} & self.barred)
+
+    def _lost_main(self) -> bool:
+        machine = self.machine
+        boot = self._seal().boot(machine.row.nonce) if machine.row else None
+        return self._suspects(machine.digest) or machine.digest in self.barred or (boot or b"?") in self.barred
+
+    def renew(self, holder: Holder, at: int, lost: bool = False) -> bool:
+        """The next certificate, for the holder of the main branch while there is no sign of another."""
+        row = self.machine.row
+        known = row is not None and row.epoch == self.epoch and holder.nonce in (row.nonce, row.previous)
+        since = None if self.challenged is None else at - self.challenged
+        if not self.rules.renews(main=known and not self._lost_main(), since_another=since):
+            return False
+        if self._slot(holder) is not verdict.Slot.USABLE:
+            return False
+        self.machine = replace(self.machine, slots={**self.machine.slots, holder.slot + 1: verdict.NEXT})
+        if not lost:
+            holder.slot += 1
+        return True
+
+    def _slot(self, holder: Holder) -> verdict.Slot:
         found = verdict.slot(self.machine.slots, holder.slot)
-        if found is verdict.Slot.TAKE_OVER or (found is verdict.Slot.UNKNOWN and holder.slot > max(self.machine.slots)):
+        if found is verdict.Slot.UNKNOWN and holder.slot > max(self.machine.slots):
             # What is signed by the hub's own CA and unknown after a restore is one of the time between.
             slots = verdict.taken_over({**self.machine.slots, holder.slot: verdict.NEXT}, holder.slot)
             self.machine = replace(self.machine, slots=slots)
-            return True
-        return found is verdict.Slot.USABLE
+            return verdict.Slot.USABLE
+        return verdict.Slot.SUPERSEDED if found is verdict.Slot.UNKNOWN else found
 
-    @staticmethod
-    def _park(holder: Holder, why: str, at: int) -> None:
+    def _park(self, holder: Holder, why: str, at: int) -> None:
         holder.state, holder.why, holder.again, holder.since = "parked", why, at, holder.since or at
+        self.holding.discard(id(holder))
 
     def _forked(self, holder: Holder, digest: str, step: Step, request: str) -> str | None:
         """The nonce for the holder when it is the one that stays; None when it loses."""
@@ -210,8 +254,12 @@ class Hub:
             self.barred |= {main} - {other}
         if judged is Fork.MAIN:
             self.barred.add(machine.digest)
+        return self._succeed(holder, digest, request)
+
+    def _succeed(self, holder: Holder, digest: str, request: str) -> str:
+        """The nonce of a holder that takes the place of the one on the main branch."""
         made = self._seal().main(holder.boot)
-        self.machine = replace(machine, row=Main(self.epoch, made, holder.nonce, request), digest=digest)
+        self.machine = replace(self.machine, row=Main(self.epoch, made, holder.nonce, request), digest=digest)
         return made
 
     def report(self, holder: Holder) -> None:
@@ -224,20 +272,26 @@ class Hub:
 
     def ask(self, holder: Holder, others: list[Holder], at: int) -> None:
         """A held machine asks; every other holder that runs is asked for a heartbeat first."""
-        alive = [self.checkin(other, at) for other in others if other.up and other.state == "connected"]
+        alive = [other for other in others if other.up and other.state == "connected" and self.checkin(other, at)]
         items, digest = holder.now()
         machine, seal = self.machine, self._seal()
         newest = self.rules.newest(seal, self.epoch, machine.row, holder.epoch, holder.nonce, at)
         current = machine.row is not None and machine.row.epoch == self.epoch == holder.epoch
         judged = self.rules.question(
             Question(
-                alive=any(alive),
+                alive=bool(alive),
                 silent=None if self.seen is None else at - self.seen,
                 newest=newest,
                 behind=current and not newest,
                 slot=machine.slots.get(holder.slot, verdict.RETIRED),
                 differs=self.rules.differing(machine.recorded, items),
                 agrees=self.rules.agreeing(machine.recorded, items),
+                favoured=self.rules.favours(
+                    recording.fitting(machine.evidence),
+                    recording.presented(machine.evidence),
+                    digest,
+                    alive[0].now()[1] if alive else None,
+                ),
             )
         )
         if judged.word is Word.WAIT:
@@ -245,6 +299,8 @@ class Hub:
             return
         outcome = self.rules.outcome(judged.word, self._clones, verdict.ASK, sealed=self._image)
         if outcome is None:
+            if judged.evicts:
+                self.barred.add(alive[0].now()[1])
             self._accept(holder, items, digest, at)
             return
         self.words.append((holder, judged.word.value))
@@ -448,12 +504,7 @@ class Life:
 
     def renewed(self) -> None:
         """The certificate; the answer may be lost, and then it is renewed again."""
-        slots = dict(self.hub.machine.slots)
-        if verdict.slot(slots, self.machine.slot) is not verdict.Slot.USABLE:
-            return
-        self.hub.machine = replace(self.hub.machine, slots={**slots, self.machine.slot + 1: verdict.NEXT})
-        if self.dice.random() < 0.8:
-            self.machine.slot += 1
+        self.hub.renew(self.machine, self.at, lost=self.dice.random() < 0.2)
 
     def set_back(self) -> None:
         """Restored in place from a snapshot: one machine, an old state."""

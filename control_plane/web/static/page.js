@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything works without this file but what is live: theme switch, copying, shortcut, and the list that follows events.
+// Everything works without this file but what is live: theme switch, copying, and the list that follows events.
 (function () {
   "use strict";
   var root = document.documentElement;
@@ -52,17 +52,6 @@
     });
   }
 
-  function shortcuts() {
-    document.addEventListener("keydown", function (event) {
-      var search = byId("search");
-      if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || !search) { return; }
-      if (/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) { return; }
-      event.preventDefault();
-      search.focus();
-      search.select();
-    });
-  }
-
   // Addresses of filters are short: fields without a value are not sent.
   function shortAddresses() {
     document.querySelectorAll("form.filters").forEach(function (form) {
@@ -94,8 +83,8 @@
   }
 
   // The list: rows keep their places while somebody points at them or works in them.
-  function busy(table) {
-    return table.contains(document.activeElement) || (matchMedia("(hover: hover)").matches && table.matches(":hover"));
+  function busy(place) {
+    return place.contains(document.activeElement) || (matchMedia("(hover: hover)").matches && place.matches(":hover"));
   }
   function row(table, id) { return table.querySelector('tr[data-id="' + CSS.escape(id) + '"]'); }
 
@@ -121,8 +110,10 @@
   function merge(live, fresh) {
     var table = live.querySelector("table.fleet"), other = fresh.querySelector("table.fleet");
     if (!table || !other) {
-      if (live.contains(document.activeElement)) { return; }
-      live.innerHTML = fresh.innerHTML;
+      // A button must not change its place under a pointer.
+      var working = live.contains(document.activeElement) || (live.querySelector("form") && busy(live));
+      live.toggleAttribute("data-waiting", working);
+      if (!working) { live.innerHTML = fresh.innerHTML; }
       return;
     }
     [".counts", ".found", ".paging"].forEach(function (name) {
@@ -158,7 +149,7 @@
     function address() {
       var here = new URL(location.href);
       here.searchParams.delete("saved");
-      if (!("head" in follow.dataset)) { here.searchParams.set("part", "list"); }
+      if (!("head" in follow.dataset || "whole" in follow.dataset)) { here.searchParams.set("part", "list"); }
       return here.href;
     }
     function refresh() {
@@ -187,6 +178,7 @@
       if (!said || !events.length) { return; }
       said.textContent = events.length > 3 ? events.length + " changes in the fleet." : events.map(function (event) {
         if (event.kind === "machine.status") { return event.name + " is " + event.data.to + "."; }
+        if (event.kind === "machine.twin") { return "A twin of " + event.name + " is " + event.data.state + "."; }
         if (event.kind === "machine.created") { return event.name + " is new."; }
         return event.kind === "machine.deleted" ? event.name + " was deleted." : event.name + " changed.";
       }).join(" ");
@@ -223,7 +215,7 @@
           wait = Math.min(2 * wait, 30000);
         }
       };
-      ["created", "deleted", "changed", "status", "conflict", "version", "renamed"].forEach(function (kind) {
+      ["created", "deleted", "changed", "status", "conflict", "version", "renamed", "twin"].forEach(function (kind) {
         source.addEventListener("machine." + kind, function (event) {
           heard.push(JSON.parse(event.data));
           soon(400 + Math.random() * 400);
@@ -247,7 +239,6 @@
     ahead = document.body.dataset.at - Date.now() / 1000;
     themeSwitch();
     copying();
-    shortcuts();
     shortAddresses();
     following();
   });

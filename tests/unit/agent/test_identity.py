@@ -311,22 +311,91 @@ def test_a_store_that_forgets_the_key_first_is_caught(tmp_path: pathlib.Path, mo
     assert any("is missing" in fault for fault in caught)
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"{", b"[]", b'{"v": 1, "state": "connected"}', b'{"v": 1, "state": "odd"}', b"\0" * 300]
-)
-def test_a_damaged_file_is_kept_aside_and_the_identity_rebuilt(paths: Paths, damage: bytes) -> None:
+def connected(paths: Paths, with_evidence: bool = True) -> None:
+    """A machine with an identity, whose himds has ended."""
     store = opened(paths)
     store.apply("begin", **EVENTS["begin"])
     atomic.write_bytes(key_path(paths, 1), b"key")
     atomic.write_bytes(certificate_path(paths, 1), b"certificate")
     store.apply("connected", **EVENTS["connected"])
+    if with_evidence:
+        atomic.write_json(paths.evidence, {"v": 1, "items": [{"name": "dmi_uuid", "status": "ok", "digest": "0"}]})
+
+
+def damaged_member(**changes: Any) -> bytes:
+    return json.dumps(Record("connected", "", {**IDENTITY, **changes}).as_dict()).encode()
+
+
+def damaged_pending(**pending: Any) -> bytes:
+    return json.dumps({**Record("connecting").as_dict(), "pending": pending}).encode()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"{", b"[]", b'{"v": 1, "state": "connected"}', b'{"v": 1, "state": "odd"}', b"\0" * 300),
+        # Whole JSON, and nothing that anybody could use.
+        *(damaged_member(slot=slot) for slot in ("x", None, 1e30, 10**30, -5, True)),
+        *(damaged_member(descent=descent) for descent in ("q", -5, 0.5, 10**6)),
+        *(damaged_member(certificateExpires=ends) for ends in ("nan", float("nan"), float("inf"), -1, 1e300, True)),
+        damaged_member(clientId=None),
+        damaged_member(tenantId=7),
+        damaged_pending(),
+        damaged_pending(args={}, requestId=5),
+        damaged_pending(args={}, requestId="r", **{"from": {}}),
+        damaged_pending(args={}, requestId="r", **{"from": {"state": "parked", "identity": {"slot": 1}}}),
+        damaged_pending(args={}, requestId="r", **{"from": {"state": "parked", "identity": IDENTITY, "error": 5}}),
+    ],
+)
+def test_a_damaged_file_is_kept_aside_and_the_identity_rebuilt(paths: Paths, damage: bytes) -> None:
+    connected(paths)
     pathlib.Path(paths.identity).write_bytes(damage)
     again = opened(paths)
     assert again.record.state == "connected"
     assert (again.record.identity or {})["resourceId"] == IDENTITY["resourceId"]
+    assert sorted(os.listdir(paths.certs)) == ["identity-1.crt", "identity-1.key"]
     kept = [name for name in os.listdir(paths.own) if name.startswith("identity.json.damaged-")]
     assert len(kept) == 1
     assert "AZCM0002" in pathlib.Path(paths.himds_log).read_text(encoding="utf-8")
+
+
+def test_a_missing_file_is_rebuilt_as_a_damaged_one(paths: Paths) -> None:
+    connected(paths)
+    os.unlink(paths.identity)
+    again = opened(paths)
+    assert (again.record.state, (again.record.identity or {})["slot"]) == ("connected", 1)
+    assert sorted(os.listdir(paths.certs)) == ["identity-1.crt", "identity-1.key"]
+    assert opened(paths).record == again.record
+    assert "identity.json is missing" in pathlib.Path(paths.himds_log).read_text(encoding="utf-8")
+
+
+def test_a_fresh_installation_is_disconnected_and_nothing_is_wrong(paths: Paths) -> None:
+    assert opened(paths).record.state == "disconnected"
+    assert not pathlib.Path(paths.himds_log).exists() or "AZCM" not in pathlib.Path(paths.himds_log).read_text()
+
+
+@pytest.mark.parametrize("evidence", [None, b"{", b'{"v": 1}', b'{"v": 1, "items": [{"name": "dmi_uuid"}]}'])
+@pytest.mark.parametrize("identity", [None, b"{"])
+def test_an_identity_that_may_have_been_held_is_asked_about(
+    paths: Paths, identity: bytes | None, evidence: bytes | None
+) -> None:
+    """Nothing is left to judge the machine by: it may have been in quarantine."""
+    connected(paths, with_evidence=False)
+    for path, content in ((paths.identity, identity), (paths.evidence, evidence)):
+        if content is not None:
+            pathlib.Path(path).write_bytes(content)
+        elif os.path.exists(path):
+            os.unlink(path)
+    record = opened(paths).record
+    assert (record.state, (record.error or {})["reason"]) == ("parked", "evidence")
+    assert sorted(os.listdir(paths.certs)) == ["identity-1.crt", "identity-1.key"]
+
+
+def test_a_file_that_names_a_key_which_is_not_there_costs_no_other_key(paths: Paths) -> None:
+    connected(paths)
+    pathlib.Path(paths.identity).write_bytes(damaged_member(slot=7))
+    opened(paths)
+    assert sorted(os.listdir(paths.certs)) == ["identity-1.crt", "identity-1.key"]
 
 
 def test_a_damaged_file_without_the_rest_means_disconnected(paths: Paths) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent_runtime import errors
 from agent_runtime.identity import birth, remains, sealing
 from agent_runtime.identity.machine import Record
 from agent_runtime.identity.sealing import Wish
@@ -183,9 +184,11 @@ def test_an_unseal_cut_off_at_any_write_is_ended_by_the_next(
 def test_himds_finds_a_sealed_image_sealed_also_when_its_file_is_damaged(tmp_path: pathlib.Path) -> None:
     paths = connected(tmp_path)
     sealing.seal(paths, WISH, SIGNALS)
-    for content in (None, b"{", b"\0" * 100):
+    for content in (None, b"{", b"\0" * 100, b""):
+        os.unlink(paths.identity)
         if content is not None:
             pathlib.Path(paths.identity).write_bytes(content)
+        assert sealing.state_of(paths).state == "sealed"
         store = IdentityStore(paths, Log(paths.himds_log))
         assert store.record.state == "sealed"
         with pytest.raises(Exception, match="sealed"):
@@ -209,6 +212,45 @@ def test_what_is_overwritten_is_gone_from_the_disk(tmp_path: pathlib.Path) -> No
         os.close(descriptor)
 
 
+def test_a_token_that_is_replaced_is_overwritten(tmp_path: pathlib.Path) -> None:
+    paths = connected(tmp_path)
+    sealing.seal(paths, WISH, SIGNALS)
+    descriptor = os.open(paths.image_token, os.O_RDONLY)
+    try:
+        sealing.seal(paths, WISH._replace(token="hwe_" + "n" * 40), SIGNALS)
+        assert os.read(descriptor, 100).strip(b"\0") == b""
+    finally:
+        os.close(descriptor)
+    assert sealing.read_token(paths) == "hwe_" + "n" * 40
+    assert sorted(name for name in os.listdir(paths.state) if "token" in name) == ["image.token", "tokens"]
+
+
+def test_a_token_that_cannot_be_replaced_stays(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = connected(tmp_path)
+    sealing.seal(paths, WISH, SIGNALS)
+
+    def no_space(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", no_space)
+        with pytest.raises(OSError, match="No space"):
+            sealing.seal(paths, WISH._replace(token="hwe_" + "n" * 40), SIGNALS)
+    assert sealing.read_token(paths) == WISH.token
+    assert remains.found(paths, with_token=False) == []
+
+
+def test_a_journal_does_not_end_a_seal_through_a_link(tmp_path: pathlib.Path) -> None:
+    paths = connected(tmp_path / "root")
+    journal = {"record": {"imageId": "x", "sealedAt": "", "enrol": None}, "keepLogs": True}
+    os.rename(paths.certs, tmp_path / "keys")
+    os.symlink(tmp_path / "keys", paths.certs)
+    with pytest.raises(errors.ConfigurationConflict, match="is a link"):
+        sealing.finish(paths, journal)
+    assert os.path.islink(paths.certs)
+    assert sealing.state_of(paths).state == "connected"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -219,6 +261,9 @@ def test_what_is_overwritten_is_gone_from_the_disk(tmp_path: pathlib.Path) -> No
         {"evidence": [{"name": "dmi_uuid"}]},
         {"enrol": {"cloud": "demo"}},
         {"enrol": "web"},
+        {"sealedAt": None},
+        {"unsealedAt": 5},
+        {"unsealedBy": {}},
     ],
 )
 def test_a_damaged_birth_record_is_none(tmp_path: pathlib.Path, changes: dict[str, Any]) -> None:

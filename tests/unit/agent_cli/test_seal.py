@@ -27,7 +27,11 @@ RECORD = {
     "v": 1,
     "state": "connected",
     "since": "",
-    "identity": {"resourceId": "/subscriptions/s/web01", "slot": 1, "clientId": "c"},
+    "identity": {
+        **{name: name for name in ("clientId", "tenantId", "vmId", "cloud")},
+        "resourceId": "/subscriptions/s/web01",
+        "slot": 1,
+    },
     "pending": None,
     "error": None,
 }
@@ -149,6 +153,7 @@ def test_the_token_of_an_image_is_kept_out_of_everything_else(machine: Machine) 
         ((*WORDS, "--token-file", "-"), TOKEN, 16, "--enroll-on-first-boot"),
         ((*WORDS, "--enroll-on-first-boot", "web", "--token-file", "-"), "secret\n", 23, "hwe_"),
         ((*WORDS, "--enroll-on-first-boot", "web", "--token-file", "-"), "", 23, "hwe_"),
+        ((*WORDS, "--enroll-on-first-boot", "web", "--token-file", "-"), TOKEN + "\u00e4", 23, "hwe_"),
         ((*WORDS, "--enroll-on-first-boot", "web", "--token-file", "/nowhere"), "", 19, "/nowhere"),
         ((*WORDS, "--enroll-on-first-boot", "web", "--token-file", "-", "--cloud", "b"), TOKEN, 23, "demo"),
         ((*WORDS, "--root", "/nowhere"), "", 23, "etc"),
@@ -182,11 +187,22 @@ def test_sealing_that_was_cut_off_is_seen_and_ended(machine: Machine) -> None:
     assert not (machine.state / "seal.json").exists()
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"v": 1, "step": "seal"}', "[]"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("", "{", '{"v": 1, "step": "seal"}', "[]", "{}"),
+        '{"v": 1, "step": "seal", "record": {}, "keepLogs": true}',
+        '{"v": 1, "step": "seal", "record": {"imageId": "x"}, "keepLogs": true}',
+    ],
+)
 def test_a_damaged_journal_is_ended_by_another_seal(machine: Machine, damage: str) -> None:
     inhabited(machine, "disconnected")
     (machine.state / "seal.json").write_text(damage)
-    assert machine.run("unseal", "--if-copied").code in (0, 27)
+    done = machine.run("unseal", "--if-copied", "--json")
+    assert (done.code, done.json["error"]["message"].split(":")[0]) == (
+        27,
+        "sealing was cut off, and its journal seal.json is damaged",
+    )
     assert machine.run(*WORDS).code == 0
     assert not (machine.state / "seal.json").exists()
     assert leftovers(machine) == []
@@ -198,6 +214,83 @@ def test_a_damaged_identity_is_not_dropped_without_being_told(machine: Machine) 
     assert machine.run(*WORDS).code == 27
     assert machine.run(*WORDS, "--force").code == 0
     assert leftovers(machine) == []
+
+
+def test_a_missing_identity_is_not_dropped_without_being_told(machine: Machine) -> None:
+    inhabited(machine)
+    (machine.state / "state/identity.json").unlink()
+    before = machine.files()
+    assert check(machine, "--agent-only")[0] == 27
+    done = machine.run(*WORDS)
+    assert (done.code, "damaged or missing" in done.out) == (27, True)
+    assert machine.files() == before
+    assert machine.run(*WORDS, "--force").code == 0
+    assert leftovers(machine) == []
+
+
+def test_a_sealed_image_without_its_identity_file_is_still_sealed(machine: Machine) -> None:
+    inhabited(machine, "disconnected")
+    assert machine.run(*WORDS).code == 0
+    (machine.state / "state/identity.json").unlink()
+    code, found = check(machine, "--agent-only")
+    assert (code, found["state"]) == (0, "sealed")
+    assert machine.run("unseal", "--first-boot", "--json").json["changed"] is True
+    assert identity(machine) == "disconnected"
+
+
+@pytest.mark.parametrize("record", [None, "{", '{"v": 1, "imageId": "web"}'])
+def test_a_sealed_image_that_does_not_know_its_name_is_not_clean(machine: Machine, record: str | None) -> None:
+    """Its copies could not tell that they are some, nor join."""
+    inhabited(machine, "disconnected")
+    assert machine.run(*WORDS).code == 0
+    path = machine.state / "image.json"
+    path.unlink() if record is None else path.write_text(record)
+    code, found = check(machine, "--agent-only")
+    assert (code, "birth record" in found["error"]["message"]) == (27, True)
+    assert machine.run(*WORDS).code == 0
+    assert check(machine, "--agent-only")[0] == 0
+
+
+HALF_WRITTEN = ".{}.4711.0123456789ab.tmp"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(HALF_WRITTEN.format(name) for name in ("image.token", "join.json", "binding.json", "writable")),
+        *(
+            f"{folder}/{HALF_WRITTEN.format('x')}"
+            for folder in ("clouds", "trust", "socks", "certs", "tokens", "state")
+        ),
+        f"../../lib/GuestConfig/{HALF_WRITTEN.format('x')}",
+    ],
+)
+def test_what_a_killed_command_has_half_written_is_found_and_cleared(machine: Machine, path: str) -> None:
+    inhabited(machine, "disconnected")
+    assert machine.run(*WORDS).code == 0
+    left = machine.state / path
+    left.write_text(TOKEN)
+    code, found = check(machine, "--agent-only")
+    assert (code, [item["identity"] for item in found["wouldClear"]]) == (27, [True])
+    assert machine.run(*WORDS).code == 0
+    assert not left.exists()
+    assert check(machine, "--agent-only")[0] == 0
+
+
+@pytest.mark.parametrize("folder", ["certs", "tokens", "state", "../../lib/GuestConfig/extensions"])
+def test_a_folder_that_is_a_link_is_named_and_sealing_refused(machine: Machine, tmp_path: Path, folder: str) -> None:
+    inhabited(machine, "disconnected")
+    elsewhere, place = tmp_path / "srv/keys", machine.state / folder
+    elsewhere.parent.mkdir()
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+    before = machine.files()
+    code, found = check(machine, "--agent-only")
+    assert code == 27
+    assert [item["identity"] for item in found["wouldClear"] if item["path"] == os.path.normpath(place)] == [True]
+    done = machine.run(*WORDS, "--force")
+    assert (done.code, "is a link" in done.out) == (27, True)
+    assert (machine.files(), place.is_symlink()) == (before, True)
 
 
 def test_leftovers_of_an_uninstalled_agent_are_a_hazard_that_check_names(machine: Machine) -> None:
@@ -286,6 +379,9 @@ def test_a_mounted_image_is_sealed_from_outside(machine: Machine, tmp_path: Path
     assert record["builder"] is None
     assert [item["name"] for item in record["evidence"]] == ["machine_id"]
     assert "first-boot hook" in done.out
+    (machine.root / "etc/machine-id").write_text("uninitialized\n")
+    again = other.run("seal", "--check", "--root", str(machine.root), "--json")
+    assert not any("first-boot hook" in warning for warning in again.json["warnings"])
     assert not (other.state / "image.json").exists()
     assert other.run("unseal", "--first-boot", "--root", str(machine.root)).code == 0
     assert identity(machine) == "disconnected"
@@ -333,6 +429,24 @@ def _birth(**changes: Any) -> dict[str, Any]:
         "enrol": None,
         **changes,
     }
+
+
+@pytest.mark.parametrize(
+    ("builder", "now", "warned"),
+    [
+        ({"machine_id": "m"}, {"machine_id": "m"}, True),
+        # Cleared after it was sealed, before, or by the template's next boot.
+        ({"machine_id": "m"}, {"machine_id": None}, False),
+        ({"machine_id": None}, {"machine_id": None}, False),
+        ({"machine_id": "m"}, {"machine_id": "n"}, False),
+        ({"dmi_uuid": "a", "machine_id": "m"}, {"machine_id": "m"}, False),
+        ({"dmi_uuid": None, "machine_id": "m"}, {"dmi_uuid": "a", "machine_id": "m"}, True),
+    ],
+)
+def test_a_first_boot_hook_is_asked_for_where_copies_need_one(
+    builder: dict[str, str | None], now: dict[str, str | None], warned: bool
+) -> None:
+    assert sealing.copies_can_tell(_sealed_on(*_signals(**builder)), _signals(**now)) is not warned
 
 
 def _signals(**values: str | None) -> list[Signal]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from benchmarks import herd_parts, host_parts, hub_parts, model_parts
 from benchmarks.checkin_load import percentiles
 from benchmarks.report import TITLES, Part, Row, completed, document, not_reached
 
+ROOT = Path(__file__).resolve().parents[3]
 AT = "2026-11-23T10:00:00+00:00"
 MACHINE = {"cpu": "C", "cores": 2, "memory_gib": 4, "system": "S", "kernel": "K", "python": "3.11"}
 
@@ -52,6 +55,23 @@ def test_when_all_is_well_the_page_says_so() -> None:
     part = Part("queries", AT, 3, [Row("slowest", 0.5, "s", "< 1", 1), Row("median", 0.1, "s", "", None)])
     assert part.met
     assert "Every bar was met." in document(found(part))
+
+
+def test_the_page_says_what_is_of_the_long_run_and_what_is_not() -> None:
+    page = document(found(Part("idle", AT, 600, [])))
+    assert "`make bench-long`" in page
+    assert "**No figures of such a run are published**" in page
+    told = found(Part("checkins", AT, 36, []), Part("idle", AT, 3600, []))
+    told["parts"][1]["long"] = True
+    page = document(told)
+    assert "Of such a run are: Agent: idle services." in page
+    assert "published" not in page
+
+
+def test_the_published_page_is_that_of_the_published_figures() -> None:
+    assert (ROOT / "docs" / "benchmarks.md").read_text() == document(
+        json.loads((ROOT / "benchmarks" / "results" / "latest.json").read_bytes())
+    )
 
 
 def test_every_part_has_a_title_and_every_title_a_part() -> None:

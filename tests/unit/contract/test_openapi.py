@@ -42,6 +42,17 @@ def test_every_operation_is_described(operation: Operation, document: dict[str, 
     assert ("security" in shown) == operation.open
 
 
+@pytest.mark.parametrize("operation", OPERATIONS, ids=_id)
+def test_refusals_are_those_that_can_be(operation: Operation, document: dict[str, Any]) -> None:
+    shown = {int(status) for status in document["paths"][operation.path][operation.method.lower()]["responses"]}
+    assert bool({401, 403, 429, 503} & shown) == (not operation.open)
+    assert (413 in shown) == (operation.body is not None)
+    assert (404 in shown) == ("{" in operation.path or 404 in operation.refuses)
+    assert (409 in shown) == (409 in operation.refuses)
+    assert shown >= {operation.status, *operation.also, 400, 500}
+    assert 405 not in shown
+
+
 def test_an_operation_without_schemas_makes_no_document() -> None:
     def handler(_call: Any) -> Any:
         return None

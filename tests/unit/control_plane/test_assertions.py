@@ -130,7 +130,7 @@ def ask(hub: Hub, client_id: str) -> Ask:
             "client_assertion": signed,
             **({"scope": SCOPE} if v2 else {"resource": URL}),
         }
-        return dict(endpoints.token(hub, hub.settings.tenant_id, fields, None, v2=v2).body or {})
+        return dict(endpoints.token(hub, hub.settings.tenant_id, fields, None, "192.0.2.1", v2=v2).body or {})
 
     return asked
 
@@ -348,10 +348,10 @@ def test_secrets_come_and_go(data: Path, tmp_path: Path) -> None:
         "client_secret": file.read_text(),
         "scope": SCOPE,
     }
-    assert endpoints.token(hub, "fleet.example", fields, None, v2=True).status == 200
+    assert endpoints.token(hub, "fleet.example", fields, None, "192.0.2.1", v2=True).status == 200
     assert run(copy, "principal", "secret", "remove", "app", made["id"]).exit_code == 0
     with pytest.raises(TokenError) as refused:
-        endpoints.token(hub, "fleet.example", fields, None, v2=True)
+        endpoints.token(hub, "fleet.example", fields, None, "192.0.2.1", v2=True)
     assert refused.value.aadsts == 7000215
     hub.database.close()
     assert run(copy, "principal", "secret", "list", "app", "--json").stdout.strip() == "[]"

@@ -21,10 +21,11 @@ from click.testing import CliRunner, Result
 from cryptography import x509
 from jsonschema import Draft7Validator
 
-from control_plane import keyring, pki, serve, settings, tls
+from control_plane import config, keyring, pki, serve, settings, tls
 from control_plane.cli import main
 from control_plane.errors import OperatorError
 from control_plane.hub import open_database, open_hub
+from control_plane.operate import backup
 from control_plane.storage.models import Base
 
 URL = "https://hub.example:8443"
@@ -225,6 +226,13 @@ def test_refusals_to_start(hub: Path, tmp_path: Path) -> None:
         serve.serve(hub, "8443")
 
 
+def test_a_hub_whose_database_is_gone_says_so(hub: Path) -> None:
+    (hub / "hub.db").unlink()
+    for _ in range(2):
+        with pytest.raises(OperatorError, match="is empty"):
+            serve.serve(hub, "127.0.0.1:0")
+
+
 def test_damage_is_told(hub: Path) -> None:
     (hub / "keys/desired.key").write_bytes(b"")
     with pytest.raises(OperatorError, match="cannot be loaded"):
@@ -255,3 +263,50 @@ def test_addresses(text: str, url: str, hosts: set[str]) -> None:
     assert settings.check_url(text) == url
     made = settings.Settings(1, url, "t", "d", (), own_certificate=True, created="")
     assert made.known_hosts == hosts
+
+
+def test_a_backup_overwrites_nothing_that_comes_meanwhile(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, pack = tmp_path / "hub.tar.gz", backup._pack
+
+    def slow(*arguments: Any) -> None:
+        pack(*arguments)
+        target.write_text("of somebody else")
+
+    monkeypatch.setattr(backup, "_pack", slow)
+    answer = run(hub, "backup", str(target))
+    assert (answer.exit_code, "never overwritten" in answer.stderr) == (1, True)
+    assert target.read_text() == "of somebody else"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".backup-")] == []
+
+
+def test_the_audit_is_exported(hub: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        assert run(hub, "principal", "create", f"app{number}", "--role", "Reader").exit_code == 0
+    everything = [json.loads(line) for line in run(hub, "audit", "--json", "-n", "100").stdout.splitlines()]
+    target = tmp_path / "audit.jsonl"
+    assert run(hub, "audit", "export", "--before", "2999-01-01T00:00:00Z", str(target)).exit_code == 0
+    assert [json.loads(line) for line in target.read_text().splitlines()] == everything
+    assert target.stat().st_mode & 0o777 == 0o600
+    again = run(hub, "audit", "export", "--before", "2999-01-01T00:00:00Z", str(target))
+    assert (again.exit_code, "cannot be made" in again.stderr) == (1, True)
+    early = tmp_path / "early.jsonl"
+    assert run(hub, "audit", "export", "--before", "2001-01-01T00:00:00Z", str(early)).exit_code == 0
+    assert early.read_text() == ""
+    wrong = run(hub, "audit", "export", "--before", "yesterday", str(tmp_path / "wrong"))
+    assert (wrong.exit_code, (tmp_path / "wrong").exists()) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("trusted_proxies: [10.0.0.300]", "trusted_proxies"),
+        ("trusted_proxies: [balancer]", "trusted_proxies"),
+        ("metrics: {allow: [10.0.0.0/64]}", "metrics.allow"),
+    ],
+)
+def test_networks_that_are_none_stop_the_start(hub: Path, text: str, told: str) -> None:
+    (hub / "config.yaml").write_text(text)
+    with pytest.raises(OperatorError, match=told):
+        config.load(hub)

@@ -132,6 +132,18 @@ def test_one_address_and_one_machine_leave_a_part_to_others() -> None:
     gate.everybody()
 
 
+def test_an_ipv6_site_is_one_address() -> None:
+    gate = Gate()
+
+    def flood() -> None:
+        for number in range(40):
+            gate.address(f"2001:db8::{number:x}")
+
+    with pytest.raises(ApiError):
+        flood()
+    gate.address("2001:db8:0:1::1")
+
+
 def test_a_flood_of_names_is_not_kept() -> None:
     gate = Gate()
     for number in range(12_000):

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +145,30 @@ def test_failures_are_alike_audited_and_counted(hub: Hub, data: Path) -> None:
     assert found == [
         ("Ada", "Refused", "InvalidCredentials"),
         ("unknown", "Refused", "InvalidCredentials"),
-        ("unknown", "Refused", "InvalidCredentials"),
     ]
+    text = hub.metrics.text().decode()
+    assert 'hawser_refusals_total{action="session/create",code="InvalidCredentials"} 3.0' in text
+
+
+def test_failures_do_not_fill_the_audit(hub: Hub, data: Path) -> None:
+    for number in range(40):
+        with pytest.raises(ApiError):
+            sessions.sign_in(hub, f"nobody{number}", PASSWORD, f"192.0.2.{number}")
+    assert rows(data, "SELECT count(*) FROM audit WHERE action = 'session/create'") == [(1,)]
+
+
+def test_many_at_once_fail_no_more_often_than_one_after_the_other(hub: Hub) -> None:
+    def attempt(_number: int) -> int:
+        try:
+            sessions.sign_in(hub, "ada", "wrong", "192.0.2.1")
+        except ApiError as error:
+            return error.status
+        return 200
+
+    with ThreadPoolExecutor(20) as pool:
+        told = Counter(pool.map(attempt, range(20)))
+        told.update(pool.map(attempt, range(20)))
+    assert told == {401: throttle.NAME_AND_PEER.amount, 429: 40 - throttle.NAME_AND_PEER.amount}
 
 
 def test_too_many_failures_are_throttled_for_that_address_alone(hub: Hub) -> None:
@@ -159,14 +183,21 @@ def test_too_many_failures_are_throttled_for_that_address_alone(hub: Hub) -> Non
 
 def test_throttle_by_name_and_by_address() -> None:
     counted = throttle.Throttle()
+
+    def come(name: str, peer: str, *, failed: bool = False) -> None:
+        with counted.attempt(name, peer) as attempt:
+            attempt.failed = failed
+
     for index in range(throttle.PEER.amount):
-        counted.failed(f"name{index}", "192.0.2.1")
+        come(f"name{index}", "192.0.2.1", failed=True)
+        come(f"name{index}", f"2001:db8::{index}", failed=True)
     for index in range(throttle.NAME.amount):
-        counted.failed("ada", f"192.0.2.{index + 10}")
-    for name, peer in (("fresh", "192.0.2.1"), ("ADA", "198.51.100.1")):
+        come("ada", f"192.0.2.{index + 10}", failed=True)
+    for name, peer in (("fresh", "192.0.2.1"), ("fresh", "2001:db8::ffff:1"), ("ADA", "198.51.100.1")):
         with pytest.raises(ApiError):
-            counted.check(name, peer)
-    counted.check("fresh", "198.51.100.1")
+            come(name, peer)
+    for _ in range(2 * throttle.PEER.amount):
+        come("fresh", "198.51.100.1")
 
 
 def test_a_password_made_before_other_parameters_is_hashed_anew(hub: Hub, data: Path) -> None:

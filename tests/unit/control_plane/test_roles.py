@@ -114,10 +114,29 @@ def test_a_ticket_never_exceeds_its_operation(action: Action, operation: str, ow
     assert allows(caller, action, MACHINE) == (own and action in TICKET_RIGHTS[operation])
 
 
-@pytest.mark.parametrize(("ticket", "allowed"), [("t", True), ("another", False), (None, False)])
-def test_a_connect_ticket_undoes_what_it_made(ticket: str | None, allowed: bool) -> None:
+@pytest.mark.parametrize(
+    ("ticket", "awaiting", "allowed"),
+    [("t", True, True), ("t", False, False), ("another", True, False), (None, True, False)],
+)
+def test_a_connect_ticket_undoes_what_it_made_in_vain(ticket: str | None, awaiting: bool, allowed: bool) -> None:
     caller = _caller(ONBOARDING, grant=Grant("t", (("connect", MACHINE.lower()),), frozenset()))
-    assert allows(caller, Action.MACHINE_DELETE, MACHINE, MachineFacts("x", ticket, awaiting=False)) == allowed
+    assert allows(caller, Action.MACHINE_DELETE, MACHINE, MachineFacts("x", ticket, awaiting)) == allowed
+
+
+@pytest.mark.parametrize("operation", sorted(TICKET_RIGHTS))
+@pytest.mark.parametrize("role", [*ROLES, "Nobody"])
+def test_a_ticket_allows_what_its_maker_still_may(role: str, operation: str) -> None:
+    needed = TICKET_RIGHTS[operation]
+    grant = Grant("t", ((operation, MACHINE.lower()),), frozenset())
+    for action in needed:
+        assert allows(_caller(role, grant=grant), action, MACHINE) == (needed <= ROLES.get(role, frozenset()))
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_nobodys_role_stands_behind_the_hubs_own_ticket(action: Action) -> None:
+    grant = Grant("t", (("connect", MACHINE.lower()),), frozenset(), by_hub=True)
+    caller = Caller("ticket", "app", "me", "name", (), grant)
+    assert allows(caller, action, MACHINE) == (action in TICKET_RIGHTS["connect"])
 
 
 @pytest.mark.parametrize(

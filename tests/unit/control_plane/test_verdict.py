@@ -22,6 +22,7 @@ QUESTIONS = st.builds(
     slot=st.sampled_from((verdict.CURRENT, verdict.NEXT, verdict.RETIRED)),
     differs=st.sampled_from(((), ("dmi_uuid",), STRONG, ("machine_id",))),
     agrees=st.sampled_from(((), ("dmi_uuid",), ("cloud_instance_id",))),
+    favoured=st.booleans(),
 )
 
 
@@ -53,6 +54,20 @@ def judged(**known: Any) -> tuple[str, int]:
         ({"alive": True, "differs": ("machine_id",), "agrees": ("dmi_uuid",)}, ("clone", 0)),
         ({"alive": True, "differs": STRONG, "newest": True}, ("clone", 0)),
         ({"alive": True}, ("undecided", 0)),
+        # It does not even try to be the machine, and who asks is.
+        ({"alive": True, "favoured": True}, ("same", 0)),
+        ({"alive": True, "favoured": True, "slot": verdict.RETIRED}, ("rollback", 0)),
+        ({"alive": True, "favoured": True, "behind": True}, ("rollback", 0)),
+        ({"alive": True, "favoured": True, "differs": STRONG}, ("clone", 0)),
+        # Every copy of an image has the instance id that somebody wrote into it.
+        ({"differs": STRONG, "agrees": ("cloud_instance_id",)}, ("moved", 0)),
+        ({"differs": STRONG, "agrees": ("cloud_instance_id",), "silent": 9, "newest": True}, ("wait", 891)),
+        ({"differs": STRONG, "agrees": ("tpm_key", "cloud_instance_id")}, ("same", 0)),
+        ({"differs": ("vmgenid",), "agrees": ("cloud_instance_id",)}, ("same", 0)),
+        # A container: there is no hardware to compare.
+        ({"differs": ("machine_id",), "silent": 9, "newest": True}, ("same", 0)),
+        ({"differs": ("machine_id",), "silent": 9}, ("wait", 891)),
+        ({"differs": ("machine_id",)}, ("moved", 0)),
     ],
 )
 def test_the_table(known: dict[str, Any], answer: tuple[str, int]) -> None:
@@ -62,12 +77,32 @@ def test_the_table(known: dict[str, Any], answer: tuple[str, int]) -> None:
 @given(QUESTIONS)
 def test_nobody_goes_on_beside_a_living_holder_and_waiting_ends(asked: Question) -> None:
     found = verdict.question(asked)
-    if asked.alive:
+    assert found.evicts == (asked.alive and asked.favoured and not asked.differs)
+    if found.evicts:
+        assert found.word in (Word.SAME, Word.ROLLBACK)
+    elif asked.alive:
         assert found.word in (Word.CLONE, Word.UNDECIDED)
     else:
         assert found.word not in (Word.CLONE, Word.UNDECIDED), "an accusation needs a second holder"
     assert (found.word is Word.WAIT) == (found.seconds > 0)
     assert found.seconds <= SILENCE
+
+
+@pytest.mark.parametrize(
+    ("asker", "holder", "favoured"),
+    [
+        ("new", "x", True),
+        ("old", "x", True),
+        ("new", "new", False),
+        ("old", "new", False),
+        ("new", "gone", False),
+        ("gone", "x", False),
+        ("x", "y", False),
+        ("new", None, False),
+    ],
+)
+def test_only_who_fits_is_favoured_and_only_over_who_does_not(asker: str, holder: str | None, favoured: bool) -> None:
+    assert verdict.favours_asker(["new", "old"], ["gone"], asker, holder) is favoured
 
 
 @given(word=st.sampled_from(Word), clones=st.sampled_from(POLICIES), moved=st.sampled_from((ASK, KEEP)))
@@ -101,6 +136,14 @@ def test_what_becomes_of_an_asker(word: Word, clones: str, moved: str) -> None:
 )
 def test_forks(main: str, other: str, presented: tuple[str, ...], older_boot: bool, loser: Fork) -> None:
     assert verdict.fork(["new", "old"], main, other, older_boot=older_boot, presented=presented) is loser
+
+
+@pytest.mark.parametrize(
+    ("main", "since", "may"),
+    [(True, None, True), (True, SILENCE + 1, True), (True, SILENCE, False), (False, None, False), (False, 5000, False)],
+)
+def test_a_certificate_is_for_a_holder_without_a_rival(main: bool, since: int | None, may: bool) -> None:
+    assert verdict.may_renew(main=main, since_another=since) is may
 
 
 def item(name: str, value: str | None) -> dict[str, str | None]:

@@ -77,6 +77,7 @@ def _is_alive_never(asked: verdict.Question) -> Judgement:
         ("question", _is_alive_never, 50),
         ("fork", _believes_the_newer_report, 500),
         ("fork", _forgets_what_was_presented, FORKS),
+        ("renews", lambda **_known: True, 500),
         ("reported", lambda _recorded, vector: dict(vector), 500),
         ("after_gap", lambda _recorded, _given: None, FORKS),
     ],
