@@ -30,6 +30,8 @@ MANIFEST = "HandlerManifest.json"
 MANIFEST_LIMIT = 1 << 20
 BLOCK = 1 << 16
 _PREFIX = ".unpack-"
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError)
+"""What zipfile raises besides OSError."""
 _END, _LOCATOR = b"PK\5\6", b"PK\6\7"
 
 
@@ -63,8 +65,10 @@ def unpack_package(arguments: dict[str, Any]) -> dict[str, Any]:
         finally:
             _remove(work)
     except OSError as error:
+        if error.errno == errno.EINVAL:  # zipfile sought to where a damaged zip pointed
+            raise _refused(archive, "is no zip, or a damaged one") from None
         raise unkept(error, into) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error) as error:
+    except _DAMAGED as error:
         raise _refused(archive, f"is no zip, or a damaged one ({error})") from None
     return {"files": files, "bytes": size}
 
