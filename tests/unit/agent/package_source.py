@@ -23,6 +23,7 @@ from securesystemslib.signer import Key, Signature, Signer, SSlibKey
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
+BLOCK = 1 << 20
 TARGET = "extensions/Hawser.Demo/1.0.0/linux.zip"
 
 
@@ -61,6 +62,7 @@ class Source:
         self.cut: list[int] = []
         self.status: dict[str, int] = {}
         self.ignores_ranges = False
+        self.zeros: dict[str, int] = {}
         self.versions = dict.fromkeys(("targets", "snapshot", "timestamp"), 0)
         self.targets: dict[str, TargetFile] = {}
         self.root = self.publish_root(1)
@@ -89,6 +91,13 @@ class Source:
 
     def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
         path = request.path.replace("/artefacts/", "", 1)
+        if path in self.zeros:
+            request.send_response(200)
+            request.send_header("Content-Length", str(self.zeros[path]))
+            request.end_headers()
+            for _ in range(self.zeros[path] // BLOCK):
+                request.wfile.write(bytes(BLOCK))
+            return
         content = self.files.get(path)
         status = self.status.get(path, 200 if content is not None else 404)
         if content is None or status != 200:
@@ -128,6 +137,16 @@ class Source:
         self.targets[path].unrecognized_fields["custom"] = {"kind": "extension", "version": "1.0.0"}
         above, _, name = path.rpartition("/")
         self.files[f"targets/{above}/{self.targets[path].hashes['sha256']}.{name}"] = content
+        self.publish()
+
+    def add_zeros(self, blocks: int, path: str = TARGET) -> None:
+        """Offer so many blocks of nothing, which nobody holds in memory."""
+        digest = hashlib.sha256()
+        for _ in range(blocks):
+            digest.update(bytes(BLOCK))
+        self.targets[path] = TargetFile(blocks * BLOCK, {"sha256": digest.hexdigest()}, path)
+        above, _, name = path.rpartition("/")
+        self.zeros[f"targets/{above}/{digest.hexdigest()}.{name}"] = blocks * BLOCK
         self.publish()
 
     def publish(self, days: float = 7, versions: dict[str, int] | None = None) -> None:

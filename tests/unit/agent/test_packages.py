@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -351,3 +354,41 @@ def test_an_empty_file_is_a_file(source: Source, tmp_path: Path) -> None:
     got: dict[str, Any] | None = fetch(source, tmp_path)
     assert got is not None
     assert got["length"] == 0
+
+
+MEASURED = """
+import json, sys
+sys.path[:0] = json.loads(sys.argv[1])
+from agent_runtime.workers import packages
+packages.fetch_package(json.load(sys.stdin))
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def test_memory_stays_flat(source: Source, tmp_path: Path) -> None:
+    """300 MiB take as much memory as a few bytes, first to last."""
+    peaks = []
+    for number, blocks in enumerate((1, 300)):
+        source.add_zeros(blocks)
+        arguments = {
+            "artefacts": [source.url],
+            "caPem": source.ca_pem,
+            "tufRoot": source.root,
+            "proxy": None,
+            "metadata": str(tmp_path / "tuf"),
+            "downloads": str(tmp_path / str(number)),
+            "target": TARGET,
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, json.dumps(sys.path)],
+            input=json.dumps(arguments),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        peaks.append(int(done.stdout))
+        (file,) = (tmp_path / str(number)).iterdir()
+        assert file.stat().st_size == blocks << 20
+        file.unlink()
+    assert peaks[1] - peaks[0] < 8 * 1024, peaks

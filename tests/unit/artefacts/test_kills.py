@@ -96,15 +96,17 @@ def test_killed_anywhere_clients_go_on(top: Path, data: Path, kind: str, monkeyp
     paths = [old.target, "extensions/Hawser.Demo/2.0.0/linux.zip"]
     contents = [(top / "p.zip").read_bytes(), None if kind == "refresh" else (top / "q.zip").read_bytes()]
     saved = top / "saved"
-    shutil.copytree(data, saved)
+    for room in ("artefacts", "keys"):
+        shutil.copytree(data / room, saved / room)
     with monkeypatch.context() as patch:
         life = Life(patch)
         act()
         steps = life.seen
     assert steps > 5
     for step in range(steps):
-        shutil.rmtree(data)
-        shutil.copytree(saved, data)
+        for room in ("artefacts", "keys"):
+            shutil.rmtree(data / room)
+            shutil.copytree(saved / room, data / room)
         shutil.rmtree(top / "seen", ignore_errors=True)
         shutil.copytree(top / "client", top / "seen", symlinks=True)
         with monkeypatch.context() as patch:
