@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 Row = dict[str, Any]
 TAKERS: tuple[Callable[[Session, Sequence[Row]], object], ...] = ()
-"""Each gets every row there is, in the transaction that notes a publication, and whenever a hub starts."""
+"""Each gets every row there is, in the transaction that notes a publication, and once more from a running hub that has
+not seen that version."""
 
 
 def catalogue_rows(targets_metadata: Mapping[str, Any]) -> list[Row]:

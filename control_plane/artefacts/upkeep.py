@@ -14,7 +14,7 @@ from control_plane.errors import OperatorError
 from control_plane.hub import Hub
 from control_plane.storage.database import Database
 
-EVERY_SECONDS = 1800.0
+EVERY_SECONDS = 600.0
 log = logging.getLogger("hawser.hub")
 
 
@@ -30,28 +30,28 @@ def renew(data: Path, at: int) -> list[str]:
         return publishing.refresh(place, data, at)
 
 
-def hand_over(data: Path, database: Database) -> None:
-    """Give the catalogue in force to the database: a command may have been killed between the two.
+def hand_over(data: Path, database: Database, known: int | None) -> int | None:
+    """Give the catalogue in force to the database, unless it is that of the version `known`: a command may have been
+    killed between the two. Returns the version in force.
 
     Errors: OperatorError.
     """
     current = places.published(places.of(data))
-    if current is None:
-        return
+    if current is None or current.targets.signed.version == known:
+        return known
     with database.write() as session:
         catalogue.replace(session, catalogue.catalogue_rows(current.targets.to_dict()))
+    return current.targets.signed.version
 
 
 async def run(hub: Hub) -> None:
-    """At the start and twice an hour; ends when cancelled."""
-    handed = False
+    """At the start and every ten minutes; ends when cancelled."""
+    handed: int | None = None
     while True:
         try:
             if renewed := await asyncio.to_thread(renew, hub.data, now()):
                 log.info("Renewed in the repository of artefacts: %s.", ", ".join(renewed))
-            if not handed:
-                await asyncio.to_thread(hand_over, hub.data, hub.database)
-                handed = True
+            handed = await asyncio.to_thread(hand_over, hub.data, hub.database, handed)
         except OperatorError as error:
             log.error("%s %s", error.message, error.remedy)
         except Exception:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def test_the_catalogue_is_handed_over(top: Path, data: Path, monkeypatch: pytest
     }
     assert taken == [[row]]
     database = open_database(data)
-    upkeep.hand_over(data, database)
+    assert upkeep.hand_over(data, database, 1) == 2
+    assert upkeep.hand_over(data, database, 2) == 2
     database.close()
     assert taken == [[row], [row]]
 
@@ -214,6 +216,13 @@ def test_the_hub_keeps_itself_young(top: Path, data: Path, passing: Callable[[fl
     names = {path.name for path in (data / "artefacts/metadata").iterdir()}
     assert {"1.root.json", "1.targets.json", "timestamp.json"} < names
     assert len(names) == 5  # the former snapshot is still there for whoever is on the way to it
+
+
+def test_of_several_processes_one_renews(data: Path, passing: Callable[[float], int]) -> None:
+    at = passing(4)
+    with ThreadPoolExecutor(4) as pool:
+        renewed = list(pool.map(lambda _: upkeep.renew(data, at), range(4)))
+    assert sorted(renewed) == [[], [], [], ["timestamp"]]
 
 
 def test_a_hub_without_a_repository_has_nothing_to_renew(tmp_path: Path) -> None:
