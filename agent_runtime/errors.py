@@ -2,21 +2,23 @@
 """Everything that can go wrong in the agent: one tree, each error with its documented code and a remedy.
 
 AgentError(message, remedy)                      code and exit code are the class's
-├── UnknownError              AZCM0001           ├── MachineNotDeleted         AZCM0043
-├── InternalError             AZCM0002           ├── NameTaken                 AZCM0044
-├── NotSupported              AZCM0003           ├── HimdsUnreachable          AZCM0061
-├── NoFileLogger              AZCM0005           ├── ConnectFailed             AZCM0062
-├── Cancelled                 AZCM0011           ├── DisconnectFailed          AZCM0063
-├── TokenInvalid              AZCM0012           ├── StatusNotObtained         AZCM0066
-├── ParameterMissing          AZCM0016           ├── AlreadyConnected          AZCM0067
-├── NotPrivileged             AZCM0018           ├── SubscriptionNotResolved   AZCM0068
-├── ConfigFileNotFound        AZCM0019           ├── ConfigNotUpdated          AZCM0069
-├── LocationUnknown           AZCM0020           ├── ConfigNotObtained         AZCM0070
+├── UnknownError              AZCM0001           ├── NameTaken                 AZCM0044
+├── InternalError             AZCM0002           ├── HimdsUnreachable          AZCM0061
+├── NotSupported              AZCM0003           ├── ConnectFailed             AZCM0062
+├── NoFileLogger              AZCM0005           ├── DisconnectFailed          AZCM0063
+├── NotInitialised            AZCM0006           ├── StatusNotObtained         AZCM0066
+├── Cancelled                 AZCM0011           ├── AlreadyConnected          AZCM0067
+├── TokenInvalid              AZCM0012           ├── SubscriptionNotResolved   AZCM0068
+├── ParameterMissing          AZCM0016           ├── ConfigNotUpdated          AZCM0069
+├── NotPrivileged             AZCM0018           ├── ConfigNotObtained         AZCM0070
+├── ConfigFileNotFound        AZCM0019           ├── ExtensionToolFailed       AZCM0072
+├── LocationUnknown           AZCM0020           ├── ExtensionNotAdded         AZCM0074
 ├── ParameterInvalid          AZCM0023           ├── CloudNotObtained          AZCM0075
 ├── NetworkFailed             AZCM0026           ├── CertificateNotObtained    AZCM0081
 ├── ConfigurationConflict     AZCM0027           ├── CommandFailed             AZCM0101
 ├── CredentialInvalid         AZCM0041           ├── ResourceNameNotObtained   AZCM0102
-└── MachineNotCreated         AZCM0042           └── KeyNotGenerated           AZCM0103
+├── MachineNotCreated         AZCM0042           └── KeyNotGenerated           AZCM0103
+└── MachineNotDeleted         AZCM0043
 
 Codes, exit codes and their meaning: agent-surface.md section 7. The number of the code is the exit code.
 """
@@ -68,6 +70,13 @@ class NotSupported(AgentError):
 class NoFileLogger(AgentError):
     code = "AZCM0005"
     default_remedy = "See that the log folder exists, may be written and has space"
+
+
+class NotInitialised(AgentError):
+    """What the machine must have is missing: a folder that programs may run in."""
+
+    code = "AZCM0006"
+    default_remedy = "See the prerequisites, mend what is named, then run the command again"
 
 
 class Cancelled(AgentError):
@@ -176,6 +185,20 @@ class ConfigNotUpdated(AgentError):
 class ConfigNotObtained(AgentError):
     code = "AZCM0070"
     default_remedy = "Check localconfig.json, or remove it to return to the defaults"
+
+
+class ExtensionToolFailed(AgentError):
+    """A package could not be kept or unpacked on this machine: no room, no right to write."""
+
+    code = "AZCM0072"
+    default_remedy = "Free some space on the file system that is named; see gc_ext.log"
+
+
+class ExtensionNotAdded(AgentError):
+    """A package, or what says which packages there are, must not be believed."""
+
+    code = "AZCM0074"
+    default_remedy = "See at the hub that the package is valid: hawser-hub artefacts list"
 
 
 class CloudNotObtained(AgentError):

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from control_plane import figures, logs
 from control_plane.api import router as api
 from control_plane.arm import router as arm
+from control_plane.artefacts import serving
+from control_plane.artefacts import upkeep as artefacts
 from control_plane.authority import endpoints as authority
 from control_plane.authority import tokens
 from control_plane.callers import challenge
@@ -63,6 +65,8 @@ def _dispatch(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
             return await parts[first](request)
         if first in _ARM_ROOTS:
             return await arm.endpoint(hub, request)
+        if first in serving.ROOTS:
+            return await serving.endpoint(hub, request)
         if first in page.ROOTS:
             return await page.endpoint(hub, request)
         return await authority.endpoint(hub, request)
@@ -77,6 +81,8 @@ def part_of(path: str) -> str:
         return "arm"
     if first in health.ROOTS:
         return "health"
+    if first in serving.ROOTS:
+        return "artefacts"
     return {"channel": "channel", "hawser": "api"}.get(first) or ("page" if first in page.ROOTS else "authority")
 
 
@@ -116,6 +122,7 @@ def build(hub: Hub, *beside: Callable[[], Coroutine[Any, Any, None]]) -> ASGIApp
             hub.live.run(),
             upkeep.run(hub.database),
             anchors.run(hub),
+            artefacts.run(hub),
             hub.twins.run(),
             tokens.watch(hub.tokens),
             watcher.run(),

@@ -13,7 +13,9 @@ from cryptography import x509
 from sqlalchemy import func, select
 
 from control_plane import keyring
+from control_plane.artefacts import place as artefacts
 from control_plane.clock import now, rfc3339
+from control_plane.errors import OperatorError
 from control_plane.fleet.filters import STATUSES
 from control_plane.hub import Hub
 from control_plane.metrics import Reading
@@ -50,6 +52,16 @@ def certificates(hub: Hub) -> dict[str, datetime]:
     }
 
 
+def roles(hub: Hub) -> dict[str, tuple[int, datetime]]:
+    """Version and end of each role of the repository of packages; none where there is no repository, or one that cannot
+    be read, of which the log speaks."""
+    try:
+        found = artefacts.published(artefacts.of(hub.data))
+    except OperatorError:
+        return {}
+    return {} if found is None else {item.type: (item.version, item.expires) for item in found.roles}
+
+
 def readings(hub: Hub) -> list[Reading]:
     """States for `/metrics`."""
 
@@ -77,6 +89,12 @@ def readings(hub: Hub) -> list[Reading]:
             "End of a certificate, Unix seconds.",
             labelled("certificate", lambda: {name: at.timestamp() for name, at in certificates(hub).items()}),
         ),
+        (
+            "gauge",
+            "hawser_artefacts_not_after_seconds",
+            "End of a role of the repository of packages, Unix seconds.",
+            labelled("role", lambda: {name: end.timestamp() for name, (_, end) in roles(hub).items()}),
+        ),
         ("gauge", "hawser_start_time_seconds", "Start of this process, Unix seconds.", single(lambda: STARTED)),
         (
             "gauge",
@@ -102,5 +120,9 @@ def health(hub: Hub) -> dict[str, Any]:
         "certificates": [
             {"name": name, "expires": rfc3339(end.timestamp()), "daysLeft": (end - at).days}
             for name, end in certificates(hub).items()
+        ],
+        "artefacts": [
+            {"role": name, "version": version, "expires": rfc3339(end.timestamp()), "daysLeft": (end - at).days}
+            for name, (version, end) in roles(hub).items()
         ],
     }

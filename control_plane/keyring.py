@@ -7,6 +7,8 @@ tls.crt, tls.key                  what the server shows
 machine-ca.crt, machine-ca.key    signs machine certificates
 token.crt, token.key, token-*.pem RS256, sign access tokens (token_keys.py)
 desired.key                       Ed25519, signs desired-state documents; desired-next.key: published, not signing yet
+tuf-snapshot.key, tuf-timestamp.key
+                                  Ed25519, sign those roles of the repository of packages (artefacts/keys.py)
 paging.key                        32 random bytes, authenticates $skiptoken
 """
 

@@ -172,6 +172,8 @@ def stage_agent(files: Sequence[str], version: str, stage: Path) -> None:
     source = (ROOT / "agent_runtime" / "version.py").read_text(encoding="utf-8")
     (stage / "agent_runtime" / "version.py").write_text(with_version(source, version), encoding="utf-8")
     stage_vendor(stage / "vendor", "3.9", lock("agent"))
+    # Two thirds of all that is vendored, and of no use on a machine.
+    shutil.rmtree(stage / "vendor" / "securesystemslib" / "_vendor" / "ed25519" / "test_data")
     # The command line checks its input against the very contracts; in a checkout it finds them where they are written.
     schemas = stage / "agent_runtime" / "schemas"
     schemas.mkdir()

@@ -79,7 +79,7 @@ def reason(problem: OSError) -> str:
         return f"TLS failed ({(problem.reason or 'handshake').lower().replace('_', ' ')})"
     if isinstance(problem, socket.gaierror):
         return f"the name cannot be resolved ({problem.strerror})"
-    if isinstance(problem, TimeoutError):
+    if isinstance(problem, (TimeoutError, socket.timeout)):  # not the same before Python 3.10
         return "no answer in time"
     if isinstance(problem, ConnectionRefusedError):
         return "the connection was refused"

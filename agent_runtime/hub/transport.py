@@ -130,7 +130,8 @@ class Connection:
             self._stream.close()
 
 
-def _trusting(ca_pem: str) -> ssl.SSLContext:
+def trusting(ca_pem: str) -> ssl.SSLContext:
+    """TLS that believes these CAs and no other. Errors: CloudNotObtained."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -146,12 +147,12 @@ class Transport:
 
     def __init__(self, loop: Loop, ca_pem: str) -> None:
         self._loop = loop
-        self._context = _trusting(ca_pem)
+        self._context = trusting(ca_pem)
         self._idle: dict[tuple[str, str | None], Connection] = {}
 
     def trust(self, ca_pem: str) -> None:
         """Believe these CAs, and no other, from the next connection on. Errors: AZCM0075; nothing is changed then."""
-        self._context = _trusting(ca_pem)
+        self._context = trusting(ca_pem)
 
     async def request(
         self,

@@ -127,6 +127,14 @@ def owner_of(folder: str) -> tuple[int, int]:
         return known.st_uid, known.st_gid
 
 
+def forbids_programs(folder: str) -> bool:
+    """Whether its file system was mounted noexec. Errors: OSError."""
+    if sys.platform == "win32":
+        return False
+    else:  # noqa: RET505
+        return bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
+
+
 def sync_folder(folder: str) -> None:
     """Make renames and removals in a folder survive a power cut. NTFS journals them."""
     if sys.platform != "win32":

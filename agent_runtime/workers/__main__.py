@@ -22,6 +22,8 @@ VERBS = {
     "describe-certificate": ("keys", "describe_certificate"),
     "verify-document": ("documents", "verify_for_worker"),
     "resolve": ("names", "resolve"),
+    "fetch-package": ("packages", "fetch_package"),
+    "unpack-package": ("unpacking", "unpack_package"),
 }
 
 

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cloud-profile": ("fleet", "Print the profile that agents need."),
     "onboarding-script": ("fleet", "Print a POSIX script that connects a machine."),
     "audience": ("audiences", "Applications that machines may get tokens for."),
+    "artefacts": ("artefacts", "Packages for machines: add, sign, publish."),
     "backup": ("backup", "Write everything the hub is into a file."),
     "restore": ("backup", "Make the hub of a backup."),
     "migrate": ("migrate", "Bring the database to another revision."),

@@ -16,6 +16,7 @@ from control_plane import keyring
 from control_plane.api.fleet import fleet_item
 from control_plane.arm.paths import is_group_name
 from control_plane.arm.roles import HUB
+from control_plane.artefacts import place as artefacts
 from control_plane.clock import now
 from control_plane.errors import OperatorError
 from control_plane.operate.database import opened
@@ -58,10 +59,10 @@ def cloud_profile(data: Path, name: str) -> dict[str, Any]:
         "authority": config.url,
         "tenant_id": config.tenant_id,
         "channel": [f"{config.url}/channel"],
-        "artefacts": [],
+        "artefacts": [f"{config.url}/artefacts"],
         "gateway": None,
         "ca_pem": keys.ca_pem,
-        "tuf_root": None,
+        "tuf_root": artefacts.root_text(artefacts.of(data)),
         "locations": places,
         "desired_state_keys": keys.desired_jwks,
     }

@@ -33,7 +33,7 @@ STAGING = ".restoring"
 SQLITE = "sqlite"
 _MAX_FILE = 64 << 30
 _MADE = (KEYS, DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm", config.CONFIG_FILE)
-_KEPT = frozenset({"hub.lock", "lost+found"})
+_KEPT = frozenset({"hub.lock", "lost+found", "artefacts"})
 
 
 def restore(

@@ -48,6 +48,11 @@ class Layout:
         return self.top / "secrets" / "web-password"
 
     @property
+    def artefact_keys(self) -> Path:
+        """The operator's keys of the repository of packages; of a real hub they are elsewhere."""
+        return self.top / "secrets" / "artefacts"
+
+    @property
     def principal(self) -> Path:
         """What `principal create` answered, without the secret."""
         return self.top / "secrets" / "principal.json"

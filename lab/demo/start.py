@@ -157,6 +157,7 @@ def start_hub(layout: Layout, ledger: Ledger, url: str, report: Report) -> None:
     """Make a hub, start it, create the principal that people use."""
     report(f"starting the hub at {url}")
     made = hub_json(layout, ["init", "--url", url, "--location", f"{handout.LOCATION}=This machine", "--json"])
+    make_repository(layout)
     profile = hub_json(layout, ["cloud-profile", "--name", "demo"])
     write(layout.profile, json.dumps(profile, indent=2) + "\n", mode=0o644)
     write(layout.ca, profile["ca_pem"], mode=0o644)
@@ -177,6 +178,16 @@ def start_hub(layout: Layout, ledger: Ledger, url: str, report: Report) -> None:
     with layout.hub_log.open("wb") as log:
         started = ledger.spawn("hub", argv, output=log, directory=layout.top)
     wait_healthy(url, layout.ca, started, layout.hub_log)
+
+
+def make_repository(layout: Layout) -> None:
+    """An empty repository of packages, so that machines trust it from the first day on (docs/operations.md)."""
+    keys = layout.artefact_keys
+    hub_json(layout, ["artefacts", "keys", str(keys), "--json"])
+    public = ["--root-key", str(keys / "root.pub"), "--targets-key", str(keys / "targets.pub")]
+    hub_json(layout, ["artefacts", "init", *public, "--json"])
+    hub_json(layout, ["artefacts", "sign", "--keys", str(keys), "--json"])
+    hub_json(layout, ["artefacts", "publish", "--json"])
 
 
 def ensure_user(layout: Layout) -> None:

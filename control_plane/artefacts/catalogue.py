@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the published targets say about extension packages, for the part of the hub that resolves versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+Row = dict[str, Any]
+TAKERS: tuple[Callable[[Session, Sequence[Row]], object], ...] = ()
+"""Each gets every row there is, in the transaction that notes a publication, and once more from a running hub that has
+not seen that version."""
+
+
+def catalogue_rows(targets_metadata: Mapping[str, Any]) -> list[Row]:
+    """`{publisher, type, version, os, arch, path, length, sha256, supportsMultipleExtensions}` of each extension
+    package in the text of a targets.json, by path. Pure. What is no extension is left out."""
+    rows = []
+    for path, target in sorted(targets_metadata["signed"]["targets"].items()):
+        custom = target.get("custom")
+        if not isinstance(custom, dict) or custom.get("kind") != "extension":
+            continue
+        rows.append(
+            {
+                "publisher": custom["publisher"],
+                "type": custom["type"],
+                "version": custom["version"],
+                "os": custom["os"],
+                "arch": custom["arch"],
+                "path": path,
+                "length": target["length"],
+                "sha256": target["hashes"]["sha256"],
+                "supportsMultipleExtensions": bool(custom.get("supportsMultipleExtensions")),
+            }
+        )
+    return rows
+
+
+def replace(session: Session, rows: Sequence[Row]) -> None:
+    """Hand the whole catalogue to whoever keeps it."""
+    for take in TAKERS:
+        take(session, rows)
