@@ -66,6 +66,8 @@ _OPERATIONS = (
     ("Microsoft.HybridCompute/machines/write", "Azure Arc machines", "Writes an Azure Arc machines"),
     ("Microsoft.HybridCompute/machines/delete", "Azure Arc machines", "Deletes an Azure Arc machines"),
     ("Microsoft.HybridCompute/machines/extensions/read", "Azure Arc machines extensions", "Reads any extensions"),
+    ("Microsoft.HybridCompute/machines/extensions/write", "Azure Arc machines extensions", "Installs or Updates any"),
+    ("Microsoft.HybridCompute/machines/extensions/delete", "Azure Arc machines extensions", "Deletes any extensions"),
     ("Microsoft.HybridCompute/machines/runCommands/read", "Azure Arc runCommands", "Reads any runCommands"),
     ("Microsoft.HybridCompute/licenses/read", "Azure Arc licenses", "Reads any Azure Arc licenses"),
     ("Microsoft.HybridCompute/licenses/write", "Azure Arc licenses", "Installs or Updates an Azure Arc licenses"),

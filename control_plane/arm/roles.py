@@ -25,6 +25,8 @@ class Action(StrEnum):
     MACHINE_WRITE = "Microsoft.HybridCompute/machines/write"
     MACHINE_DELETE = "Microsoft.HybridCompute/machines/delete"
     EXTENSION_READ = "Microsoft.HybridCompute/machines/extensions/read"
+    EXTENSION_WRITE = "Microsoft.HybridCompute/machines/extensions/write"
+    EXTENSION_DELETE = "Microsoft.HybridCompute/machines/extensions/delete"
     RUN_COMMAND_READ = "Microsoft.HybridCompute/machines/runCommands/read"
     COMPUTE_READ = "Microsoft.Compute/virtualMachines/read"
     RESOURCE_READ = "Microsoft.Resources/subscriptions/resources/read"

@@ -14,6 +14,8 @@ from control_plane import callers
 from control_plane.arm import (
     authorization,
     batch,
+    extension_catalogue,
+    extensions,
     general,
     groups,
     kinds,
@@ -51,10 +53,6 @@ _TAGS = "/providers/microsoft.resources/tags/*"
 _ASSIGNMENTS = "/providers/microsoft.authorization/roleassignments"
 _DEFINITIONS = "/providers/microsoft.authorization/roledefinitions"
 
-_NO_EXTENSIONS = lacking.refused(
-    Action.MACHINE_WRITE,
-    "This version of the hub delivers no extensions, so that none can be written or upgraded on machine '{name}'.",
-)
 _NO_RUN_COMMANDS = lacking.refused(
     Action.MACHINE_WRITE, "This version of the hub sends no run commands, so that machine '{name}' can be given none."
 )
@@ -93,15 +91,16 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "DELETE": machines.delete_machine,
     },
     f"{_M}/networkprofile": {"GET": machines.get_network_profile},
-    f"{_M}/extensions": {"GET": machines.list_extensions},
+    f"{_M}/extensions": {"GET": extensions.list_extensions},
     f"{_M}/extensions/*": {
-        "GET": lacking.none_below(Action.EXTENSION_READ),
-        "PUT": _NO_EXTENSIONS,
-        "PATCH": _NO_EXTENSIONS,
-        "DELETE": lacking.none_below(Action.MACHINE_WRITE),
+        "GET": extensions.get_extension,
+        "HEAD": extensions.head_extension,
+        "PUT": extensions.put_extension,
+        "PATCH": extensions.patch_extension,
+        "DELETE": extensions.delete_extension,
     },
-    f"{_M}/upgradeextensions": {"POST": _NO_EXTENSIONS},
-    f"{_M}/addextensions": {"POST": _NO_EXTENSIONS},
+    f"{_M}/upgradeextensions": {"POST": extensions.upgrade_extensions},
+    f"{_M}/addextensions": {"POST": extensions.add_extensions},
     f"{_M}/runcommands": {"GET": machines.list_run_commands},
     f"{_M}/runcommands/*": {
         "GET": lacking.none_below(Action.RUN_COMMAND_READ),
@@ -130,12 +129,12 @@ ROUTES: dict[str, dict[str, Handler]] = {
     f"{_SCOPES}/*/networksecurityperimeterconfigurations": {"GET": private_link.nothing},
     f"{_SCOPES}/*/networksecurityperimeterconfigurations/*": {"GET": private_link.absent},
     f"{_SCOPES}/*/networksecurityperimeterconfigurations/*/reconcile": {"POST": private_link.absent},
-    _PUBLISHERS: {"GET": lacking.no_catalogue},
-    f"{_PUBLISHERS}/*/extensiontypes": {"GET": lacking.no_catalogue},
-    _VERSIONS: {"GET": lacking.no_catalogue},
-    f"{_VERSIONS}/*": {"GET": lacking.not_in_catalogue},
-    f"{_S}/{_VERSIONS}": {"GET": lacking.no_catalogue_here},
-    f"{_S}/{_VERSIONS}/*": {"GET": lacking.not_in_catalogue_here},
+    _PUBLISHERS: {"GET": extension_catalogue.list_publishers},
+    f"{_PUBLISHERS}/*/extensiontypes": {"GET": extension_catalogue.list_types},
+    _VERSIONS: {"GET": extension_catalogue.list_versions},
+    f"{_VERSIONS}/*": {"GET": extension_catalogue.get_version},
+    f"{_S}/{_VERSIONS}": {"GET": extension_catalogue.list_versions_here},
+    f"{_S}/{_VERSIONS}/*": {"GET": extension_catalogue.get_version_here},
 }
 for _kind in (kinds.LICENSE, kinds.GATEWAY, kinds.PRIVATE_LINK_SCOPE):
     for _container in (_S, _G):
