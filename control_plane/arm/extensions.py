@@ -24,7 +24,7 @@ from control_plane.extensions.wish import Wish
 from control_plane.extensions.writing import Author, Written
 from control_plane.http import Reply
 from control_plane.storage import extensions, machines
-from control_plane.storage.extensions import TYPE, Kept
+from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
 
 
@@ -87,7 +87,7 @@ def _check_location(session: Session, machine: Machine, given: str | None) -> No
     """Errors: ApiError 400, 409 for another location than the machine's."""
     if given is None:
         return
-    found = known_location(session, given, TYPE, "LocationNotAvailableForResourceType")
+    found = known_location(session, given, paths.EXTENSION_TYPE, "LocationNotAvailableForResourceType")
     if found != machine.location:
         raise ApiError(
             409,

@@ -13,7 +13,7 @@ from typing import Any
 
 import fastjsonschema
 
-from control_plane.arm.paths import MACHINE_TYPE, PROVIDER
+from control_plane.arm.paths import EXTENSION_TYPE, MACHINE_TYPE, PROVIDER
 from control_plane.arm.roles import Action
 from control_plane.errors import bad_content
 
@@ -135,8 +135,11 @@ SETTINGS = Kind(
     only_name="default",
 )
 KINDS = (LICENSE, LICENSE_PROFILE, GATEWAY, PRIVATE_LINK_SCOPE, SETTINGS)
-LISTED = (LICENSE, GATEWAY, PRIVATE_LINK_SCOPE)
-"""Those that lists of all resources show: what hangs below a machine is found there."""
+LISTED = {kind.key: kind.type for kind in (LICENSE, GATEWAY, PRIVATE_LINK_SCOPE)} | {
+    EXTENSION_TYPE.lower(): EXTENSION_TYPE
+}
+"""Types that lists of all resources show, by the form they are compared in: what else hangs below a machine is found
+there."""
 
 
 @cache

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from control_plane.arm.paths import EXTENSION_TYPE
 from control_plane.clock import parse_rfc3339, rfc3339
 from control_plane.extensions.progress import FAILED, message_of
-from control_plane.storage.extensions import TYPE, Kept
+from control_plane.storage.extensions import Kept
 
 _DISPLAYED = {
     "succeeded": "Provisioning succeeded",
@@ -79,7 +80,7 @@ def extension_json(kept: Kept) -> dict[str, Any]:
     return {
         "id": resource.resource_id,
         "name": resource.name,
-        "type": TYPE,
+        "type": EXTENSION_TYPE,
         "location": resource.location,
         "tags": resource.tags,
         "systemData": {
@@ -91,4 +92,22 @@ def extension_json(kept: Kept) -> dict[str, Any]:
             "lastModifiedAt": rfc3339(resource.modified),
         },
         "properties": properties,
+    }
+
+
+def summary(kept: Kept) -> dict[str, Any]:
+    """One line of an extension, for lists and pages; null where unknown. `version`: the one that is wished,
+    `installed`: what the machine told."""
+    row, properties = kept.row, kept.resource.properties
+    status = _status(kept) or {}
+    return {
+        "name": kept.resource.name,
+        "publisher": properties["publisher"],
+        "type": properties["type"],
+        "version": row.version,
+        "installed": (row.reported or {}).get("version"),
+        "state": row.state,
+        "code": status.get("code"),
+        "message": status.get("message") or None,
+        "at": status.get("time"),
     }

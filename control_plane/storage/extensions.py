@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from control_plane.arm.paths import MACHINE_TYPE
+from control_plane.arm.paths import EXTENSION_TYPE
 from control_plane.extensions.progress import Standing, Wished, error_of
 from control_plane.storage.extension_models import Extension
 from control_plane.storage.models import Machine, Report
 from control_plane.storage.resource_models import Resource
 
-TYPE = f"{MACHINE_TYPE}/extensions"
-KEY = TYPE.lower()
+KEY = EXTENSION_TYPE.lower()
 
 
 @dataclass(frozen=True)
