@@ -194,6 +194,7 @@ def test_the_same_again_changes_nothing(arm: Arm, machine: ExtensionMachine) -> 
 
 def test_what_changes_raises_the_sequence(arm: Arm, machine: ExtensionMachine) -> None:
     found = []
+    body: dict[str, Any]
     for body in (
         wish(settings={"a": 1}),
         wish(settings={"a": 2}),
