@@ -48,15 +48,9 @@ class Verdict:
     rolled_back: bool = False
 
 
-def _rolled_back(wished: Wished, item: Mapping[str, Any]) -> bool:
-    """The former version succeeds, and says that it is there by an update that failed: without that it is the version
-    that the upgrade has not reached yet."""
-    return (
-        wished.rollback_to is not None
-        and item["state"] == "succeeded"
-        and versions.same(item["version"], wished.rollback_to)
-        and (item["operation"] == "update" or item["code"] != 0)
-    )
+def _is(item: Mapping[str, Any], version: str | None) -> bool:
+    """True when the reported extension has this version. An empty one is none."""
+    return bool(item["version"]) and version is not None and versions.same(item["version"], version)
 
 
 def judge(wished: Wished, item: Mapping[str, Any] | None, generation: int) -> Verdict:
@@ -75,9 +69,9 @@ def judge(wished: Wished, item: Mapping[str, Any] | None, generation: int) -> Ve
     if item["sequence"] == wished.sequence and item["state"] == "failed":
         return Verdict(FAILED)
     if item["sequence"] == wished.sequence and item["state"] == "succeeded":
-        if versions.same(item["version"], wished.version):
+        if _is(item, wished.version):
             return Verdict(SUCCEEDED)
-        if _rolled_back(wished, item):
+        if _is(item, wished.rollback_to):  # what is not carried out yet would be installing
             return Verdict(SUCCEEDED, rolled_back=True)
     return same
 

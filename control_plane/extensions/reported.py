@@ -39,8 +39,8 @@ def cleaned(data: dict[str, Any]) -> dict[str, Any]:
         member = str(error.name).removeprefix("data").lstrip(".")
         raise bad_content(f"'{member}' of the report {str(error.message).partition(' ')[2]}.", member) from error
     for item in data.get("extensions", ()):
-        if not versions.is_version(item["version"]):
-            raise bad_content("'version' of a reported extension must be a version.", "version")
+        if item["version"] and not versions.is_version(item["version"]):
+            raise bad_content("'version' of a reported extension must be a version, or empty for none.", "version")
     return data
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_FORM = re.compile(r"\d{1,9}(\.\d{1,9}){0,4}")
+_FORM = re.compile(r"\d{1,9}(\.\d{1,9}){0,3}")
 
 
 def is_version(text: str) -> bool:
-    """One to five numbers with dots between them."""
+    """One to four numbers with dots between them."""
     return _FORM.fullmatch(text) is not None
 
 

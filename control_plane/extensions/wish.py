@@ -17,7 +17,7 @@ from control_plane.errors import ApiError, bad_content
 from control_plane.extensions import versions
 
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,78}[A-Za-z0-9_-])?")
-_HANDLER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._]{0,126}[A-Za-z0-9_])?")
+_HANDLER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 MAX_TARGETS = 256
 _TEXTS = {"forceUpdateTag": 512}
 _FLAGS = ("autoUpgradeMinorVersion", "enableAutomaticUpgrade")
@@ -54,7 +54,9 @@ def _handler(value: Mapping[str, Any], name: str) -> str | None:
     if found is None:
         return None
     if not isinstance(found, str) or _HANDLER.fullmatch(found) is None:
-        raise bad_content(f"'properties.{name}' must have 1 to 128 letters, digits, '_' or '.'.", f"properties.{name}")
+        raise bad_content(
+            f"'properties.{name}' must have 1 to 128 letters, digits, '_', '-' or '.'.", f"properties.{name}"
+        )
     return found
 
 

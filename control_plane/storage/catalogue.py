@@ -7,23 +7,27 @@ itself that the catalogue is another one (extensions/keeper.py), whichever proce
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from control_plane.clock import now
 from control_plane.extensions import versions
 from control_plane.extensions.wish import handler_key
 from control_plane.storage.extension_models import ExtensionPackage
 
+log = logging.getLogger("hawser.hub.extensions")
 _ARCHES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
 
 @dataclass(frozen=True)
 class Package:
     """One target. `path`: of the target; `length`: bytes; `sha256`: hex; `os`: linux, windows; `arch`: any, x86_64,
-    aarch64; `created`: Unix seconds."""
+    aarch64."""
 
     publisher: str
     type: str
@@ -34,12 +38,11 @@ class Package:
     length: int
     sha256: str
     supports_multiple: bool
-    created: int
 
     @property
-    def handler_key(self) -> str:
-        """`publisher.type` as it is compared."""
-        return handler_key(self.publisher, self.type)
+    def key(self) -> tuple[str, str, str, str]:
+        """What there is one package of: handler, version, system, architecture."""
+        return handler_key(self.publisher, self.type), self.version, self.os, self.arch
 
 
 def _package(row: ExtensionPackage) -> Package:
@@ -53,35 +56,47 @@ def _package(row: ExtensionPackage) -> Package:
         row.length,
         row.sha256,
         row.supports_multiple,
-        row.created,
     )
 
 
-def replace(session: Session, rows: Iterable[Package]) -> None:
-    """Make the catalogue hold exactly these; what is the same stays as it is.
+def _read(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str, str], Package]:
+    """Packages by key; what cannot be one is left out, for the signed metadata stand whatever they name."""
+    found: dict[tuple[str, str, str, str], Package] = {}
+    for row in rows:
+        if not versions.is_version(row["version"]):
+            log.warning(
+                "The target %s has the version '%s', which is none; it is left out.", row["path"], row["version"]
+            )
+            continue
+        package = Package(
+            row["publisher"],
+            row["type"],
+            row["version"],
+            row["os"],
+            row["arch"],
+            row["path"],
+            row["length"],
+            row["sha256"],
+            bool(row["supportsMultipleExtensions"]),
+        )
+        found[package.key] = package
+    return found
 
-    Errors: ValueError for a version that is none, and for two packages of one handler, version, system and
-    architecture.
-    """
-    wanted: dict[tuple[str, str, str, str], Package] = {}
-    for item in rows:
-        key = (item.handler_key, item.version, item.os, item.arch)
-        if not versions.is_version(item.version):
-            raise ValueError(f"'{item.version}' of {item.publisher}.{item.type} is no version.")
-        if key in wanted:
-            raise ValueError(f"{item.path} and {wanted[key].path} are packages of one handler and version.")
-        wanted[key] = item
+
+def replace(session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Make the catalogue hold exactly these; what is the same stays as it is. A row: `{"publisher", "type", "version",
+    "os", "arch", "path", "length", "sha256", "supportsMultipleExtensions"}`, as the targets' `custom` has them."""
+    wanted = _read(rows)
     for row in session.scalars(select(ExtensionPackage)).all():
-        found = wanted.pop((row.handler_key, row.version, row.os, row.arch), None)
-        if found is None:
+        if wanted.get(_package(row).key) == _package(row):
+            del wanted[_package(row).key]
+        else:
             session.delete(row)
-        elif found != _package(row):
-            session.delete(row)
-            wanted[found.handler_key, found.version, found.os, found.arch] = found
     session.flush()
+    at = now()
     session.add_all(
         ExtensionPackage(
-            handler_key=item.handler_key,
+            handler_key=item.key[0],
             publisher=item.publisher,
             type=item.type,
             version=item.version,
@@ -91,7 +106,7 @@ def replace(session: Session, rows: Iterable[Package]) -> None:
             length=item.length,
             sha256=item.sha256,
             supports_multiple=item.supports_multiple,
-            created=item.created,
+            created=at,
         )
         for item in wanted.values()
     )
@@ -105,9 +120,8 @@ def stamp(session: Session) -> tuple[int, int]:
 
 
 def packages(session: Session) -> list[Package]:
-    """Every package, by handler and version."""
-    rows = session.scalars(select(ExtensionPackage).order_by(ExtensionPackage.handler_key, ExtensionPackage.id))
-    return sorted(map(_package, rows), key=lambda item: (item.handler_key, versions.parts(item.version)))
+    """Every package, in the order in which they came."""
+    return [_package(row) for row in session.scalars(select(ExtensionPackage).order_by(ExtensionPackage.id))]
 
 
 def of_handlers(session: Session, keys: Iterable[str]) -> dict[str, list[Package]]:

@@ -15,20 +15,28 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from control_plane.hub import open_database
 from control_plane.storage import catalogue
-from control_plane.storage.catalogue import Package
 from tests.integration.hub_machine import Machine, make_csr, make_key, payload_of
 from tests.integration.hub_process import HubProcess
 
 
-def package(publisher: str, kind: str, version: str, **changes: Any) -> Package:
-    """A package for Linux, any architecture."""
-    values: dict[str, Any] = {"os": "linux", "arch": "any", "supports_multiple": False, **changes}
-    arch = "" if values["arch"] == "any" else f"-{values['arch']}"
-    path = f"extensions/{publisher}.{kind}/{version}/{values['os']}{arch}.zip"
-    return Package(publisher, kind, version, path=path, length=4096, sha256="ab" * 32, created=1_800_000_000, **values)
+def package(publisher: str, kind: str, version: str, **changes: Any) -> dict[str, Any]:
+    """A package for Linux, any architecture, as the catalogue's publisher hands it over."""
+    found: dict[str, Any] = {
+        "publisher": publisher,
+        "type": kind,
+        "version": version,
+        "os": "linux",
+        "arch": "any",
+        "length": 4096,
+        "sha256": "ab" * 32,
+        "supportsMultipleExtensions": False,
+        **changes,
+    }
+    arch = "" if found["arch"] == "any" else f"-{found['arch']}"
+    return {**found, "path": f"extensions/{publisher}.{kind}/{version}/{found['os']}{arch}.zip"}
 
 
-def catalogue_of(hub: HubProcess, packages: Sequence[Package]) -> None:
+def catalogue_of(hub: HubProcess, packages: Sequence[dict[str, Any]]) -> None:
     """Publish exactly these, from another process than the hub's."""
     database = open_database(hub.data)
     try:

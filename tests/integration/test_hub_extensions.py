@@ -32,8 +32,8 @@ PACKAGES = [
     package("Hawser", "CustomScript", "2.0.0"),
     package("Hawser", "CustomScript", "1.2.0", os="windows"),
     package("Hawser", "HealthProbe", "1.0.0"),
-    package("Hawser", "RunCommand", "1.0.0", supports_multiple=True),
-    package("Hawser", "RunCommand", "1.1.0", supports_multiple=True),
+    package("Hawser", "RunCommand", "1.0.0", supportsMultipleExtensions=True),
+    package("Hawser", "RunCommand", "1.1.0", supportsMultipleExtensions=True),
 ]
 
 
@@ -623,9 +623,11 @@ def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machin
     catalogue_of(hub, more)
     assert _until(lambda: item()["version"] == "1.1.0"), "never 2.0.0: the first number stays"
     assert (item()["rollbackTo"], item()["sequence"], _state(arm, machine)) == ("1.0.0", 0, "Updating")
-    machine.report_all(version="1.0.0")
-    assert _state(arm, machine) == "Updating", "not begun yet is not rolled back"
-    machine.report_all(version="1.0.0", operation="update", code=1008, message="1.1.0 failed; 1.0.0 is back")
+    machine.report_all(state="installing")
+    assert _state(arm, machine) == "Updating"
+    machine.report_all(state="failed", operation="update", code=1008)
+    assert _state(arm, machine) == "Failed"
+    machine.report_all(version="1.0.0", message="1.1.0 failed; 1.0.0 is back")
     shown = arm("GET", _path(machine)).json()["properties"]
     assert (shown["provisioningState"], shown["instanceView"]["typeHandlerVersion"]) == ("Succeeded", "1.0.0")
     assert (item()["version"], item()["rollbackTo"]) == ("1.0.0", None)

@@ -85,7 +85,7 @@ def test_automatic_upgrades_rise_within_the_first_number(known: set[str], curren
         assert versions.upgrade(known, found) is None
 
 
-@pytest.mark.parametrize("text", ["", "1.", ".1", "v1", "1..2", "1.2.3.4.5.6", "1 ", "-1", "1.2-rc1", "1" * 10, "1\n"])
+@pytest.mark.parametrize("text", ["", "1.", ".1", "v1", "1..2", "1.2.3.4.5", "1 ", "-1", "1.2-rc1", "1" * 10, "1\n"])
 def test_what_is_no_version(text: str) -> None:
     assert not versions.is_version(text)
 
@@ -138,11 +138,12 @@ SAME = Verdict(UPDATING)
         ({"state": SUCCEEDED}, {"state": "transitioning"}, 5, Verdict(SUCCEEDED)),
         ({"state": SUCCEEDED}, {"state": "failed"}, 5, Verdict(FAILED)),
         ({"state": FAILED}, {}, 5, Verdict(SUCCEEDED)),
-        (UPGRADE, {"version": "1.0.2"}, 5, SAME),
-        (UPGRADE, {"version": "1.0.2", "operation": "update"}, 5, Verdict(SUCCEEDED, rolled_back=True)),
-        (UPGRADE, {"version": "1.0.2", "code": 1008}, 5, Verdict(SUCCEEDED, rolled_back=True)),
-        (UPGRADE, {"version": "1.0.2", "code": 1008}, 4, SAME),
-        (UPGRADE, {"version": "1.0.1", "code": 1008}, 5, SAME),
+        ({}, {"version": ""}, 5, SAME),
+        (UPGRADE, {"version": "1.0.2"}, 5, Verdict(SUCCEEDED, rolled_back=True)),
+        (UPGRADE | {"state": FAILED}, {"version": "1.0.2"}, 5, Verdict(SUCCEEDED, rolled_back=True)),
+        (UPGRADE, {"version": "1.0.2", "state": "installing"}, 5, SAME),
+        (UPGRADE, {"version": "1.0.2"}, 4, SAME),
+        (UPGRADE, {"version": "1.0.1"}, 5, SAME),
         (UPGRADE, {"operation": "update"}, 5, Verdict(SUCCEEDED)),
         ({"removed": True, "state": DELETING}, None, 5, Verdict(SUCCEEDED, gone=True)),
         ({"removed": True, "state": DELETING}, None, 4, Verdict(DELETING)),
@@ -301,7 +302,7 @@ def test_targets_of_an_upgrade() -> None:
 
 
 def _package(os: str, arch: str, version: str = "1.0") -> Package:
-    return Package("P", "T", version, os, arch, f"{os}-{arch}", 1, "00", False, 0)
+    return Package("P", "T", version, os, arch, f"{os}-{arch}", 1, "00", False)
 
 
 def test_packages_that_fit_a_machine() -> None:
