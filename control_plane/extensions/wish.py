@@ -54,9 +54,8 @@ def _handler(value: Mapping[str, Any], name: str) -> str | None:
     if found is None:
         return None
     if not isinstance(found, str) or _HANDLER.fullmatch(found) is None:
-        raise bad_content(
-            f"'properties.{name}' must have 1 to 128 letters, digits, '_', '-' or '.'.", f"properties.{name}"
-        )
+        target = f"properties.{name}"
+        raise bad_content(f"'{target}' must have 1 to 128 letters, digits, '_', '-' or '.'.", target)
     return found
 
 
