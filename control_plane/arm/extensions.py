@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from control_plane.arm import operations, paging, paths
 from control_plane.arm.locations import known_location
 from control_plane.arm.roles import Action
+from control_plane.bodies import ARM_BODY
 from control_plane.call import HubCall
 from control_plane.errors import ApiError, not_found
 from control_plane.extensions import versions, wish, writing
@@ -28,7 +29,7 @@ from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
 
 
-def _machine(call: HubCall, session: Session) -> tuple[Machine, str]:
+def find_machine(call: HubCall, session: Session) -> tuple[Machine, str]:
     """The machine in the path, and its id in the case of its creation.
 
     Errors: ApiError 404.
@@ -40,12 +41,13 @@ def _machine(call: HubCall, session: Session) -> tuple[Machine, str]:
     return machine, str(paths.MachineId(group.subscription_id, group.name, machine.name))
 
 
-def _where(call: HubCall) -> str:
+def where(call: HubCall) -> str:
+    """The id that rights are asked at: the machine's."""
     return str(paths.MachineId(*call.names[:3]))
 
 
 def _find(call: HubCall, session: Session) -> tuple[Machine, Kept]:
-    machine, place = _machine(call, session)
+    machine, place = find_machine(call, session)
     wanted = f"{place}/extensions/{call.names[3]}"
     kept = extensions.find(session, wanted.lower())
     if kept is None:
@@ -53,20 +55,21 @@ def _find(call: HubCall, session: Session) -> tuple[Machine, Kept]:
     return machine, kept
 
 
-def _author(call: HubCall) -> Author:
+def author_of(call: HubCall) -> Author:
+    """The caller as what is written names it."""
     return Author(call.at, call.caller.client_id, call.caller.audit_type)
 
 
 def get_extension(call: HubCall) -> Reply:
     """GET, with what the machine told of it."""
-    call.require(Action.EXTENSION_READ, _where(call))
+    call.require(Action.EXTENSION_READ, where(call))
     with call.hub.database.read() as session:
         return Reply(200, extension_json(_find(call, session)[1]))
 
 
 def head_extension(call: HubCall) -> Reply:
     """HEAD: 204 when it is there."""
-    call.require(Action.EXTENSION_READ, _where(call))
+    call.require(Action.EXTENSION_READ, where(call))
     with call.hub.database.read() as session:
         _find(call, session)
     return Reply(204)
@@ -74,17 +77,17 @@ def head_extension(call: HubCall) -> Reply:
 
 def list_extensions(call: HubCall) -> Reply:
     """GET of all that a machine has, in pages."""
-    call.require(Action.EXTENSION_READ, _where(call))
+    call.require(Action.EXTENSION_READ, where(call))
     after, size = paging.wanted(call)
     with call.hub.database.read() as session:
-        machine, _ = _machine(call, session)
+        machine, _ = find_machine(call, session)
         found = [kept for kept in extensions.of_machine(session, machine.id) if kept.row.resource_id > after]
     value = [extension_json(kept) for kept in found[:size]]
     return Reply(200, paging.page(call, value, found[size - 1].row.resource_id if len(found) > size else None))
 
 
-def _check_location(session: Session, machine: Machine, given: str | None) -> None:
-    """Errors: ApiError 400, 409 for another location than the machine's."""
+def check_location(session: Session, machine: Machine, given: str | None) -> None:
+    """Errors: ApiError 400, 409 for another location than the machine's, in which all is that hangs below it."""
     if given is None:
         return
     found = known_location(session, given, paths.EXTENSION_TYPE, "LocationNotAvailableForResourceType")
@@ -92,8 +95,8 @@ def _check_location(session: Session, machine: Machine, given: str | None) -> No
         raise ApiError(
             409,
             "InvalidResourceLocation",
-            f"The machine '{machine.name}' is in location '{machine.location}', and so are its extensions; none can be "
-            f"made in location '{found}'.",
+            f"The machine '{machine.name}' is in location '{machine.location}', and so is what hangs below it; nothing "
+            f"can be made in location '{found}'.",
             target="location",
         )
 
@@ -113,7 +116,7 @@ def _told(wanted: Wish, written: Written) -> dict[str, Any]:
 
 
 def _write(call: HubCall, session: Session, machine: Machine, place: str, name: str, wanted: Wish) -> Written:
-    written = writing.write(session, machine, place, name, wanted, _author(call), call.hub.keys.settings_key)
+    written = writing.write(session, machine, place, name, wanted, author_of(call), call.hub.keys.settings_key)
     call.record(session, Action.EXTENSION_WRITE, written.kept.resource.resource_id, _told(wanted, written))
     return written
 
@@ -131,12 +134,12 @@ def _answer(call: HubCall, session: Session, machine: Machine, kept: Kept) -> Re
 
 def put_extension(call: HubCall) -> Reply:
     """PUT: 202 with an operation, or 200 when nothing is left to do. A member that is not sent stays as it is."""
-    call.require(Action.EXTENSION_WRITE, _where(call))
+    call.require(Action.EXTENSION_WRITE, where(call))
     wish.check_name(call.names[3])
-    wanted = wish.read(call.body())
+    wanted = wish.read(call.body(ARM_BODY))
     with call.hub.database.write() as session:
-        machine, place = _machine(call, session)
-        _check_location(session, machine, wanted.location)
+        machine, place = find_machine(call, session)
+        check_location(session, machine, wanted.location)
         written = _write(call, session, machine, place, call.names[3], wanted)
         answer = _answer(call, session, machine, written.kept)
         generations = dict(machine.generations)
@@ -146,8 +149,8 @@ def put_extension(call: HubCall) -> Reply:
 
 def patch_extension(call: HubCall) -> Reply:
     """PATCH: as PUT, of one that is there; without a location."""
-    call.require(Action.EXTENSION_WRITE, _where(call))
-    wanted = wish.read(call.body())
+    call.require(Action.EXTENSION_WRITE, where(call))
+    wanted = wish.read(call.body(ARM_BODY))
     with call.hub.database.write() as session:
         machine, kept = _find(call, session)
         place = kept.resource.resource_id.rpartition("/extensions/")[0]
@@ -160,9 +163,9 @@ def patch_extension(call: HubCall) -> Reply:
 
 def delete_extension(call: HubCall) -> Reply:
     """DELETE: 202 with an operation; 204 when there is none, or the machine never was enrolled."""
-    call.require(Action.EXTENSION_DELETE, _where(call))
+    call.require(Action.EXTENSION_DELETE, where(call))
     with call.hub.database.write() as session:
-        machine, place = _machine(call, session)
+        machine, place = find_machine(call, session)
         kept = extensions.find(session, f"{place}/extensions/{call.names[3]}".lower())
         if kept is None:
             return Reply(204)
@@ -215,10 +218,10 @@ def _to_upgrade(
 
 def upgrade_extensions(call: HubCall) -> Reply:
     """POST upgradeExtensions: those that are named, or all, to a version or the newest. 200 when all have it."""
-    call.require(Action.EXTENSION_WRITE, _where(call))
+    call.require(Action.EXTENSION_WRITE, where(call))
     targets = wish.read_upgrade(call.body() if call.http.body else {})
     with call.hub.database.write() as session:
-        machine, place = _machine(call, session)
+        machine, place = find_machine(call, session)
         kept = [item for item in extensions.of_machine(session, machine.id) if item.row.removed is None]
         moves = _to_upgrade(session, machine, kept, targets)
         for item, version in moves:
@@ -239,10 +242,10 @@ def upgrade_extensions(call: HubCall) -> Reply:
 
 def add_extensions(call: HubCall) -> Reply:
     """POST addExtensions: several at once, each named after its type. All are written, or none."""
-    call.require(Action.EXTENSION_WRITE, _where(call))
-    wanted = wish.read_many(call.body())
+    call.require(Action.EXTENSION_WRITE, where(call))
+    wanted = wish.read_many(call.body(ARM_BODY))
     with call.hub.database.write() as session:
-        machine, place = _machine(call, session)
+        machine, place = find_machine(call, session)
         written = []
         for item in wanted:
             name = str(item.properties.get("type", ""))

@@ -13,7 +13,7 @@ from typing import Any
 
 import fastjsonschema
 
-from control_plane.arm.paths import EXTENSION_TYPE, MACHINE_TYPE, PROVIDER
+from control_plane.arm.paths import EXTENSION_TYPE, MACHINE_TYPE, PROVIDER, RUN_COMMAND_TYPE
 from control_plane.arm.roles import Action
 from control_plane.errors import bad_content
 
@@ -136,7 +136,7 @@ SETTINGS = Kind(
 )
 KINDS = (LICENSE, LICENSE_PROFILE, GATEWAY, PRIVATE_LINK_SCOPE, SETTINGS)
 LISTED = {kind.key: kind.type for kind in (LICENSE, GATEWAY, PRIVATE_LINK_SCOPE)} | {
-    EXTENSION_TYPE.lower(): EXTENSION_TYPE
+    name.lower(): name for name in (EXTENSION_TYPE, RUN_COMMAND_TYPE)
 }
 """Types that lists of all resources show, by the form they are compared in: what else hangs below a machine is found
 there."""

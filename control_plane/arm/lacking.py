@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Microsoft.HybridCompute has and this hub does not: lists that are empty, and refusals that say so.
+"""What Microsoft.HybridCompute has and this hub does not: refusals that say so.
 
 400 `OperationNotSupported`, because clients repeat what is answered with 5xx (identity-and-arm-api.md F.18).
 """
@@ -34,16 +34,3 @@ def refused(action: Action, sentence: str) -> Handler:
         raise ApiError(400, "OperationNotSupported", sentence.format(name=_machine(call)))
 
     return refuse
-
-
-def none_below(action: Action) -> Handler:
-    """GET, DELETE of something below a machine that this hub keeps none of: 404, 204."""
-
-    def absent(call: HubCall) -> Reply:
-        call.require(action, str(paths.MachineId(*call.names[:3])))
-        _machine(call)
-        if call.http.method == "DELETE":
-            return Reply(204)
-        raise not_found(call.http.path)
-
-    return absent

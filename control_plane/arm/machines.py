@@ -319,17 +319,3 @@ def get_network_profile(call: HubCall) -> Reply:
     call.require(Action.MACHINE_READ, str(_id(call)))
     with call.hub.database.read() as session:
         return Reply(200, network_profile(_find(call, session)))
-
-
-def _empty(action: Action) -> Any:
-    def handler(call: HubCall) -> Reply:
-        """An empty list of what hangs below a machine that exists."""
-        call.require(action, str(_id(call)))
-        with call.hub.database.read() as session:
-            _find(call, session)
-        return Reply(200, {"value": []})
-
-    return handler
-
-
-list_run_commands = _empty(Action.RUN_COMMAND_READ)

@@ -24,7 +24,8 @@ from control_plane.extensions.operations import stored
 from control_plane.extensions.progress import RUNNING, SUCCEEDED, Wait
 from control_plane.extensions.view import extension_json
 from control_plane.http import Reply
-from control_plane.storage import extensions
+from control_plane.runcommands.view import command_json
+from control_plane.storage import extensions, run_commands
 from control_plane.storage.models import Machine
 from control_plane.storage.resource_models import Operation
 
@@ -122,7 +123,7 @@ def result(call: HubCall) -> Reply:
     """
     with call.hub.database.read() as session:
         found = _find(call, session)
-        written = extensions.find(session, found.target.lower()) if found.action == Action.EXTENSION_WRITE else None
+        written = _written(session, found)
     if found.ended is None:
         here = f"{call.http.origin}{call.http.path}?api-version={call.query['api-version']}"
         return Reply(202, None, {"Location": here, "Retry-After": _RUNNING_RETRY_AFTER})
@@ -130,4 +131,16 @@ def result(call: HubCall) -> Reply:
         raise ApiError(400, found.error["code"], found.error["message"], details=found.error.get("details"))
     if found.result is not None:
         return Reply(200, found.result)
-    return Reply(200, extension_json(written)) if written is not None else Reply(204)
+    return Reply(200, written) if written is not None else Reply(204)
+
+
+def _written(session: Session, found: Operation) -> dict[str, Any] | None:
+    """The resource that an operation wrote, as it is now."""
+    target = found.target.lower()
+    if found.action == Action.EXTENSION_WRITE:
+        kept = extensions.find(session, target)
+        return extension_json(kept) if kept else None
+    if found.action == Action.RUN_COMMAND_WRITE:
+        command = run_commands.find(session, target)
+        return command_json(command) if command else None
+    return None

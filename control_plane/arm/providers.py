@@ -69,6 +69,8 @@ _OPERATIONS = (
     ("Microsoft.HybridCompute/machines/extensions/write", "Azure Arc machines extensions", "Installs or Updates any"),
     ("Microsoft.HybridCompute/machines/extensions/delete", "Azure Arc machines extensions", "Deletes any extensions"),
     ("Microsoft.HybridCompute/machines/runCommands/read", "Azure Arc runCommands", "Reads any runCommands"),
+    ("Microsoft.HybridCompute/machines/runCommands/write", "Azure Arc runCommands", "Installs or Updates any"),
+    ("Microsoft.HybridCompute/machines/runCommands/delete", "Azure Arc runCommands", "Deletes any runCommands"),
     ("Microsoft.HybridCompute/licenses/read", "Azure Arc licenses", "Reads any Azure Arc licenses"),
     ("Microsoft.HybridCompute/licenses/write", "Azure Arc licenses", "Installs or Updates an Azure Arc licenses"),
     ("Microsoft.HybridCompute/licenses/delete", "Azure Arc licenses", "Deletes an Azure Arc licenses"),

@@ -28,6 +28,8 @@ class Action(StrEnum):
     EXTENSION_WRITE = "Microsoft.HybridCompute/machines/extensions/write"
     EXTENSION_DELETE = "Microsoft.HybridCompute/machines/extensions/delete"
     RUN_COMMAND_READ = "Microsoft.HybridCompute/machines/runCommands/read"
+    RUN_COMMAND_WRITE = "Microsoft.HybridCompute/machines/runCommands/write"
+    RUN_COMMAND_DELETE = "Microsoft.HybridCompute/machines/runCommands/delete"
     COMPUTE_READ = "Microsoft.Compute/virtualMachines/read"
     RESOURCE_READ = "Microsoft.Resources/subscriptions/resources/read"
     TAGS_READ = "Microsoft.Resources/tags/read"

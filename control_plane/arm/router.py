@@ -27,6 +27,7 @@ from control_plane.arm import (
     paths,
     private_link,
     providers,
+    run_commands,
     tags,
     typed,
 )
@@ -53,9 +54,6 @@ _TAGS = "/providers/microsoft.resources/tags/*"
 _ASSIGNMENTS = "/providers/microsoft.authorization/roleassignments"
 _DEFINITIONS = "/providers/microsoft.authorization/roledefinitions"
 
-_NO_RUN_COMMANDS = lacking.refused(
-    Action.MACHINE_WRITE, "This version of the hub sends no run commands, so that machine '{name}' can be given none."
-)
 _NO_PATCHES = lacking.refused(
     Action.MACHINE_WRITE,
     "The agent of machine '{name}' does not assess or install patches; use the tools of its operating system.",
@@ -101,12 +99,12 @@ ROUTES: dict[str, dict[str, Handler]] = {
     },
     f"{_M}/upgradeextensions": {"POST": extensions.upgrade_extensions},
     f"{_M}/addextensions": {"POST": extensions.add_extensions},
-    f"{_M}/runcommands": {"GET": machines.list_run_commands},
+    f"{_M}/runcommands": {"GET": run_commands.list_commands},
     f"{_M}/runcommands/*": {
-        "GET": lacking.none_below(Action.RUN_COMMAND_READ),
-        "PUT": _NO_RUN_COMMANDS,
-        "PATCH": _NO_RUN_COMMANDS,
-        "DELETE": lacking.none_below(Action.MACHINE_WRITE),
+        "GET": run_commands.get_command,
+        "PUT": run_commands.put_command,
+        "PATCH": run_commands.patch_command,
+        "DELETE": run_commands.delete_command,
     },
     f"{_M}/assesspatches": {"POST": _NO_PATCHES},
     f"{_M}/installpatches": {"POST": _NO_PATCHES},

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from control_plane.arm.paths import MachineId
 from control_plane.extensions import desired
 from control_plane.keyring import Keyring
+from control_plane.runcommands import desired as commands
 from control_plane.storage.models import Machine
 
 KINDS = ("resource", "settings", "extensions", "policy", "runcommands", "agent", "trust")
@@ -23,6 +24,8 @@ def content(
     """What the hub wants of a machine, for one kind."""
     if kind == desired.KIND:
         return desired.content(session, machine)
+    if kind == commands.KIND:
+        return commands.content(session, machine)
     upgrade = machine.properties.get("agentUpgrade", {})
     wanted: dict[str, dict[str, Any]] = {
         "resource": {
@@ -39,7 +42,6 @@ def content(
             "privateLinkScopeId": machine.properties.get("privateLinkScopeResourceId"),
         },
         "policy": {"assignments": []},
-        "runcommands": {"runCommands": []},
         "agent": {
             "desiredVersion": upgrade.get("desiredVersion"),
             "enableAutomaticUpgrade": bool(upgrade.get("enableAutomaticUpgrade", False)),

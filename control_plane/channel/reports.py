@@ -18,11 +18,14 @@ from control_plane.clock import now, parse_rfc3339
 from control_plane.errors import bad_content
 from control_plane.extensions import reported
 from control_plane.hub import Hub
+from control_plane.runcommands import reported as commands
 from control_plane.storage import audit, twins
 from control_plane.storage.models import Machine, Report
 
-EVIDENCE, EXTENSIONS = "evidence", "extensions"
-KINDS = ("inventory", "configuration", "services", EXTENSIONS, "policy", "runcommands", "trust", EVIDENCE)
+EVIDENCE, EXTENSIONS, RUN_COMMANDS = "evidence", "extensions", "runcommands"
+_BESIDE = (EXTENSIONS, RUN_COMMANDS)
+"""Kinds whose member `desired` stands beside the rest."""
+KINDS = ("inventory", "configuration", "services", EXTENSIONS, "policy", RUN_COMMANDS, "trust", EVIDENCE)
 MAX_REPORTS = 32
 _TEXTS = (
     "osType",
@@ -141,6 +144,8 @@ def cleaned(kind: str, data: dict[str, Any]) -> dict[str, Any]:
         return _evidence(data)
     if kind == EXTENSIONS:
         return reported.cleaned(data)
+    if kind == RUN_COMMANDS:
+        return commands.cleaned(data)
     return _services(data) if kind == "services" else data
 
 
@@ -192,7 +197,7 @@ def _newest(found: list[tuple[str, str, int, dict[str, Any]]]) -> dict[str, tupl
     newest: dict[str, tuple[int, dict[str, Any]]] = {}
     for _, kind, created, data in sorted(found, key=lambda item: item[2]):
         before = newest[kind][1] if kind in newest else None
-        newest[kind] = (created, reported.merged(before, data) if kind == EXTENSIONS else data)
+        newest[kind] = (created, reported.merged(before, data) if kind in _BESIDE else data)
     return newest
 
 
@@ -213,13 +218,15 @@ def _keep(hub: Hub, machine_id: int, changed: dict[str, tuple[int, dict[str, Any
             session.merge(row)
             if kind == EXTENSIONS and reported.take(session, machine, data, now()):
                 generations = dict(machine.generations)
+            if kind == RUN_COMMANDS:
+                commands.take(session, machine, data, now())
     if generations is not None:
         hub.live.changed(machine_id, generations)
 
 
 def _beside(session: Session, machine_id: int, kind: str, data: dict[str, Any]) -> dict[str, Any]:
     """What is stored of a report, beside what stays of the one before."""
-    if kind != EXTENSIONS:
+    if kind not in _BESIDE:
         return data
     old = session.get(Report, (machine_id, kind))
     return reported.merged(old.data if old else None, data)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -52,17 +53,17 @@ def content(session: Session, machine: Machine) -> dict[str, Any]:
     return {"extensions": items, "certificates": {envelope.thumbprint(item): item for item in sorted(certificates)}}
 
 
-def check_size(session: Session, machine: Machine) -> None:
-    """Before a wish is committed.
+def check_size(wanted: Mapping[str, Any], machine: Machine) -> None:
+    """Before a wish is committed. `wanted`: the content of a document.
 
     Errors: ApiError 400 when the machine's document would be larger than machines take.
     """
-    plain = len(json.dumps(content(session, machine), separators=(",", ":")).encode()) + _AROUND
+    plain = len(json.dumps(wanted, separators=(",", ":")).encode()) + _AROUND
     signed = (plain + 2) // 3 * 4
     if signed > MAX_DOCUMENT:
         raise ApiError(
             400,
             "DesiredStateTooLarge",
-            f"With this the settings of all extensions of machine '{machine.name}' would be {signed} bytes, signed; a "
-            f"machine takes {MAX_DOCUMENT}. Shorten settings, or put large files where the extension can fetch them.",
+            f"With this all that is wished of machine '{machine.name}' would be {signed} bytes, signed; a machine "
+            f"takes {MAX_DOCUMENT}. Shorten it, or put large parts where the machine can fetch them.",
         )

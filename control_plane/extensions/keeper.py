@@ -18,7 +18,7 @@ from control_plane.arm.status import DISCONNECTED_AFTER
 from control_plane.clock import now, rfc3339
 from control_plane.extensions import operations, versions, writing
 from control_plane.extensions.progress import FAILED, KEPT_SECONDS, RETRY_SECONDS, SUCCEEDED, UNDER_WAY, expired
-from control_plane.storage import audit, catalogue, extensions
+from control_plane.storage import audit, catalogue, extensions, run_commands
 from control_plane.storage.database import Database
 from control_plane.storage.extension_models import Extension
 from control_plane.storage.extensions import Kept
@@ -42,22 +42,39 @@ def _expire(session: Session, machine: Machine, kept: Kept, live: PulseOf, at: i
         row.version, row.rollback_to, row.state = row.rollback_to, None, SUCCEEDED
         row.retry, row.generation = at + RETRY_SECONDS, writing.raised(machine)
         return
+    error = _late(session, machine, live, at)
+    row.state, row.code, row.message = FAILED, error["code"], error["message"]
+
+
+def _late(session: Session, machine: Machine, live: PulseOf, at: int) -> dict[str, str]:
+    """Why there is no outcome."""
     pulse = pulse_of(session, machine.id, live)
     connected = pulse is not None and pulse.seen > at - DISCONNECTED_AFTER
-    error = expired(machine.name, rfc3339(pulse.seen) if pulse else None, connected)
-    row.state, row.code, row.message = FAILED, error["code"], error["message"]
+    return expired(machine.name, rfc3339(pulse.seen) if pulse else None, connected)
+
+
+def _expire_commands(session: Session, machine: Machine, live: PulseOf, at: int) -> None:
+    for kept in run_commands.of_machine(session, machine.id):
+        row = kept.row
+        if row.state in UNDER_WAY and row.began <= at - KEPT_SECONDS:
+            error = _late(session, machine, live, at)
+            row.state, row.code, row.message = FAILED, error["code"], error["message"]
+            audit.record(session, ACTOR, "machines/runCommands/expired", kept.resource.resource_id)
 
 
 def expire(session: Session, live: PulseOf, at: int) -> Changed:
     """End what has waited for six hours. Returns the generations of machines whose document is another one now."""
-    query = select(Extension.machine_id).where(Extension.state.in_(UNDER_WAY), Extension.began <= at - KEPT_SECONDS)
+    late = at - KEPT_SECONDS
+    query = select(Extension.machine_id).where(Extension.state.in_(UNDER_WAY), Extension.began <= late)
     changed: Changed = {}
-    for machine_id in session.scalars(query.distinct().limit(CHUNK)).all():
+    found = set(session.scalars(query.distinct().limit(CHUNK)))
+    for machine_id in sorted(found | set(run_commands.machines_with(session, UNDER_WAY, late, CHUNK))):
         machine = session.get_one(Machine, machine_id)
         before = machine.generations
         for kept in extensions.of_machine(session, machine_id):
             if kept.row.state in UNDER_WAY and kept.row.began <= at - KEPT_SECONDS:
                 _expire(session, machine, kept, live, at)
+        _expire_commands(session, machine, live, at)
         operations.settle(session, machine_id, at)
         if machine.generations != before:
             changed[machine_id] = dict(machine.generations)
@@ -153,4 +170,7 @@ def _due(session: Session, at: int) -> bool:
         .join(Heartbeat, Heartbeat.machine_id == Extension.machine_id)
         .where(Extension.retry <= at, Heartbeat.seen > at - DISCONNECTED_AFTER)
     )
-    return any(session.execute(query.limit(1)).first() is not None for query in (late, ready, operations.orphaned()))
+    queries = (late, ready, operations.orphaned())
+    if any(session.execute(query.limit(1)).first() is not None for query in queries):
+        return True
+    return bool(run_commands.machines_with(session, UNDER_WAY, at - KEPT_SECONDS, 1))

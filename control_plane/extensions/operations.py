@@ -10,7 +10,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from control_plane.extensions.progress import RUNNING, Standing, Wait, outcome
-from control_plane.storage import extensions
+from control_plane.storage import extensions, run_commands
 from control_plane.storage.models import Machine
 from control_plane.storage.resource_models import Operation
 
@@ -34,8 +34,8 @@ def settle(session: Session, machine_id: int, at: int) -> None:
     running = session.scalars(query).all()
     if not running:
         return
-    kept = extensions.of_machine(session, machine_id)
-    standings = {item.row.resource_id: item.standing for item in kept}
+    standings = {item.row.resource_id: item.standing for item in extensions.of_machine(session, machine_id)}
+    standings |= {item.row.resource_id: item.standing for item in run_commands.of_machine(session, machine_id)}
     for operation in running:
         _end(operation, standings, at)
 

@@ -4,17 +4,14 @@ ends operations. The shape of a report is docs/schemas/report-extensions.schema.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import fastjsonschema
 from sqlalchemy.orm import Session
 
 from control_plane.errors import bad_content
-from control_plane.extensions import operations, versions, writing
+from control_plane.extensions import operations, shapes, versions, writing
 from control_plane.extensions.progress import RETRY_SECONDS, Verdict, judge
 from control_plane.storage import audit, extensions
 from control_plane.storage.extensions import Kept
@@ -23,21 +20,12 @@ from control_plane.storage.models import Machine
 _SCHEMA = Path(__file__).parent / "report-extensions.schema.json"
 
 
-@cache
-def _validator() -> Any:
-    return fastjsonschema.compile(json.loads(_SCHEMA.read_bytes()), use_default=False)
-
-
 def cleaned(data: dict[str, Any]) -> dict[str, Any]:
     """A report that has its shape.
 
     Errors: ApiError 400 naming the member.
     """
-    try:
-        _validator()(data)
-    except fastjsonschema.JsonSchemaValueException as error:
-        member = str(error.name).removeprefix("data").lstrip(".")
-        raise bad_content(f"'{member}' of the report {str(error.message).partition(' ')[2]}.", member) from error
+    shapes.check(data, _SCHEMA)
     for item in data.get("extensions", ()):
         if item["version"] and not versions.is_version(item["version"]):
             raise bad_content("'version' of a reported extension must be a version, or empty for none.", "version")
@@ -48,7 +36,7 @@ def merged(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, A
     """What is kept of a kind: `desired` and the rest stand beside one another, each until the next of it. Pure."""
     if old is None:
         return dict(new)
-    rest = old if "extensions" not in new else {}
+    rest = old if "generation" not in new else {}
     kept = {name: value for name, value in rest.items() if name != "desired"}
     desired = {"desired": old["desired"]} if "desired" in old else {}
     return {**desired, **kept, **new}

@@ -11,6 +11,7 @@ from control_plane.arm.paths import EXTENSION_TYPE
 from control_plane.clock import parse_rfc3339, rfc3339
 from control_plane.extensions.progress import FAILED, message_of
 from control_plane.storage.extensions import Kept
+from control_plane.storage.resource_models import Resource
 
 _DISPLAYED = {
     "succeeded": "Provisioning succeeded",
@@ -64,6 +65,25 @@ def instance_view(kept: Kept) -> dict[str, Any] | None:
     }
 
 
+def tracked(resource: Resource, kind: str) -> dict[str, Any]:
+    """All but the properties of what hangs below a machine. `kind`: its type as it is shown."""
+    return {
+        "id": resource.resource_id,
+        "name": resource.name,
+        "type": kind,
+        "location": resource.location,
+        "tags": resource.tags,
+        "systemData": {
+            "createdBy": resource.created_by,
+            "createdByType": resource.created_by_type,
+            "createdAt": rfc3339(resource.created),
+            "lastModifiedBy": resource.modified_by,
+            "lastModifiedByType": resource.modified_by_type,
+            "lastModifiedAt": rfc3339(resource.modified),
+        },
+    }
+
+
 def extension_json(kept: Kept) -> dict[str, Any]:
     """The whole resource."""
     row, resource = kept.row, kept.resource
@@ -77,22 +97,7 @@ def extension_json(kept: Kept) -> dict[str, Any]:
     view = instance_view(kept)
     if view is not None:
         properties["instanceView"] = view
-    return {
-        "id": resource.resource_id,
-        "name": resource.name,
-        "type": EXTENSION_TYPE,
-        "location": resource.location,
-        "tags": resource.tags,
-        "systemData": {
-            "createdBy": resource.created_by,
-            "createdByType": resource.created_by_type,
-            "createdAt": rfc3339(resource.created),
-            "lastModifiedBy": resource.modified_by,
-            "lastModifiedByType": resource.modified_by_type,
-            "lastModifiedAt": rfc3339(resource.modified),
-        },
-        "properties": properties,
-    }
+    return {**tracked(resource, EXTENSION_TYPE), "properties": properties}
 
 
 def summary(kept: Kept) -> dict[str, Any]:

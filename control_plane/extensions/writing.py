@@ -50,11 +50,28 @@ def wait_for(kept: Kept) -> Wait:
     return Wait(row.resource_id, kept.resource.name, row.version, row.sequence, row.removed is not None)
 
 
-def raised(machine: Machine) -> int:
-    """Raise the generation of the machine's document, and give it."""
-    generation = machine.generations.get(desired.KIND, 0) + 1
-    machine.generations = {**machine.generations, desired.KIND: generation}
+def raised(machine: Machine, kind: str = desired.KIND) -> int:
+    """Raise the generation of one of the machine's documents, and give it."""
+    generation = machine.generations.get(kind, 0) + 1
+    machine.generations = {**machine.generations, kind: generation}
     return generation
+
+
+def certificate_of(session: Session, machine: Machine, member: str) -> str:
+    """PEM of what is encrypted to for a machine. `member`: what of a body is to be encrypted.
+
+    Errors: ApiError 409 when the machine has no certificate for it.
+    """
+    known = session.get(SettingsCertificate, machine.id)
+    if known is None:
+        raise ApiError(
+            409,
+            "SettingsCertificateMissing",
+            f"The machine '{machine.name}' has no certificate to encrypt protected settings to: its extension service "
+            "sends a request for one when it connects. Connect it with the service running, then write this again.",
+            target=f"properties.{member}",
+        )
+    return envelope.pem(envelope.leaf(known.certificate))
 
 
 def packages_for(session: Session, machine: Machine, key: str) -> list[Package]:
@@ -129,41 +146,21 @@ def _protect(session: Session, machine: Machine, row: Extension, protected: dict
         had = row.protected is not None
         row.protected = row.certificate = row.digest = None
         return had
-    known = session.get(SettingsCertificate, machine.id)
-    if known is None:
-        raise ApiError(
-            409,
-            "SettingsCertificateMissing",
-            f"The machine '{machine.name}' has no certificate to encrypt protected settings to: its extension service "
-            "sends a request for one when it connects. Connect it with the service running, then write this again.",
-            target="properties.protectedSettings",
-        )
+    current = certificate_of(session, machine, "protectedSettings")
     digest = envelope.digest(protected, key, f"{machine.vm_id}/{row.resource_id}")
-    current = envelope.pem(envelope.leaf(known.certificate))
     if row.digest == digest and row.certificate is not None and envelope.same_key(row.certificate, current):
         return False
     row.protected, row.certificate, row.digest = envelope.seal(protected, current), current, digest
     return True
 
 
-def _new(session: Session, machine: Machine, place: str, name: str, wish: Wish, author: Author) -> Kept:
-    """Rows of an extension that is made.
-
-    Errors: ApiError 400 without publisher and type, or above the limit.
-    """
-    for member in ("publisher", "type"):
-        if member not in wish.properties:
-            raise bad_content(f"'properties.{member}' is missing.", f"properties.{member}")
-    if len(extensions.of_machine(session, machine.id)) >= desired.MAX_EXTENSIONS:
-        raise ApiError(
-            409, "ExtensionLimitExceeded", f"A machine may have at most {desired.MAX_EXTENSIONS} extensions."
-        )
-    wanted = f"{place}/extensions/{name}"
+def new_resource(session: Session, machine: Machine, resource_id: str, key: str, author: Author) -> Resource:
+    """The row of what is made below a machine, without properties yet. `key`: its type in lower case."""
     resource = Resource(
-        key=wanted.lower(),
-        resource_id=wanted,
-        type=KEY,
-        name=name,
+        key=resource_id.lower(),
+        resource_id=resource_id,
+        type=key,
+        name=resource_id.rpartition("/")[2],
         subscription_id=machine.subscription_id,
         group_id=machine.group_id,
         machine_id=machine.id,
@@ -179,6 +176,22 @@ def _new(session: Session, machine: Machine, place: str, name: str, wish: Wish, 
     )
     session.add(resource)
     session.flush()
+    return resource
+
+
+def _new(session: Session, machine: Machine, place: str, name: str, wish: Wish, author: Author) -> Kept:
+    """Rows of an extension that is made.
+
+    Errors: ApiError 400 without publisher and type, or above the limit.
+    """
+    for member in ("publisher", "type"):
+        if member not in wish.properties:
+            raise bad_content(f"'properties.{member}' is missing.", f"properties.{member}")
+    if len(extensions.of_machine(session, machine.id)) >= desired.MAX_EXTENSIONS:
+        raise ApiError(
+            409, "ExtensionLimitExceeded", f"A machine may have at most {desired.MAX_EXTENSIONS} extensions."
+        )
+    resource = new_resource(session, machine, f"{place}/extensions/{name}", KEY, author)
     row = Extension(
         resource_id=resource.id,
         machine_id=machine.id,
@@ -262,7 +275,7 @@ def write(
     session.add(row)
     session.flush()
     if work:
-        desired.check_size(session, machine)
+        desired.check_size(desired.content(session, machine), machine)
     return Written(kept, made, work)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of extensions. What ARM shows of one as of any resource (names, tags, who wrote it, and `properties` as
-callers wrote them, without the protected settings) is its row of `resources`. Conventions: models.py."""
+"""Tables of extensions and run commands. What ARM shows of one as of any resource (names, tags, who wrote it, and
+`properties` as callers wrote them, without what is protected) is its row of `resources`. Conventions: models.py."""
 
 from __future__ import annotations
 
@@ -46,6 +46,27 @@ class Extension(Base):
     reported: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     automatic: Mapped[bool] = mapped_column(Boolean)
     retry: Mapped[int | None] = mapped_column(TIME, index=True)
+
+
+class RunCommand(Base):
+    """A run command of a machine; the columns are those of Extension. `protected` holds its protected parameters and
+    the password of its user."""
+
+    __tablename__ = "run_commands"
+    resource_id: Mapped[int] = mapped_column(
+        ForeignKey("resources.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), index=True)
+    sequence: Mapped[int] = mapped_column(Integer)
+    protected: Mapped[str | None] = mapped_column(Text)
+    certificate: Mapped[str | None] = mapped_column(Text)
+    generation: Mapped[int] = mapped_column(Integer)
+    began: Mapped[int] = mapped_column(TIME)
+    removed: Mapped[int | None] = mapped_column(TIME)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    code: Mapped[str | None] = mapped_column(String(64))
+    message: Mapped[str | None] = mapped_column(Text)
+    reported: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
 class ExtensionPackage(Base):

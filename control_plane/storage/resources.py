@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, or_, select
+from sqlalchemy import ColumnElement, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from control_plane.arm import paths, resource_filter
 from control_plane.arm.resource_filter import Facts, Node
 from control_plane.arm.roles import HUB
 from control_plane.storage import derived, machines, visible
-from control_plane.storage.extension_models import Extension
+from control_plane.storage.extension_models import Extension, RunCommand
 from control_plane.storage.models import Machine, ResourceGroup, Subscription
 from control_plane.storage.resource_models import Lock, Resource
 
@@ -175,10 +175,11 @@ def _listed_resources(
     after: int,
 ) -> Iterator[tuple[int, Listed]]:
     query = (
-        select(Resource, ResourceGroup.name, Machine.name, Extension.state)
+        select(Resource, ResourceGroup.name, Machine.name, func.coalesce(Extension.state, RunCommand.state))
         .join(ResourceGroup, Resource.group_id == ResourceGroup.id)
         .outerjoin(Machine, Resource.machine_id == Machine.id)
         .outerjoin(Extension, Extension.resource_id == Resource.id)
+        .outerjoin(RunCommand, RunCommand.resource_id == Resource.id)
         .where(Resource.subscription_id == subscription_id, Resource.id > after, Resource.type.in_(types))
         .where(resources_in(scopes))
         .order_by(Resource.id)

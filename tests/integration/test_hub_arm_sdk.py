@@ -198,8 +198,9 @@ def test_extensions_and_their_catalogue(client: Client) -> None:
 def test_run_commands_and_patches(client: Client) -> None:
     command = models.MachineRunCommand(location="local")
     patches = models.MachineInstallPatchesParameters(maximum_duration=timedelta(hours=1), reboot_setting="Never")
+    put = client.machine_run_commands.begin_create_or_update
+    assert _refused(lambda: put(G, M, "r", command).result()) == (400, "InvalidRequestContent")
     refusals: list[Callable[[], Any]] = [
-        lambda: client.machine_run_commands.begin_create_or_update(G, M, "r", command).result(),
         lambda: client.machines.begin_assess_patches(G, M).result(),
         lambda: client.machines.begin_install_patches(G, M, patches).result(),
     ]

@@ -36,9 +36,10 @@ ROOT = Path(__file__).resolve().parents[3]
 VERSIONS = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(lambda found: ".".join(map(str, found)))
 
 
-def test_the_shape_of_reports_is_documented() -> None:
-    shipped = ROOT / "control_plane" / "extensions" / "report-extensions.schema.json"
-    assert shipped.read_bytes() == (ROOT / "docs/schemas/report-extensions.schema.json").read_bytes()
+@pytest.mark.parametrize("part", ["extensions", "runcommands"])
+def test_the_shape_of_reports_is_documented(part: str) -> None:
+    name = f"report-{part}.schema.json"
+    assert (ROOT / "control_plane" / part / name).read_bytes() == (ROOT / "docs" / "schemas" / name).read_bytes()
 
 
 @pytest.mark.parametrize(

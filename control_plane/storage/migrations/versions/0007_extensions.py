@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Extensions of machines, the catalogue of their packages, operations that run."""
+"""Extensions and run commands of machines, the catalogue of their packages, operations that run."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -44,6 +44,30 @@ def upgrade() -> None:
     for column in ("machine_id", "handler_key", "state", "retry"):
         op.create_index(op.f(f"ix_extensions_{column}"), "extensions", [column], unique=False)
     op.create_table(
+        "run_commands",
+        sa.Column("resource_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("machine_id", sa.Integer(), nullable=False),
+        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("protected", sa.Text(), nullable=True),
+        sa.Column("certificate", sa.Text(), nullable=True),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("began", TIME, nullable=False),
+        sa.Column("removed", TIME, nullable=True),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("code", sa.String(length=64), nullable=True),
+        sa.Column("message", sa.Text(), nullable=True),
+        sa.Column("reported", sa.JSON(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["resource_id"], ["resources.id"], name=op.f("fk_run_commands_resource_id_resources"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["machine_id"], ["machines.id"], name=op.f("fk_run_commands_machine_id_machines"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("resource_id", name=op.f("pk_run_commands")),
+    )
+    for column in ("machine_id", "state"):
+        op.create_index(op.f(f"ix_run_commands_{column}"), "run_commands", [column], unique=False)
+    op.create_table(
         "extension_packages",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("handler_key", sa.String(length=257), nullable=False),
@@ -79,7 +103,9 @@ def downgrade() -> None:
         for column in ("error", "machine_id", "waits"):
             table.drop_column(column)
     op.drop_table("extension_packages")
+    op.drop_table("run_commands")
     op.drop_table("extensions")
     # What hangs below a machine and is of a type that the older program does not know.
-    op.execute("DELETE FROM resources WHERE type = 'microsoft.hybridcompute/machines/extensions'")
+    for kind in ("extensions", "runcommands"):
+        op.execute(f"DELETE FROM resources WHERE type = 'microsoft.hybridcompute/machines/{kind}'")  # noqa: S608
     # Documents of the kind stay refused by machines below the generation they have seen; the numbers are kept.
