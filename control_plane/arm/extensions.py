@@ -60,6 +60,12 @@ def author_of(call: HubCall) -> Author:
     return Author(call.at, call.caller.client_id, call.caller.audit_type)
 
 
+def announce(call: HubCall, machine: Machine, before: Mapping[str, int]) -> None:
+    """After the commit: wake the machine if what is wished of it is other than `before`."""
+    if machine.generations != before:
+        call.hub.live.changed(machine.id, dict(machine.generations))
+
+
 def get_extension(call: HubCall) -> Reply:
     """GET, with what the machine told of it."""
     call.require(Action.EXTENSION_READ, where(call))
@@ -139,11 +145,11 @@ def put_extension(call: HubCall) -> Reply:
     wanted = wish.read(call.body(ARM_BODY))
     with call.hub.database.write() as session:
         machine, place = find_machine(call, session)
+        before = machine.generations
         check_location(session, machine, wanted.location)
         written = _write(call, session, machine, place, call.names[3], wanted)
         answer = _answer(call, session, machine, written.kept)
-        generations = dict(machine.generations)
-    call.hub.live.changed(machine.id, generations)
+    announce(call, machine, before)
     return answer
 
 
@@ -153,11 +159,11 @@ def patch_extension(call: HubCall) -> Reply:
     wanted = wish.read(call.body(ARM_BODY))
     with call.hub.database.write() as session:
         machine, kept = _find(call, session)
+        before = machine.generations
         place = kept.resource.resource_id.rpartition("/extensions/")[0]
         written = _write(call, session, machine, place, kept.resource.name, wanted)
         answer = _answer(call, session, machine, written.kept)
-        generations = dict(machine.generations)
-    call.hub.live.changed(machine.id, generations)
+    announce(call, machine, before)
     return answer
 
 
@@ -166,6 +172,7 @@ def delete_extension(call: HubCall) -> Reply:
     call.require(Action.EXTENSION_DELETE, where(call))
     with call.hub.database.write() as session:
         machine, place = find_machine(call, session)
+        before = machine.generations
         kept = extensions.find(session, f"{place}/extensions/{call.names[3]}".lower())
         if kept is None:
             return Reply(204)
@@ -178,8 +185,7 @@ def delete_extension(call: HubCall) -> Reply:
             waits = [Wait(wait.resource_id, wait.name, wait.version, wait.sequence, remove=True)]
             headers = operations.begun(call, session, Action.EXTENSION_DELETE, target, machine, waits)
             answer = Reply(202, None, headers)
-        generations = dict(machine.generations)
-    call.hub.live.changed(machine.id, generations)
+    announce(call, machine, before)
     return answer
 
 
@@ -222,6 +228,7 @@ def upgrade_extensions(call: HubCall) -> Reply:
     targets = wish.read_upgrade(call.body() if call.http.body else {})
     with call.hub.database.write() as session:
         machine, place = find_machine(call, session)
+        before = machine.generations
         kept = [item for item in extensions.of_machine(session, machine.id) if item.row.removed is None]
         moves = _to_upgrade(session, machine, kept, targets)
         for item, version in moves:
@@ -235,8 +242,7 @@ def upgrade_extensions(call: HubCall) -> Reply:
         if waits:
             headers = operations.begun(call, session, Action.EXTENSION_WRITE, place, machine, waits)
             answer = Reply(202, None, headers)
-        generations = dict(machine.generations)
-    call.hub.live.changed(machine.id, generations)
+    announce(call, machine, before)
     return answer
 
 
@@ -246,6 +252,7 @@ def add_extensions(call: HubCall) -> Reply:
     wanted = wish.read_many(call.body(ARM_BODY))
     with call.hub.database.write() as session:
         machine, place = find_machine(call, session)
+        before = machine.generations
         written = []
         for item in wanted:
             name = str(item.properties.get("type", ""))
@@ -259,6 +266,5 @@ def add_extensions(call: HubCall) -> Reply:
         if waits:
             headers = operations.begun(call, session, Action.EXTENSION_WRITE, place, machine, waits, shown)
             answer = Reply(202, shown, headers)
-        generations = dict(machine.generations)
-    call.hub.live.changed(machine.id, generations)
+    announce(call, machine, before)
     return answer

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from control_plane.arm import operations, paging
-from control_plane.arm.extensions import author_of, check_location, find_machine, where
+from control_plane.arm.extensions import announce, author_of, check_location, find_machine, where
 from control_plane.arm.roles import Action
 from control_plane.bodies import ARM_BODY
 from control_plane.call import HubCall
@@ -76,11 +76,11 @@ def put_command(call: HubCall) -> Reply:
     wanted = wish.read(call.body(ARM_BODY))
     with call.hub.database.write() as session:
         machine, place = find_machine(call, session)
+        before = machine.generations
         wish.check_name(call.names[3], machine.os_type or "")
         check_location(session, machine, wanted.location)
         answer = _write(call, session, machine, place, call.names[3], wanted)
-        generations = dict(machine.generations)
-    call.hub.live.changed(machine.id, generations)
+    announce(call, machine, before)
     return answer
 
 
@@ -90,9 +90,9 @@ def patch_command(call: HubCall) -> Reply:
     wanted = wish.read(call.body(ARM_BODY))
     with call.hub.database.write() as session:
         machine, place, kept = _find(call, session)
+        before = machine.generations
         answer = _write(call, session, machine, place, kept.resource.name, wanted)
-        generations = dict(machine.generations)
-    call.hub.live.changed(machine.id, generations)
+    announce(call, machine, before)
     return answer
 
 
@@ -101,6 +101,7 @@ def delete_command(call: HubCall) -> Reply:
     call.require(Action.RUN_COMMAND_DELETE, where(call))
     with call.hub.database.write() as session:
         machine, place = find_machine(call, session)
+        before = machine.generations
         kept = run_commands.find(session, f"{place}/runCommands/{call.names[3]}".lower())
         if kept is None:
             return Reply(204)
@@ -112,6 +113,5 @@ def delete_command(call: HubCall) -> Reply:
         if not gone:
             headers = operations.begun(call, session, Action.RUN_COMMAND_DELETE, target, machine, [wait])
             answer = Reply(202, None, headers)
-        generations = dict(machine.generations)
-    call.hub.live.changed(machine.id, generations)
+    announce(call, machine, before)
     return answer
