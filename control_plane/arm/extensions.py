@@ -19,7 +19,7 @@ from control_plane.call import HubCall
 from control_plane.errors import ApiError, not_found
 from control_plane.extensions import versions, wish, writing
 from control_plane.extensions.operations import settle
-from control_plane.extensions.progress import SUCCEEDED, UNDER_WAY, Wait
+from control_plane.extensions.progress import UNDER_WAY, Wait
 from control_plane.extensions.view import extension_json
 from control_plane.extensions.wish import Wish
 from control_plane.extensions.writing import Author, Written
@@ -128,10 +128,10 @@ def _write(call: HubCall, session: Session, machine: Machine, place: str, name: 
 
 
 def _answer(call: HubCall, session: Session, machine: Machine, kept: Kept) -> Reply:
-    """200 when the wish is carried out, else 202 with an operation that waits for the machine."""
+    """202 with an operation that waits for the machine while it has something to do, else 200."""
     shown = extension_json(kept)
     settle(session, machine.id, call.at)  # of what was wished before
-    if kept.row.state == SUCCEEDED:
+    if kept.row.state not in UNDER_WAY:
         return Reply(200, shown)
     target = kept.resource.resource_id
     headers = operations.begun(call, session, Action.EXTENSION_WRITE, target, machine, [writing.wait_for(kept)])

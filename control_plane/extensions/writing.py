@@ -255,7 +255,8 @@ def write(
         )
     settings = any((new.get(item) or None) != (old.get(item) or None) for item in ("settings", "forceUpdateTag"))
     protected = _protect(session, machine, row, wish.protected, settings_key)
-    again = not made and (settings or protected or revived or row.state == FAILED)
+    failed = row.state == FAILED and bool(wish.properties or wish.protected)  # tags alone are no new try
+    again = not made and (settings or protected or revived or failed)
     work = moves or again
     resource.properties = new
     if wish.tags is not None:

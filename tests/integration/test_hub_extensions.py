@@ -212,6 +212,7 @@ def test_a_failure_has_the_agents_code_and_message(client: Client, arm: Arm, mac
     shown = arm("GET", path_of(machine)).json()["properties"]
     assert shown["provisioningState"] == "Failed"
     assert shown["instanceView"]["status"]["level"] == "Error"
+    assert arm("PATCH", path_of(machine), {"tags": {"env": "test"}}).status_code == 200, "tags are no new try"
     again = arm("PUT", path_of(machine), wish(settings={"commandToExecute": "true"}))
     assert again.status_code == 202, "what failed is tried again"
     assert machine.content()["extensions"][0]["sequence"] == 1
