@@ -45,7 +45,13 @@ def list_types(call: HubCall) -> Reply:
     return _listed(call.http.path.rstrip("/"), [item.type for item in _found(call, call.names[1:2])])
 
 
-def _version_json(base: str, same: Sequence[Package], *, whole: bool) -> dict[str, Any]:
+def _uri(origin: str, package: Package) -> str:
+    """Where a package can be fetched: its target with a consistent snapshot's name (docs/protocol.md section 15.3)."""
+    folder, _, file = package.path.rpartition("/")
+    return f"{origin}/artefacts/targets/{folder}/{package.sha256}.{file}"
+
+
+def _version_json(call: HubCall, base: str, same: Sequence[Package], *, whole: bool) -> dict[str, Any]:
     """One version over all its packages. `whole`: with what version 2 of the metadata has."""
     first = same[0]
     properties: dict[str, Any] = {
@@ -56,7 +62,7 @@ def _version_json(base: str, same: Sequence[Package], *, whole: bool) -> dict[st
     if whole:
         systems = sorted({_SYSTEMS.get(item.os, item.os) for item in same})
         properties |= {
-            "extensionUris": [item.path for item in same],
+            "extensionUris": [_uri(call.http.origin, item) for item in same],
             "operatingSystem": ", ".join(systems),
             "architecture": sorted({item.arch for item in same}),
         }
@@ -73,7 +79,7 @@ def _versions(known: Sequence[Package]) -> list[list[Package]]:
 def _list_versions(call: HubCall, names: Sequence[str], *, whole: bool) -> Reply:
     base = call.http.path.rstrip("/")
     found = _versions(_found(call, names))
-    return Reply(200, {"value": [_version_json(base, same, whole=whole) for same in found]})
+    return Reply(200, {"value": [_version_json(call, base, same, whole=whole) for same in found]})
 
 
 def _one_version(call: HubCall, names: Sequence[str], *, whole: bool) -> Reply:
@@ -82,7 +88,7 @@ def _one_version(call: HubCall, names: Sequence[str], *, whole: bool) -> Reply:
     for same in _versions(_found(call, names)):
         if versions.is_version(asked) and versions.same(same[0].version, asked):
             base = call.http.path.rstrip("/").rpartition("/")[0]
-            return Reply(200, _version_json(base, same, whole=whole))
+            return Reply(200, _version_json(call, base, same, whole=whole))
     raise not_found(call.http.path)
 
 

@@ -415,6 +415,10 @@ def test_the_catalogue(client: Client) -> None:
     one = client.extension_metadata_v2.get("local", "Hawser", "CustomScript", "1.2.0")
     assert one.properties is not None
     assert one.properties.operating_system == "Linux, Windows"
+    assert one.properties.extension_uris is not None
+    assert one.properties.extension_uris[0].endswith(
+        f"/artefacts/targets/extensions/Hawser.CustomScript/1.2.0/{'ab' * 32}.linux.zip"
+    )
     assert [item.name for item in client.extension_metadata.list("local", "Hawser", "HealthProbe")] == ["1.0.0"]
     old = client.extension_metadata.get("local", "Hawser", "HealthProbe", "1.0.0")
     assert old.properties is not None
