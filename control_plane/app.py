@@ -26,6 +26,7 @@ from control_plane.callers import challenge
 from control_plane.channel import anchors, checkin
 from control_plane.channel import endpoints as channel
 from control_plane.errors import ApiError
+from control_plane.extensions.keeper import Keeper
 from control_plane.fleet.cleanup import Cleaner
 from control_plane.fleet.notify import Notifier
 from control_plane.fleet.tail import Tail
@@ -117,6 +118,7 @@ def build(hub: Hub, *beside: Callable[[], Coroutine[Any, Any, None]]) -> ASGIApp
         tail = Tail(hub.database, hub.bus)
         notifier = Notifier(hub.database, hub.settings.url, targets, shared=hub.database.url is not None)
         cleaner = Cleaner(hub.database, hub.live.changed, hub.live.dropped)
+        keeper = Keeper(hub.database, hub.live.pulse, hub.live.changed)
         hub.live.on_beat = watcher.beat
         work = (
             hub.live.run(),
@@ -129,6 +131,7 @@ def build(hub: Hub, *beside: Callable[[], Coroutine[Any, Any, None]]) -> ASGIApp
             tail.run(watcher.told),
             notifier.run(),
             cleaner.run(),
+            keeper.run(),
             *(item() for item in beside),
         )
         tasks = [asyncio.create_task(item) for item in work]

@@ -32,27 +32,27 @@ def _is_unicode(value: str) -> bool:
     return True
 
 
-def _check(value: Any, depth: int) -> None:
+def _check(value: Any, depth: int, longest: int) -> None:
     if depth > MAX_DEPTH:
         raise bad_content(f"The body is nested deeper than {MAX_DEPTH} levels.")
     if isinstance(value, str):
-        if len(value) > MAX_STRING:
-            raise bad_content(f"The body holds a text longer than {MAX_STRING} characters.")
+        if len(value) > longest:
+            raise bad_content(f"The body holds a text longer than {longest} characters.")
         if "\x00" in value or not _is_unicode(value):
             raise bad_content("The body holds a text that is not valid Unicode.")
     elif isinstance(value, dict):
         for key, item in value.items():
-            _check(key, depth)
-            _check(item, depth + 1)
+            _check(key, depth, longest)
+            _check(item, depth + 1, longest)
     elif isinstance(value, list):
         for item in value:
-            _check(item, depth + 1)
+            _check(item, depth + 1, longest)
     elif (isinstance(value, int) and abs(value) >= 1 << 63) or (isinstance(value, float) and not isfinite(value)):
         raise bad_content("The body holds a number that is too large.")
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`.
+def json_object(body: bytes, longest: int = MAX_STRING) -> dict[str, Any]:
+    """The JSON object in `body`. `longest`: characters that a text in it may have.
 
     Errors: ApiError 400 `InvalidRequestContent`: not UTF-8 JSON, no object, nested too deep, texts too long.
     """
@@ -64,7 +64,7 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise bad_content("The request content was invalid and could not be deserialized: it is not JSON.") from error
     if not isinstance(value, dict):
         raise bad_content("The request content must be a JSON object.")
-    _check(value, 1)
+    _check(value, 1, longest)
     return value
 
 

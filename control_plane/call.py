@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from control_plane.arm.roles import Action, Caller, MachineFacts, allows, refusal
-from control_plane.bodies import json_object
+from control_plane.bodies import MAX_STRING, json_object
 from control_plane.errors import ApiError, bad_content
 from control_plane.http import Call, Reply
 from control_plane.hub import Hub
@@ -33,14 +33,14 @@ class HubCall:
         """Query parameters, names in lower case."""
         return self.http.query
 
-    def body(self) -> dict[str, Any]:
-        """The JSON object sent.
+    def body(self, longest: int = MAX_STRING) -> dict[str, Any]:
+        """The JSON object sent. `longest`: characters that a text in it may have.
 
         Errors: ApiError 400.
         """
         if not self.http.body:
             raise bad_content("The request content is missing.")
-        return json_object(self.http.body)
+        return json_object(self.http.body, longest)
 
     def require(self, action: Action, resource_id: str, machine: MachineFacts | None = None) -> None:
         """Errors: ApiError 403 unless the caller may do this there."""

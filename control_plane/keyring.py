@@ -48,6 +48,11 @@ class Keyring:
         return hashlib.sha256(b"hawser lease key\0" + self.paging_key).digest()
 
     @property
+    def settings_key(self) -> bytes:
+        """What protected settings are recognised by (extensions/envelope.py)."""
+        return hashlib.sha256(b"hawser settings key\0" + self.paging_key).digest()
+
+    @property
     def desired_jwk(self) -> dict[str, str]:
         """Public half of the desired-state key as a JWK with `kid`."""
         return pki.desired_jwk(self.desired_key)

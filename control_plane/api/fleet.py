@@ -20,11 +20,12 @@ from control_plane.bodies import is_guid
 from control_plane.call import HubCall
 from control_plane.clock import rfc3339
 from control_plane.errors import ApiError, not_found
+from control_plane.extensions.view import summary
 from control_plane.fleet import filters, twins
 from control_plane.fleet.events import event_json
 from control_plane.fleet.filters import FleetFilter
 from control_plane.http import Reply
-from control_plane.storage import fleet, history, machines, visible
+from control_plane.storage import extensions, fleet, history, machines, visible
 from control_plane.storage.fleet import Cursor, Moment
 from control_plane.storage.models import Credential, Machine, ResourceGroup
 from control_plane.storage.twin_models import Origin
@@ -198,6 +199,7 @@ def get_machine(call: HubCall) -> Reply:
         row = machines.complete(session, machine, group, call.hub.live.pulse)
         told = history.newest(session, machine.id, SHOWN_EVENTS) if call.may(Action.EVENT_READ, str(row.id)) else []
         origin = session.get(Origin, machine.id)
+        kept = extensions.of_machine(session, machine.id) if call.may(Action.EXTENSION_READ, str(row.id)) else []
         held = twins.of_machine(session, machine.id, SHOWN_TWINS) if call.may(Action.TWIN_READ, str(row.id)) else []
         return Reply(
             200,
@@ -206,5 +208,6 @@ def get_machine(call: HubCall) -> Reply:
                 "events": [event_json(item) for item in told],
                 "origin": twins.origin_json(origin) if origin is not None else None,
                 "twins": held,
+                "extensions": [summary(item) for item in kept],
             },
         )

@@ -14,7 +14,7 @@ from typing import Any
 import fastjsonschema
 
 from control_plane import schema_words
-from control_plane.arm.paths import MACHINE_TYPE, PROVIDER
+from control_plane.arm.paths import EXTENSION_TYPE, MACHINE_TYPE, PROVIDER, RUN_COMMAND_TYPE
 from control_plane.arm.roles import Action
 from control_plane.errors import bad_content
 
@@ -136,8 +136,11 @@ SETTINGS = Kind(
     only_name="default",
 )
 KINDS = (LICENSE, LICENSE_PROFILE, GATEWAY, PRIVATE_LINK_SCOPE, SETTINGS)
-LISTED = (LICENSE, GATEWAY, PRIVATE_LINK_SCOPE)
-"""Those that lists of all resources show: what hangs below a machine is found there."""
+LISTED = {kind.key: kind.type for kind in (LICENSE, GATEWAY, PRIVATE_LINK_SCOPE)} | {
+    name.lower(): name for name in (EXTENSION_TYPE, RUN_COMMAND_TYPE)
+}
+"""Types that lists of all resources show, by the form they are compared in: what else hangs below a machine is found
+there."""
 
 
 @cache

@@ -73,25 +73,3 @@ def none_in(action: Action) -> Handler:
         return Reply(200, {"value": []})
 
     return empty
-
-
-def no_catalogue(_call: HubCall) -> Reply:
-    """GET of publishers, types, versions of extensions: the hub offers none yet."""
-    return Reply(200, {"value": []})
-
-
-def not_in_catalogue(call: HubCall) -> Reply:
-    """GET of one version of an extension."""
-    raise not_found(call.http.path)
-
-
-def no_catalogue_here(call: HubCall) -> Reply:
-    """The same below a subscription."""
-    call.require(Action.EXTENSION_READ, f"/subscriptions/{call.names[0]}")
-    return Reply(200, {"value": []})
-
-
-def not_in_catalogue_here(call: HubCall) -> Reply:
-    """The same below a subscription."""
-    call.require(Action.EXTENSION_READ, f"/subscriptions/{call.names[0]}")
-    raise not_found(call.http.path)

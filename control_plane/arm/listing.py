@@ -32,7 +32,7 @@ def _json(item: Listed, added: frozenset[str]) -> dict[str, Any]:
     more = {
         "createdTime": rfc3339(item.created),
         "changedTime": rfc3339(item.modified),
-        "provisioningState": "Succeeded",
+        "provisioningState": item.state,
     }
     shown: dict[str, Any] = {
         "id": item.id,
@@ -64,7 +64,7 @@ def list_resources(call: HubCall) -> Reply:
             subscription_id=subscription.id,
             group=group,
             node=node,
-            types={kind.key: kind.type for kind in kinds.LISTED},
+            types=kinds.LISTED,
             tenant_id=call.hub.settings.tenant_id,
             after=after,
             size=size,

@@ -6,13 +6,15 @@ What the agent reported wins over what callers wrote; nothing is null (Ansible's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from control_plane.arm.paths import MACHINE_TYPE, MachineId
 from control_plane.arm.status import Status, status
 from control_plane.clock import rfc3339
+from control_plane.extensions.view import extension_json, instance_view
+from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
 from control_plane.storage.pulse import Pulse
 
@@ -138,8 +140,8 @@ def _identity(machine: Machine, tenant_id: str) -> dict[str, Any]:
     return {"type": machine.identity_type, "principalId": machine.principal_id, "tenantId": tenant_id}
 
 
-def machine_json(row: MachineRow, tenant_id: str, at: int, *, expand: bool = False) -> dict[str, Any]:
-    """The whole resource. `expand`: with `resources`, the machine's extensions."""
+def machine_json(row: MachineRow, tenant_id: str, at: int, expanded: Sequence[Kept] | None = None) -> dict[str, Any]:
+    """The whole resource. `expanded`: with these extensions as `resources`, and in the deprecated view of them."""
     machine = row.machine
     shown: dict[str, Any] = {
         "id": str(row.id),
@@ -159,7 +161,8 @@ def machine_json(row: MachineRow, tenant_id: str, at: int, *, expand: bool = Fal
         },
         "properties": properties(row, at),
     }
-    if expand:
-        shown["resources"] = []
     result: dict[str, Any] = without_null(shown)
+    if expanded is not None:
+        result["resources"] = [extension_json(kept) for kept in expanded]
+        result["properties"]["extensions"] = [view for kept in expanded if (view := instance_view(kept))]
     return result

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ from control_plane.arm.status import AWAITING
 from control_plane.call import HubCall
 from control_plane.errors import ApiError, forbidden, not_found
 from control_plane.http import Reply
-from control_plane.storage import machines
+from control_plane.storage import extensions, machines
 from control_plane.storage.models import Machine, ResourceGroup
 
 CREATE_GROUP_HEADER = "hawser-create-group"
@@ -46,15 +47,32 @@ def _expand(call: HubCall) -> bool:
     return call.query.get("$expand", "").lower() == "instanceview"
 
 
-def _shown(call: HubCall, row: MachineRow) -> dict[str, Any]:
-    return machine_json(row, call.hub.settings.tenant_id, call.at, expand=_expand(call))
+def _all_shown(call: HubCall, session: Session, rows: Sequence[MachineRow]) -> list[dict[str, Any]]:
+    """Machines as they are asked for: expanded with their extensions, where the caller may read those."""
+    tenant_id = call.hub.settings.tenant_id
+    if not _expand(call):
+        return [machine_json(row, tenant_id, call.at) for row in rows]
+    kept = extensions.of_machines(session, (row.machine.id for row in rows))
+    return [
+        machine_json(
+            row,
+            tenant_id,
+            call.at,
+            kept.get(row.machine.id, []) if call.may(Action.EXTENSION_READ, str(row.id)) else [],
+        )
+        for row in rows
+    ]
+
+
+def _shown(call: HubCall, session: Session, row: MachineRow) -> dict[str, Any]:
+    return _all_shown(call, session, [row])[0]
 
 
 def get_machine(call: HubCall) -> Reply:
     """GET, with `$expand=instanceView`."""
     call.require(Action.MACHINE_READ, str(_id(call)))
     with call.hub.database.read() as session:
-        return Reply(200, _shown(call, _find(call, session)))
+        return Reply(200, _shown(call, session, _find(call, session)))
 
 
 def head_machine(call: HubCall) -> Reply:
@@ -82,7 +100,7 @@ def list_machines(call: HubCall) -> Reply:
             after=after,
             size=size,
         )
-        value = [_shown(call, row) for row in rows]
+        value = _all_shown(call, session, rows)
     return Reply(200, paging.page(call, value, last))
 
 
@@ -121,7 +139,7 @@ def put_machine(call: HubCall) -> Reply:
             _check_same(machine, group, wish)
             _rewrite(call, session, machines.complete(session, machine, group.name, call.hub.live.pulse), wish)
         row = machines.complete(session, machine, group.name, call.hub.live.pulse)
-        answer = Reply(200, _shown(call, row))
+        answer = Reply(200, _shown(call, session, row))
         generations = dict(machine.generations)
     call.hub.live.changed(machine.id, generations)
     return answer
@@ -271,7 +289,7 @@ def patch_machine(call: HubCall) -> Reply:
         machine = row.machine
         _apply(call, machine, wish)
         call.record(session, Action.MACHINE_WRITE, target, {"tags": wish.tags} if wish.tags is not None else None)
-        answer = Reply(200, _shown(call, row))
+        answer = Reply(200, _shown(call, session, row))
         generations = dict(machine.generations)
     call.hub.live.changed(machine.id, generations)
     return answer

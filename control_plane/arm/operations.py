@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long-running operations: their headers, and what is answered to who asks for them (identity-and-arm-api.md C.3).
 
-The hub carries out what it is asked to within the request, in one transaction with the operation's row; clients that
-follow the headers find it finished. The row is kept for a day and does not mind a restart.
+Most of what the hub is asked to do it does within the request, in one transaction with the operation's row; clients
+that follow the headers find it finished. What a machine has to do runs until the machine has told how it went, or six
+hours are over. A row is kept for a day after its end and does not mind a restart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -18,29 +19,62 @@ from control_plane.arm.roles import Action
 from control_plane.bodies import is_guid
 from control_plane.call import HubCall
 from control_plane.clock import rfc3339
-from control_plane.errors import not_found
+from control_plane.errors import ApiError, not_found
+from control_plane.extensions.operations import stored
+from control_plane.extensions.progress import RUNNING, SUCCEEDED, Wait
+from control_plane.extensions.view import extension_json
 from control_plane.http import Reply
+from control_plane.runcommands.view import command_json
+from control_plane.storage import extensions, run_commands
+from control_plane.storage.models import Machine
 from control_plane.storage.resource_models import Operation
 
 RETRY_AFTER = "1"
+_RUNNING_RETRY_AFTER = "2"
+"""Seconds between polls of what runs on a machine."""
 
 
 def finished(
     call: HubCall, session: Session, action: Action, target: str, location: str, result: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """Keep the row of an operation that this transaction completes; the headers of its answer."""
-    operation = Operation(
+    operation = _new(call, action, target)
+    operation.status, operation.ended = SUCCEEDED, call.at
+    operation.result = dict(result) if result is not None else None
+    session.add(operation)
+    return _headers(call, operation, location)
+
+
+def begun(
+    call: HubCall,
+    session: Session,
+    action: Action,
+    target: str,
+    machine: Machine,
+    waits: Sequence[Wait],
+    result: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """Keep the row of an operation that ends when the machine has told of all that it waits for."""
+    operation = _new(call, action, target)
+    operation.machine_id, operation.waits = machine.id, stored(waits)
+    operation.result = dict(result) if result is not None else None
+    session.add(operation)
+    return _headers(call, operation, machine.location)
+
+
+def _new(call: HubCall, action: Action, target: str) -> Operation:
+    return Operation(
         id=str(uuid4()),
         subscription_id=call.names[0].lower(),
         object_id=call.caller.object_id,
         action=action.value,
         target=target,
-        status="Succeeded",
-        result=dict(result) if result is not None else None,
+        status=RUNNING,
         started=call.at,
-        ended=call.at,
     )
-    session.add(operation)
+
+
+def _headers(call: HubCall, operation: Operation, location: str) -> dict[str, str]:
     base = (
         f"{call.http.origin}/subscriptions/{operation.subscription_id}/providers/{paths.PROVIDER}/locations/{location}"
     )
@@ -48,7 +82,7 @@ def finished(
     return {
         "Azure-AsyncOperation": f"{base}/operationStatus/{operation.id}{version}",
         "Location": f"{base}/operationResults/{operation.id}{version}",
-        "Retry-After": RETRY_AFTER,
+        "Retry-After": RETRY_AFTER if operation.status == SUCCEEDED else _RUNNING_RETRY_AFTER,
     }
 
 
@@ -67,22 +101,46 @@ def status(call: HubCall) -> Reply:
     """GET operationStatus."""
     with call.hub.database.read() as session:
         found = _find(call, session)
-    return Reply(
-        200,
-        {
-            "id": call.http.path,
-            "name": found.id,
-            "status": found.status,
-            "startTime": rfc3339(found.started),
-            "endTime": rfc3339(found.ended),
-            "percentComplete": 100.0,
-            "properties": {"action": found.action, "resourceId": found.target},
-        },
-    )
+    shown: dict[str, Any] = {
+        "id": call.http.path,
+        "name": found.id,
+        "status": found.status,
+        "startTime": rfc3339(found.started),
+        "percentComplete": 0.0 if found.ended is None else 100.0,
+        "properties": {"action": found.action, "resourceId": found.target},
+    }
+    if found.ended is not None:
+        shown["endTime"] = rfc3339(found.ended)
+    if found.error is not None:
+        shown["error"] = found.error
+    return Reply(200, shown, {"Retry-After": _RUNNING_RETRY_AFTER} if found.ended is None else {})
 
 
 def result(call: HubCall) -> Reply:
-    """GET operationResults: what the operation gave, or 204."""
+    """GET operationResults: 202 while it runs, then what the operation gave, or 204.
+
+    Errors: ApiError 400 with the error of an operation that failed, 404.
+    """
     with call.hub.database.read() as session:
         found = _find(call, session)
-    return Reply(204) if found.result is None else Reply(200, found.result)
+        written = _written(session, found)
+    if found.ended is None:
+        here = f"{call.http.origin}{call.http.path}?api-version={call.query['api-version']}"
+        return Reply(202, None, {"Location": here, "Retry-After": _RUNNING_RETRY_AFTER})
+    if found.error is not None:
+        raise ApiError(400, found.error["code"], found.error["message"], details=found.error.get("details"))
+    if found.result is not None:
+        return Reply(200, found.result)
+    return Reply(200, written) if written is not None else Reply(204)
+
+
+def _written(session: Session, found: Operation) -> dict[str, Any] | None:
+    """The resource that an operation wrote, as it is now."""
+    target = found.target.lower()
+    if found.action == Action.EXTENSION_WRITE:
+        kept = extensions.find(session, target)
+        return extension_json(kept) if kept else None
+    if found.action == Action.RUN_COMMAND_WRITE:
+        command = run_commands.find(session, target)
+        return command_json(command) if command else None
+    return None

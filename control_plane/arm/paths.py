@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 PROVIDER = "Microsoft.HybridCompute"
 MACHINE_TYPE = f"{PROVIDER}/machines"
+EXTENSION_TYPE = f"{MACHINE_TYPE}/extensions"
+RUN_COMMAND_TYPE = f"{MACHINE_TYPE}/runcommands"
 
 _API_VERSION = re.compile(r"^\d{4}-\d{2}-\d{2}(-[a-z]+)?$", re.IGNORECASE)
 _MACHINE_NAME = re.compile(r"^[a-zA-Z0-9\-_.]{1,54}$")

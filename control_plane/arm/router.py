@@ -15,6 +15,8 @@ from control_plane.arm import (
     actions,
     authorization,
     batch,
+    extension_catalogue,
+    extensions,
     general,
     groups,
     kinds,
@@ -26,6 +28,7 @@ from control_plane.arm import (
     paths,
     private_link,
     providers,
+    run_commands,
     tags,
     typed,
 )
@@ -53,13 +56,6 @@ _TAGS = "/providers/microsoft.resources/tags/*"
 _ASSIGNMENTS = "/providers/microsoft.authorization/roleassignments"
 _DEFINITIONS = "/providers/microsoft.authorization/roledefinitions"
 
-_NO_EXTENSIONS = lacking.refused(
-    Action.MACHINE_WRITE,
-    "This version of the hub delivers no extensions, so that none can be written or upgraded on machine '{name}'.",
-)
-_NO_RUN_COMMANDS = lacking.refused(
-    Action.MACHINE_WRITE, "This version of the hub sends no run commands, so that machine '{name}' can be given none."
-)
 _NO_GUEST_CONFIGURATION = lacking.refused(
     Action.MACHINE_WRITE,
     "This version of the hub carries no guest configuration, so that machine '{name}' can be assigned none.",
@@ -110,21 +106,22 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "DELETE": machines.delete_machine,
     },
     f"{_M}/networkprofile": {"GET": machines.get_network_profile},
-    f"{_M}/extensions": {"GET": lacking.none_listed_below(Action.EXTENSION_READ)},
+    f"{_M}/extensions": {"GET": extensions.list_extensions},
     f"{_M}/extensions/*": {
-        "GET": lacking.none_below(Action.EXTENSION_READ),
-        "PUT": _NO_EXTENSIONS,
-        "PATCH": _NO_EXTENSIONS,
-        "DELETE": lacking.none_below(Action.MACHINE_WRITE),
+        "GET": extensions.get_extension,
+        "HEAD": extensions.head_extension,
+        "PUT": extensions.put_extension,
+        "PATCH": extensions.patch_extension,
+        "DELETE": extensions.delete_extension,
     },
-    f"{_M}/upgradeextensions": {"POST": _NO_EXTENSIONS},
-    f"{_M}/addextensions": {"POST": _NO_EXTENSIONS},
-    f"{_M}/runcommands": {"GET": lacking.none_listed_below(Action.RUN_COMMAND_READ)},
+    f"{_M}/upgradeextensions": {"POST": extensions.upgrade_extensions},
+    f"{_M}/addextensions": {"POST": extensions.add_extensions},
+    f"{_M}/runcommands": {"GET": run_commands.list_commands},
     f"{_M}/runcommands/*": {
-        "GET": lacking.none_below(Action.RUN_COMMAND_READ),
-        "PUT": _NO_RUN_COMMANDS,
-        "PATCH": _NO_RUN_COMMANDS,
-        "DELETE": lacking.none_below(Action.MACHINE_WRITE),
+        "GET": run_commands.get_command,
+        "PUT": run_commands.put_command,
+        "PATCH": run_commands.patch_command,
+        "DELETE": run_commands.delete_command,
     },
     f"{_M}/assesspatches": {"POST": _NO_PATCHES},
     f"{_M}/installpatches": {"POST": _NO_PATCHES},
@@ -147,12 +144,12 @@ ROUTES: dict[str, dict[str, Handler]] = {
     f"{_SCOPES}/*/networksecurityperimeterconfigurations": {"GET": private_link.nothing},
     f"{_SCOPES}/*/networksecurityperimeterconfigurations/*": {"GET": private_link.absent},
     f"{_SCOPES}/*/networksecurityperimeterconfigurations/*/reconcile": {"POST": private_link.absent},
-    _PUBLISHERS: {"GET": lacking.no_catalogue},
-    f"{_PUBLISHERS}/*/extensiontypes": {"GET": lacking.no_catalogue},
-    _VERSIONS: {"GET": lacking.no_catalogue},
-    f"{_VERSIONS}/*": {"GET": lacking.not_in_catalogue},
-    f"{_S}/{_VERSIONS}": {"GET": lacking.no_catalogue_here},
-    f"{_S}/{_VERSIONS}/*": {"GET": lacking.not_in_catalogue_here},
+    _PUBLISHERS: {"GET": extension_catalogue.list_publishers},
+    f"{_PUBLISHERS}/*/extensiontypes": {"GET": extension_catalogue.list_types},
+    _VERSIONS: {"GET": extension_catalogue.list_versions},
+    f"{_VERSIONS}/*": {"GET": extension_catalogue.get_version},
+    f"{_S}/{_VERSIONS}": {"GET": extension_catalogue.list_versions_here},
+    f"{_S}/{_VERSIONS}/*": {"GET": extension_catalogue.get_version_here},
 }
 for _kind in (kinds.LICENSE, kinds.GATEWAY, kinds.PRIVATE_LINK_SCOPE):
     for _container in (_S, _G):

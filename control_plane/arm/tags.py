@@ -52,8 +52,7 @@ def _found(call: HubCall, session: Session, action: Action) -> Found:
     if call.names[-1].lower() != "default":
         raise ApiError(400, "InvalidTagsName", "The tags of a resource have the name 'default'.")
     found = resources.target(session, scope)
-    hangs = isinstance(found.target, Resource) and found.target.machine_id is not None if found else False
-    if found is None or hangs:
+    if found is None or (isinstance(found.target, Resource) and found.target.type not in kinds.LISTED):
         raise not_found(scope)
     return found
 
@@ -136,7 +135,7 @@ def list_names(call: HubCall) -> Reply:
             subscription_id=subscription.id,
             group=None,
             node=None,
-            types={kind.key: kind.type for kind in kinds.LISTED},
+            types=kinds.LISTED,
             tenant_id=call.hub.settings.tenant_id,
         )
         tagged = [item.tags for item in found]

@@ -6,17 +6,26 @@ from __future__ import annotations
 from typing import Any
 
 import jwt
+from sqlalchemy.orm import Session
 
 from control_plane.arm.paths import MachineId
+from control_plane.extensions import desired
 from control_plane.keyring import Keyring
+from control_plane.runcommands import desired as commands
 from control_plane.storage.models import Machine
 
 KINDS = ("resource", "settings", "extensions", "policy", "runcommands", "agent", "trust")
 VALID_SECONDS = 14 * 86400
 
 
-def content(kind: str, machine: Machine, resource: MachineId, tenant_id: str, keys: Keyring) -> dict[str, Any]:
+def content(
+    session: Session, kind: str, machine: Machine, resource: MachineId, tenant_id: str, keys: Keyring
+) -> dict[str, Any]:
     """What the hub wants of a machine, for one kind."""
+    if kind == desired.KIND:
+        return desired.content(session, machine)
+    if kind == commands.KIND:
+        return commands.content(session, machine)
     upgrade = machine.properties.get("agentUpgrade", {})
     wanted: dict[str, dict[str, Any]] = {
         "resource": {
@@ -32,9 +41,7 @@ def content(kind: str, machine: Machine, resource: MachineId, tenant_id: str, ke
             "gatewayId": None,
             "privateLinkScopeId": machine.properties.get("privateLinkScopeResourceId"),
         },
-        "extensions": {"extensions": []},
         "policy": {"assignments": []},
-        "runcommands": {"runCommands": []},
         "agent": {
             "desiredVersion": upgrade.get("desiredVersion"),
             "enableAutomaticUpgrade": bool(upgrade.get("enableAutomaticUpgrade", False)),

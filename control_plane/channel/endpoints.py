@@ -39,10 +39,10 @@ def desired(hub: Hub, record: Record, kind: str) -> dict[str, Any]:
         if machine is None or resource is None:
             raise not_found(record.resource_id)
         trust = session.get_one(HubState, 1).trust_generation
-    generation = {**machine.generations, "trust": trust}.get(kind, 0)
-    if generation == 0:
-        raise absent
-    inner = documents.content(kind, machine, resource, hub.settings.tenant_id, hub.keys)
+        generation = {**machine.generations, "trust": trust}.get(kind, 0)
+        if generation == 0:
+            raise absent
+        inner = documents.content(session, kind, machine, resource, hub.settings.tenant_id, hub.keys)
     payload = documents.payload(kind, machine.vm_id, str(resource), generation, inner, now())
     return {"kind": kind, "generation": generation, "document": documents.sign(payload, hub.keys)}
 

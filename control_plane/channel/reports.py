@@ -16,12 +16,16 @@ from control_plane.channel.callers import check_protocol
 from control_plane.channel.live import Record
 from control_plane.clock import now, parse_rfc3339
 from control_plane.errors import bad_content
+from control_plane.extensions import reported
 from control_plane.hub import Hub
+from control_plane.runcommands import reported as commands
 from control_plane.storage import audit, twins
 from control_plane.storage.models import Machine, Report
 
-EVIDENCE = "evidence"
-KINDS = ("inventory", "configuration", "services", "extensions", "policy", "runcommands", "trust", EVIDENCE)
+EVIDENCE, EXTENSIONS, RUN_COMMANDS = "evidence", "extensions", "runcommands"
+_BESIDE = (EXTENSIONS, RUN_COMMANDS)
+"""Kinds whose member `desired` stands beside the rest."""
+KINDS = ("inventory", "configuration", "services", EXTENSIONS, "policy", RUN_COMMANDS, "trust", EVIDENCE)
 MAX_REPORTS = 32
 _TEXTS = (
     "osType",
@@ -137,6 +141,10 @@ def cleaned(kind: str, data: dict[str, Any]) -> dict[str, Any]:
         return inventory(data)
     if kind == EVIDENCE:
         return _evidence(data)
+    if kind == EXTENSIONS:
+        return reported.cleaned(data)
+    if kind == RUN_COMMANDS:
+        return commands.cleaned(data)
     return _services(data) if kind == "services" else data
 
 
@@ -169,10 +177,7 @@ def accept(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
     check_protocol(body)
     guid(body, "requestId")
     found = _read(body)
-    newest: dict[str, tuple[int, dict[str, Any]]] = {}
-    for _, kind, created, data in found:
-        if kind not in newest or created >= newest[kind][0]:
-            newest[kind] = (created, data)
+    newest = _newest(found)
     vector = newest.pop(EVIDENCE, None)
     if vector is not None:
         with hub.database.write() as session:
@@ -182,23 +187,50 @@ def accept(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
     with hub.database.read() as session:
         changed = {kind: item for kind, item in newest.items() if _is_news(session, record.machine_id, kind, *item)}
     if changed:
-        with hub.database.write() as session:
-            if session.get(Machine, record.machine_id) is not None:
-                for kind, (created, data) in changed.items():
-                    if _is_news(session, record.machine_id, kind, created, data):
-                        session.merge(
-                            Report(
-                                machine_id=record.machine_id,
-                                kind=kind,
-                                digest=digest(data),
-                                created=created,
-                                received=now(),
-                                data=data,
-                            )
-                        )
+        _keep(hub, record.machine_id, changed)
     return {"protocol": 1, "accepted": [item[0] for item in found]}
+
+
+def _newest(found: list[tuple[str, str, int, dict[str, Any]]]) -> dict[str, tuple[int, dict[str, Any]]]:
+    """Of each kind the report made last, whatever their order."""
+    newest: dict[str, tuple[int, dict[str, Any]]] = {}
+    for _, kind, created, data in sorted(found, key=lambda item: item[2]):
+        before = newest[kind][1] if kind in newest else None
+        newest[kind] = (created, reported.merged(before, data) if kind in _BESIDE else data)
+    return newest
+
+
+def _keep(hub: Hub, machine_id: int, changed: dict[str, tuple[int, dict[str, Any]]]) -> None:
+    """Write what is news, with what follows from it."""
+    generations: dict[str, int] | None = None
+    with hub.database.write() as session:
+        machine = session.get(Machine, machine_id)
+        if machine is None:
+            return
+        for kind, (created, data) in changed.items():
+            if not _is_news(session, machine_id, kind, created, data):
+                continue
+            kept = _beside(session, machine_id, kind, data)
+            row = Report(
+                machine_id=machine_id, kind=kind, digest=digest(kept), created=created, received=now(), data=kept
+            )
+            session.merge(row)
+            if kind == EXTENSIONS and reported.take(session, machine, data, now()):
+                generations = dict(machine.generations)
+            if kind == RUN_COMMANDS:
+                commands.take(session, machine, data, now())
+    if generations is not None:
+        hub.live.changed(machine_id, generations)
+
+
+def _beside(session: Session, machine_id: int, kind: str, data: dict[str, Any]) -> dict[str, Any]:
+    """What is stored of a report, beside what stays of the one before."""
+    if kind not in _BESIDE:
+        return data
+    old = session.get(Report, (machine_id, kind))
+    return reported.merged(old.data if old else None, data)
 
 
 def _is_news(session: Session, machine_id: int, kind: str, created: int, data: dict[str, Any]) -> bool:
     old = session.get(Report, (machine_id, kind))
-    return old is None or (old.created <= created and old.digest != digest(data))
+    return old is None or (old.created <= created and old.digest != digest(_beside(session, machine_id, kind, data)))

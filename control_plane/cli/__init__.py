@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("audit", "Who wrote what, and what was refused."),
     "keys": ("keys", "The keys that sign access tokens, and their rotation."),
     "machines": ("fleet", "The fleet."),
+    "extensions": ("extensions", "Extensions of machines, and how they stand."),
     "events": ("events", "What happened to machines."),
     "profiles": ("profiles", "Where machines of an image join, and what becomes of clones."),
     "twins": ("twins", "Machines that hold a copied identity, and what is decided about them."),

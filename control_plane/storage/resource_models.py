@@ -60,8 +60,12 @@ class SubscriptionTags(Base):
 
 
 class Operation(Base):
-    """A long-running operation, kept for a day. `result`: what the caller gets at the end, None when there is nothing;
-    `started`, `ended`: Unix seconds."""
+    """A long-running operation, kept for a day after its end. `result`: what the caller gets at the end, None when
+    there is nothing, or when that is the resource as it is by then; `error`: code and message of one that failed.
+
+    `started`, `ended`: Unix seconds; `ended` None: it runs. `machine_id`, `waits`: what a running one waits for
+    (extensions/operations.py). The machine may be gone: an operation outlives it.
+    """
 
     __tablename__ = "operations"
     id: Mapped[str] = mapped_column(GUID, primary_key=True)
@@ -71,5 +75,8 @@ class Operation(Base):
     target: Mapped[str] = mapped_column(String(512))
     status: Mapped[str] = mapped_column(String(16))
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    machine_id: Mapped[int | None] = mapped_column(Integer, index=True)
+    waits: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
     started: Mapped[int] = mapped_column(TIME, index=True)
-    ended: Mapped[int] = mapped_column(TIME)
+    ended: Mapped[int | None] = mapped_column(TIME)

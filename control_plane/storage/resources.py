@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, or_, select
+from sqlalchemy import ColumnElement, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from control_plane.arm import paths, resource_filter
 from control_plane.arm.resource_filter import Facts, Node
 from control_plane.arm.roles import HUB
 from control_plane.storage import derived, machines, visible
+from control_plane.storage.extension_models import Extension, RunCommand
 from control_plane.storage.models import Machine, ResourceGroup, Subscription
 from control_plane.storage.resource_models import Lock, Resource
 
@@ -100,7 +101,8 @@ def of_kind(
 
 @dataclass(frozen=True)
 class Listed:
-    """A resource as lists of everything show it. Times in Unix seconds."""
+    """A resource as lists of everything show it. `name`: of what hangs below a machine with the machine's before it;
+    `state`: provisioningState; times in Unix seconds."""
 
     id: str
     name: str
@@ -112,6 +114,7 @@ class Listed:
     identity: dict[str, Any] | None
     created: int
     modified: int
+    state: str = "Succeeded"
 
     @property
     def facts(self) -> Facts:
@@ -168,12 +171,15 @@ def _listed_resources(
     scopes: Iterable[str],
     subscription_id: str,
     group: ResourceGroup | None,
-    types: dict[str, str],
+    types: Mapping[str, str],
     after: int,
 ) -> Iterator[tuple[int, Listed]]:
     query = (
-        select(Resource, ResourceGroup.name)
+        select(Resource, ResourceGroup.name, Machine.name, func.coalesce(Extension.state, RunCommand.state))
         .join(ResourceGroup, Resource.group_id == ResourceGroup.id)
+        .outerjoin(Machine, Resource.machine_id == Machine.id)
+        .outerjoin(Extension, Extension.resource_id == Resource.id)
+        .outerjoin(RunCommand, RunCommand.resource_id == Resource.id)
         .where(Resource.subscription_id == subscription_id, Resource.id > after, Resource.type.in_(types))
         .where(resources_in(scopes))
         .order_by(Resource.id)
@@ -181,18 +187,19 @@ def _listed_resources(
     )
     if group is not None:
         query = query.where(Resource.group_id == group.id)
-    for item, name in session.execute(query):
+    for item, group_name, machine, state in session.execute(query):
         shown = Listed(
             item.resource_id,
-            item.name,
+            f"{machine}/{item.name}" if machine else item.name,
             types[item.type],
-            name,
+            group_name,
             item.location,
             item.tags,
             None,
             None,
             item.created,
             item.modified,
+            state or "Succeeded",
         )
         yield item.id, shown
 
@@ -204,7 +211,7 @@ def everything(
     subscription_id: str,
     group: ResourceGroup | None,
     node: Node | None,
-    types: dict[str, str],
+    types: Mapping[str, str],
     tenant_id: str,
     after: int = 0,
     size: int | None = None,

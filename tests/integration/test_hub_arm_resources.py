@@ -399,11 +399,6 @@ def test_odd_names_in_paths_are_refused_and_break_nothing(arm: Arm, sub: str, gr
 @pytest.mark.parametrize(
     ("method", "path", "code"),
     [
-        ("PUT", "extensions/e", "OperationNotSupported"),
-        ("PATCH", "extensions/e", "OperationNotSupported"),
-        ("POST", "upgradeExtensions", "OperationNotSupported"),
-        ("POST", "addExtensions", "OperationNotSupported"),
-        ("PUT", "runCommands/r", "OperationNotSupported"),
         ("POST", "assessPatches", "OperationNotSupported"),
         ("POST", "installPatches", "OperationNotSupported"),
         ("PUT", "providers/Microsoft.GuestConfiguration/guestConfigurationAssignments/a", "OperationNotSupported"),

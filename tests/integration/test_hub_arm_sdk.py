@@ -172,14 +172,18 @@ def test_private_link(client: Client) -> None:
 def test_extensions_and_their_catalogue(client: Client) -> None:
     extension = models.MachineExtension(location="local")
     update = models.MachineExtensionUpdate()
-    refusals: list[Callable[[], Any]] = [
-        lambda: client.machine_extensions.begin_create_or_update(G, M, "e", extension).result(),
-        lambda: client.machine_extensions.begin_update(G, M, "e", update).result(),
-        lambda: client.begin_upgrade_extensions(G, M, models.MachineExtensionUpgrade()).result(),
-        lambda: client.begin_setup_extensions(G, M, models.SetupExtensionRequest()).result(),
+    setup = models.SetupExtensionRequest(extensions=[models.MachineExtensionProperties(publisher="p", type="t")])
+    refusals: list[tuple[Callable[[], Any], tuple[int, str]]] = [
+        (
+            lambda: client.machine_extensions.begin_create_or_update(G, M, "e", extension).result(),
+            (400, "InvalidRequestContent"),
+        ),
+        (lambda: client.machine_extensions.begin_update(G, M, "e", update).result(), (404, "ResourceNotFound")),
+        (lambda: client.begin_setup_extensions(G, M, setup).result(), (400, "ExtensionNotFound")),
     ]
-    for refusal in refusals:
-        assert _refused(refusal) == (400, "OperationNotSupported")
+    for refusal, told in refusals:
+        assert _refused(refusal) == told
+    client.begin_upgrade_extensions(G, M, models.MachineExtensionUpgrade()).result()  # it has none
     assert _refused(lambda: client.machine_extensions.get(G, M, "e")) == (404, "ResourceNotFound")
     client.machine_extensions.begin_delete(G, M, "e").result()
     assert list(client.machine_extensions.list(G, M)) == []
@@ -194,8 +198,9 @@ def test_extensions_and_their_catalogue(client: Client) -> None:
 def test_run_commands_and_patches(client: Client) -> None:
     command = models.MachineRunCommand(location="local")
     patches = models.MachineInstallPatchesParameters(maximum_duration=timedelta(hours=1), reboot_setting="Never")
+    put = client.machine_run_commands.begin_create_or_update
+    assert _refused(lambda: put(G, M, "r", command).result()) == (400, "InvalidRequestContent")
     refusals: list[Callable[[], Any]] = [
-        lambda: client.machine_run_commands.begin_create_or_update(G, M, "r", command).result(),
         lambda: client.machines.begin_assess_patches(G, M).result(),
         lambda: client.machines.begin_install_patches(G, M, patches).result(),
     ]

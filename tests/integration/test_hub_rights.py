@@ -88,6 +88,7 @@ ARM: dict[tuple[str, str], Row] = {
     ("GET", f"{_M}/networkprofile"): _one("OCRNA", M),
     ("GET", f"{_M}/extensions"): _one("OCRA", M),
     ("GET", f"{_M}/extensions/*"): _one("OCRA", M),
+    ("HEAD", f"{_M}/extensions/*"): _one("OCRA", M),
     ("PUT", f"{_M}/extensions/*"): _one("OCA", M),
     ("PATCH", f"{_M}/extensions/*"): _one("OCA", M),
     ("DELETE", f"{_M}/extensions/*"): _one("OCA", M),

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 
 from control_plane.errors import OperatorError
 from control_plane.hub import open_database
-from control_plane.storage import fleet_models, resource_models
+from control_plane.storage import extension_models, fleet_models, resource_models
 from control_plane.storage.database import revisions
 from control_plane.storage.models import Base
 from tests.integration import hub_process
@@ -23,7 +23,7 @@ from tests.integration.hub_process import HubProcess
 from tests.integration.postgres_server import PostgresServer
 
 BOTH = pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-MODELS = (fleet_models, resource_models)  # imported for their tables
+MODELS = (extension_models, fleet_models, resource_models)  # imported for their tables
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from control_plane.hub import open_database
 from control_plane.people import sessions
 from control_plane.web.signing import FORM_COOKIE
 from tests.integration import fleet_rows, hub_process, web_fleet
-from tests.integration.hub_machine import Machine
+from tests.integration.extension_machine import catalogue_of, package
+from tests.integration.hub_machine import API, Machine
 from tests.integration.hub_process import HubProcess
 from tests.integration.web_fleet import PASSWORD, USER
 
@@ -239,6 +240,38 @@ def test_markup_in_names_and_tags_is_text(hub: HubProcess, ada: Visitor, machine
         assert "<script>alert" not in text, page
     assert "&lt;script&gt;alert" in ada.get(path).text
     assert "Drop table".upper() in ada.get(path).text
+
+
+def test_the_extensions_of_a_machine(hub: HubProcess, ada: Visitor, machines: list[Machine]) -> None:
+    target, token = machines[0].resource_id, hub.token(hub.principal("scripts", "Owner"))
+    page = f"/fleet/machine?id={target}"
+    assert "<h2>Extensions</h2>" not in ada.get(page).text
+    catalogue_of(hub, [package("Hawser", "CustomScript", "1.0.3")])
+    wish = {"properties": {"publisher": "Hawser", "type": "CustomScript"}}
+    headers = {"Authorization": f"Bearer {token}"}
+    put = hub.session().put(f"{hub.url}{target}/extensions/script", params=API, json=wish, headers=headers, timeout=30)
+    assert put.status_code == 202
+    assert "Creating" in ada.get(page).text
+    item = {
+        "name": "script",
+        "publisher": "Hawser",
+        "type": "CustomScript",
+        "version": "1.0.3",
+        "sequence": 0,
+        "state": "failed",
+        "operation": "enable",
+        "code": 1009,
+        "message": EVIL,
+        "status": None,
+        "handler": {"status": "NotReady", "code": 1009, "message": ""},
+        "at": "2026-11-28T10:00:00Z",
+    }
+    assert machines[0].report("extensions", {"generation": 1, "extensions": [item]}).status_code == 200
+    text = ada.get(page).text
+    assert "<h2>Extensions</h2>" in text
+    assert "code 1009" in text
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
 
 
 def test_tags_are_edited_with_a_form_and_audited(hub: HubProcess, ada: Visitor, machines: list[Machine]) -> None:

@@ -13,16 +13,17 @@ from sqlalchemy import Column, Integer
 from sqlalchemy.dialects import postgresql
 
 from control_plane import storage
-from control_plane.storage import fleet_models, resource_models, twin_models
+from control_plane.storage import extension_models, fleet_models, resource_models, twin_models
 from control_plane.storage.database import Database, revisions
 from control_plane.storage.models import TIME, Base
 
-MODELS = (fleet_models, resource_models, twin_models)  # imported for their tables
+MODELS = (extension_models, fleet_models, resource_models, twin_models)  # imported for their tables
 # Every whole number that is no time. Whoever adds a column says here that it is none, or gives it TIME.
 NUMBERS = {
     *("id", "number", "slot", "group_id", "machine_id"),
     *("epoch", "trust_generation", "conflicts", "tries", "dropped"),
     *("uses", "asked", "twin_id"),
+    *("resource_id", "sequence", "generation"),
     *("span", "connected", "disconnected", "expired", "awaiting"),
 }
 ROOT = Path(__file__).resolve().parents[3]

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Content of the desired document of kind `extensions` (docs/protocol.md section 15.1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from control_plane.errors import ApiError
+from control_plane.extensions import envelope
+from control_plane.storage import catalogue, extensions
+from control_plane.storage.catalogue import Package
+from control_plane.storage.extensions import Kept
+from control_plane.storage.models import Machine
+
+KIND = "extensions"
+MAX_EXTENSIONS = 256
+MAX_DOCUMENT = 1024 * 1024 - 4096
+"""Bytes of the signed text: a machine takes 1 MiB, together with what a frame has around it (section 10)."""
+_AROUND = 1024  # header, signature and the members of the payload beside `content`
+
+
+def _item(kept: Kept, package: Package | None) -> dict[str, Any]:
+    row, properties = kept.row, kept.resource.properties
+    return {
+        "name": kept.resource.name,
+        "publisher": package.publisher if package else properties["publisher"],
+        "type": package.type if package else properties["type"],
+        "version": package.version if package else row.version,
+        "sequence": row.sequence,
+        "publicSettings": properties.get("settings"),
+        "protectedSettings": row.protected,
+        "protectedSettingsCertThumbprint": envelope.thumbprint(row.certificate) if row.certificate else None,
+        "dependencyLevel": 0,
+        "rollbackTo": row.rollback_to,
+        "package": {"path": package.path, "length": package.length, "sha256": package.sha256} if package else None,
+    }
+
+
+def content(session: Session, machine: Machine) -> dict[str, Any]:
+    """Everything that shall be on a machine."""
+    wanted = [kept for kept in extensions.of_machine(session, machine.id) if kept.row.removed is None]
+    known = catalogue.of_handlers(session, (kept.row.handler_key for kept in wanted))
+    host = extensions.host_of(session, machine)
+    items = []
+    for kept in wanted:
+        found = known.get(kept.row.handler_key, [])
+        items.append(_item(kept, catalogue.chosen(found, kept.row.version, host.os_type, host.arch)))
+    certificates = {kept.row.certificate for kept in wanted if kept.row.certificate}
+    return {"extensions": items, "certificates": {envelope.thumbprint(item): item for item in sorted(certificates)}}
+
+
+def check_size(wanted: Mapping[str, Any], machine: Machine) -> None:
+    """Before a wish is committed. `wanted`: the content of a document.
+
+    Errors: ApiError 400 when the machine's document would be larger than machines take.
+    """
+    plain = len(json.dumps(wanted, separators=(",", ":")).encode()) + _AROUND
+    signed = (plain + 2) // 3 * 4
+    if signed > MAX_DOCUMENT:
+        raise ApiError(
+            400,
+            "DesiredStateTooLarge",
+            f"With this all that is wished of machine '{machine.name}' would be {signed} bytes, signed; a machine "
+            f"takes {MAX_DOCUMENT}. Shorten it, or put large parts where the machine can fetch them.",
+        )

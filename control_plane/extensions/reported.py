@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking reports of kind `extensions` (docs/protocol.md section 15.2): what of them reaches the rows of extensions and
+ends operations. The shape of a report is docs/schemas/report-extensions.schema.json (shipped beside this module)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from control_plane.errors import bad_content
+from control_plane.extensions import operations, shapes, versions, writing
+from control_plane.extensions.progress import RETRY_SECONDS, Verdict, judge
+from control_plane.storage import audit, extensions
+from control_plane.storage.extensions import Kept
+from control_plane.storage.models import Machine
+
+_SCHEMA = Path(__file__).parent / "report-extensions.schema.json"
+
+
+def cleaned(data: dict[str, Any]) -> dict[str, Any]:
+    """A report that has its shape.
+
+    Errors: ApiError 400 naming the member.
+    """
+    shapes.check(data, _SCHEMA)
+    for item in data.get("extensions", ()):
+        if item["version"] and not versions.is_version(item["version"]):
+            raise bad_content("'version' of a reported extension must be a version, or empty for none.", "version")
+    return data
+
+
+def merged(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a kind: `desired` and the rest stand beside one another, each until the next of it. Pure."""
+    if old is None:
+        return dict(new)
+    rest = old if "generation" not in new else {}
+    kept = {name: value for name, value in rest.items() if name != "desired"}
+    desired = {"desired": old["desired"]} if "desired" in old else {}
+    return {**desired, **kept, **new}
+
+
+def _apply(session: Session, machine: Machine, kept: Kept, verdict: Verdict, at: int) -> None:
+    """Write down a verdict that is another than what is there."""
+    row, actor = kept.row, audit.Actor("machine", machine.client_id)
+    detail = {"state": verdict.state, "version": row.version, "sequence": row.sequence}
+    if verdict.gone:
+        writing.forget(session, kept)
+        audit.record(session, actor, "machines/extensions/removed", kept.resource.resource_id)
+        return
+    if verdict.rolled_back:
+        detail["version"] = row.rollback_to or row.version
+        row.version, row.rollback_to, row.retry = row.rollback_to or row.version, None, at + RETRY_SECONDS
+        row.generation = writing.raised(machine)
+    elif verdict.state == "Succeeded":
+        row.rollback_to = None
+    row.state, row.code, row.message = verdict.state, None, None
+    audit.record(session, actor, "machines/extensions/outcome", kept.resource.resource_id, detail=detail)
+
+
+def take(session: Session, machine: Machine, data: Mapping[str, Any], at: int) -> bool:
+    """Take a report that is the newest. True when the machine's document has changed by it.
+
+    Only what of a report names an extension by name, without case, counts for that extension.
+    """
+    if "extensions" not in data:
+        return False
+    before = machine.generations
+    items = {item["name"].lower(): item for item in data["extensions"]}
+    for kept in extensions.of_machine(session, machine.id):
+        item = items.get(kept.resource.name.lower())
+        verdict = judge(kept.wished, item, data["generation"])
+        if not verdict.gone and data["generation"] >= kept.row.generation:
+            kept.row.reported = item
+        if verdict != Verdict(kept.row.state):
+            _apply(session, machine, kept, verdict, at)
+    operations.settle(session, machine.id, at)
+    return machine.generations != before

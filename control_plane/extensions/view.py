@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An extension as ARM shows it (identity-and-arm-api.md C.7, extension-handler.md section 24). Pure: rows in, JSON out.
+Protected settings are in none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from control_plane.arm.paths import EXTENSION_TYPE
+from control_plane.clock import parse_rfc3339, rfc3339
+from control_plane.extensions.progress import FAILED, message_of
+from control_plane.storage.extensions import Kept
+from control_plane.storage.resource_models import Resource
+
+_DISPLAYED = {
+    "succeeded": "Provisioning succeeded",
+    "failed": "Provisioning failed",
+    "transitioning": "Provisioning in progress",
+    "installing": "Installing",
+    "removing": "Removing",
+}
+
+
+def _level(item: Mapping[str, Any]) -> str:
+    word = str((item.get("status") or {}).get("status", "")).lower()
+    if item["state"] == "failed" or word in ("error", "failed"):
+        return "Error"
+    return "Warning" if word == "warning" else "Information"
+
+
+def _status(kept: Kept) -> dict[str, Any] | None:
+    row, item = kept.row, kept.row.reported
+    if row.state == FAILED and row.code is not None:
+        return {
+            "code": row.code,
+            "level": "Error",
+            "displayStatus": _DISPLAYED["failed"],
+            "message": row.message,
+            "time": rfc3339(row.began),
+        }
+    if item is None:
+        return None
+    shown = {
+        "code": "success" if item["state"] == "succeeded" and item["code"] == 0 else str(item["code"]),
+        "level": _level(item),
+        "displayStatus": _DISPLAYED[item["state"]],
+        "message": message_of(item),
+    }
+    at = parse_rfc3339(item["at"])
+    return shown | ({"time": rfc3339(at)} if at is not None else {})
+
+
+def instance_view(kept: Kept) -> dict[str, Any] | None:
+    """What the machine told of it; None before it has told anything."""
+    status = _status(kept)
+    if status is None:
+        return None
+    item = kept.row.reported or {}
+    return {
+        "name": kept.resource.name,
+        "type": kept.resource.properties["type"],
+        "typeHandlerVersion": item.get("version", kept.row.version),
+        "status": status,
+    }
+
+
+def tracked(resource: Resource, kind: str) -> dict[str, Any]:
+    """All but the properties of what hangs below a machine. `kind`: its type as it is shown."""
+    return {
+        "id": resource.resource_id,
+        "name": resource.name,
+        "type": kind,
+        "location": resource.location,
+        "tags": resource.tags,
+        "systemData": {
+            "createdBy": resource.created_by,
+            "createdByType": resource.created_by_type,
+            "createdAt": rfc3339(resource.created),
+            "lastModifiedBy": resource.modified_by,
+            "lastModifiedByType": resource.modified_by_type,
+            "lastModifiedAt": rfc3339(resource.modified),
+        },
+    }
+
+
+def extension_json(kept: Kept) -> dict[str, Any]:
+    """The whole resource."""
+    row, resource = kept.row, kept.resource
+    properties: dict[str, Any] = {
+        "typeHandlerVersion": row.version,
+        "autoUpgradeMinorVersion": False,
+        "enableAutomaticUpgrade": False,
+        **resource.properties,
+        "provisioningState": row.state,
+    }
+    view = instance_view(kept)
+    if view is not None:
+        properties["instanceView"] = view
+    return {**tracked(resource, EXTENSION_TYPE), "properties": properties}
+
+
+def summary(kept: Kept) -> dict[str, Any]:
+    """One line of an extension, for lists and pages; null where unknown. `version`: the one that is wished,
+    `installed`: what the machine told."""
+    row, properties = kept.row, kept.resource.properties
+    status = _status(kept) or {}
+    return {
+        "name": kept.resource.name,
+        "publisher": properties["publisher"],
+        "type": properties["type"],
+        "version": row.version,
+        "installed": (row.reported or {}).get("version"),
+        "state": row.state,
+        "code": status.get("code"),
+        "message": status.get("message") or None,
+        "at": status.get("time"),
+    }

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hub with a catalogue of extensions, and how tests speak to it: as curl does, and with the unmodified SDK."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.identity import ClientSecretCredential
+from azure.mgmt.hybridcompute import HybridComputeManagementClient, models
+
+from tests.integration import hub_process
+from tests.integration.extension_machine import ExtensionMachine, catalogue_of, package
+from tests.integration.hub_machine import API
+from tests.integration.hub_process import HubProcess
+
+Arm = Callable[..., Any]
+Client = HybridComputeManagementClient
+G = "fleet"
+PACKAGES = [
+    package("Hawser", "CustomScript", "1.0.2"),
+    package("Hawser", "CustomScript", "1.0.3"),
+    package("Hawser", "CustomScript", "1.2.0"),
+    package("Hawser", "CustomScript", "2.0.0"),
+    package("Hawser", "CustomScript", "1.2.0", os="windows"),
+    package("Hawser", "HealthProbe", "1.0.0"),
+    package("Hawser", "RunCommand", "1.0.0", supportsMultipleExtensions=True),
+    package("Hawser", "RunCommand", "1.1.0", supportsMultipleExtensions=True),
+]
+
+
+@contextmanager
+def running(data: Path) -> Iterator[HubProcess]:
+    """The hub."""
+    made = hub_process.make(data).start()
+    catalogue_of(made, PACKAGES)
+    yield made
+    assert made.stop() == 0
+
+
+@contextmanager
+def sdk(hub: HubProcess, owner: dict[str, Any]) -> Iterator[Client]:
+    """The SDK's client."""
+    credential = ClientSecretCredential(
+        hub.tenant_id,
+        owner["clientId"],
+        owner["clientSecret"],
+        authority=hub.url,
+        disable_instance_discovery=True,
+        connection_verify=hub.ca_file,
+    )
+    options: Any = {"base_url": hub.url, "connection_verify": hub.ca_file}
+    with Client(credential, hub.subscription_id, **options) as made:
+        yield made
+
+
+def arm_of(hub: HubProcess, token: str) -> Arm:
+    """Requests to ARM as curl would send them."""
+    session = hub.session()
+
+    def ask(method: str, path: str, body: Any = None, **query: str) -> Any:
+        url = path if path.startswith("https://") else f"{hub.url}{path}"
+        headers = {"Authorization": f"Bearer {token}"}
+        return session.request(method, url, params={**API, **query}, json=body, headers=headers, timeout=30)
+
+    return ask
+
+
+def script(**changes: Any) -> models.MachineExtension:
+    """A wish for our script extension."""
+    properties = {
+        "publisher": "Hawser",
+        "type": "CustomScript",
+        "type_handler_version": "1.0.3",
+        "settings": {"commandToExecute": "true"},
+        **changes,
+    }
+    return models.MachineExtension(location="local", properties=models.MachineExtensionProperties(**properties))
+
+
+def wish(**properties: Any) -> dict[str, Any]:
+    """The body of a PUT for our script extension."""
+    base = {"publisher": "Hawser", "type": "CustomScript", "typeHandlerVersion": "1.0.3"}
+    return {"location": "local", "properties": {**base, **properties}}
+
+
+def code_of(answer: Any) -> tuple[int, str]:
+    """Status and error code."""
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def path_of(machine: ExtensionMachine, name: str = "script") -> str:
+    """Id of an extension."""
+    return f"{machine.resource_id}/extensions/{name}"
+
+
+def state_of(arm: Arm, machine: ExtensionMachine, name: str = "script") -> str:
+    """provisioningState of an extension."""
+    answer = arm("GET", path_of(machine, name))
+    return str(answer.json()["properties"]["provisioningState"]) if answer.status_code == 200 else "gone"
+
+
+def operation_of(arm: Arm, answer: Any) -> dict[str, Any]:
+    """Where the operation of an answer stands."""
+    told: dict[str, Any] = arm("GET", answer.headers["Azure-AsyncOperation"]).json()
+    return told
+
+
+def until(found: Callable[[], Any], seconds: float = 30) -> Any:
+    """What the hub does by itself, within its turn of ten seconds and some."""
+    ends = time.monotonic() + seconds
+    while not (value := found()) and time.monotonic() < ends:
+        time.sleep(0.3)
+    return value
+
+
+def name_of(request: pytest.FixtureRequest) -> str:
+    """A name for the machine of a test."""
+    return str(request.node.name).removeprefix("test_").translate(str.maketrans("[", "-", "]"))[:50].strip("-_")

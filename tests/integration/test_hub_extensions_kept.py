@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Extensions at the hub over time: what wakes a machine, which reports count, where extensions are shown, what ends by
+itself, automatic upgrades, limits, restarts."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from azure.core.exceptions import HttpResponseError
+
+from tests.integration.extension_machine import ExtensionMachine, catalogue_of, package
+from tests.integration.extension_site import (
+    PACKAGES,
+    Arm,
+    Client,
+    G,
+    arm_of,
+    code_of,
+    name_of,
+    operation_of,
+    path_of,
+    running,
+    script,
+    sdk,
+    state_of,
+    until,
+    wish,
+)
+from tests.integration.hub_process import HubProcess
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    with running(tmp_path_factory.mktemp("hub") / "data") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def owner(hub: HubProcess) -> dict[str, Any]:
+    return hub.principal("owner", "Owner")
+
+
+@pytest.fixture(scope="module")
+def token(hub: HubProcess, owner: dict[str, Any]) -> str:
+    return hub.token(owner)
+
+
+@pytest.fixture(scope="module")
+def arm(hub: HubProcess, token: str) -> Arm:
+    return arm_of(hub, token)
+
+
+@pytest.fixture(scope="module")
+def client(hub: HubProcess, owner: dict[str, Any]) -> Iterator[Client]:
+    with sdk(hub, owner) as made:
+        yield made
+
+
+@pytest.fixture
+def machine(hub: HubProcess, token: str, request: pytest.FixtureRequest) -> ExtensionMachine:
+    return ExtensionMachine.connected(hub, name_of(request), token)
+
+
+def test_a_held_checkin_is_woken_by_a_wish(arm: Arm, machine: ExtensionMachine) -> None:
+    woken: list[float] = []
+
+    def hold() -> None:
+        assert machine.checkin(hold=60).json()["generations"]["extensions"] == 1
+        woken.append(time.monotonic())
+
+    machine.checkin()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    time.sleep(0.5)
+    assert not woken
+    began = time.monotonic()
+    assert arm("PUT", path_of(machine), wish()).status_code == 202
+    thread.join(20)
+    assert woken, "the hold was not answered"
+    assert woken[0] - began < 5
+
+
+def test_reports_that_do_not_count(arm: Arm, machine: ExtensionMachine) -> None:
+    answer = arm("PUT", path_of(machine), wish(settings={"a": 1}))
+    document = machine.payload()
+    (wanted,), generation = document["content"]["extensions"], document["generation"]
+    good = machine.item(wanted)
+    for bad in (
+        {"generation": generation},
+        {"generation": generation, "extensions": [{**good, "state": "done"}]},
+        {"generation": generation, "extensions": [{**good, "version": "x"}]},
+        {"generation": generation, "extensions": [{**good, "message": "x" * 4097}]},
+    ):
+        assert code_of(machine.report("extensions", bad)) == (400, "InvalidRequestContent")
+    machine.report_items(generation - 1, [good])
+    machine.report_items(generation, [{**good, "sequence": 7}])
+    machine.report_items(generation, [{**good, "version": "1.0.2"}])
+    machine.report_items(generation, [{**good, "name": "other"}])
+    assert operation_of(arm, answer)["status"] == "InProgress"
+    refused = {"desired": {"kind": "extensions", "accepted": False, "reason": "expired"}}
+    assert machine.report("extensions", refused).status_code == 200
+    machine.report_items(generation, [{**good, "name": "SCRIPT"}])
+    assert operation_of(arm, answer)["status"] == "Succeeded"
+    statement = (
+        "SELECT CAST(data AS VARCHAR(10000)) FROM reports WHERE kind = 'extensions' "
+        "AND machine_id = (SELECT id FROM machines WHERE name = :name)"
+    )
+    ((kept,),) = machine.hub.rows(statement, name=machine.name)
+    assert json.loads(kept)["desired"] == refused["desired"], "beside the other, until the next of it"
+
+
+def test_what_a_machine_shows_of_its_extensions(
+    hub: HubProcess, arm: Arm, machine: ExtensionMachine, token: str
+) -> None:
+    arm("PUT", path_of(machine), wish(settings={"none": None}) | {"tags": {"env": "demo"}})
+    machine.report_all(message="all is well")
+    shown = arm("GET", machine.resource_id, **{"$expand": "instanceView"}).json()
+    (inner,) = shown["resources"]
+    assert (inner["id"], inner["properties"]["settings"]) == (path_of(machine), {"none": None})
+    assert shown["properties"]["extensions"][0]["status"]["code"] == "success"
+    assert "resources" not in arm("GET", machine.resource_id).json()
+    group = f"/subscriptions/{hub.subscription_id}/resourceGroups/{G}"
+    wanted = "resourceType eq 'Microsoft.HybridCompute/machines/extensions'"
+    listed = arm("GET", f"{group}/resources", **{"$filter": wanted, "$expand": "provisioningState"}).json()["value"]
+    (row,) = [item for item in listed if item["id"] == path_of(machine)]
+    assert (row["name"], row["tags"], row["provisioningState"]) == (
+        f"{machine.name}/script",
+        {"env": "demo"},
+        "Succeeded",
+    )
+    tags = f"{path_of(machine)}/providers/Microsoft.Resources/tags/default"
+    merge = {"operation": "Merge", "properties": {"tags": {"a": "b"}}}
+    assert arm("PATCH", tags, merge).json()["properties"]["tags"] == {"env": "demo", "a": "b"}
+    lock = f"{path_of(machine)}/providers/Microsoft.Authorization/locks/keep"
+    assert arm("PUT", lock, {"properties": {"level": "CanNotDelete"}}).status_code == 201
+    assert code_of(arm("DELETE", path_of(machine))) == (409, "ScopeLocked")
+    assert code_of(arm("DELETE", machine.resource_id)) == (409, "ScopeLocked")
+    assert arm("DELETE", lock).status_code == 200
+    headers = {"Authorization": f"Bearer {token}"}
+    detail = hub.session().get(f"{hub.url}/hawser/v1/machines{machine.resource_id}", headers=headers, timeout=30)
+    assert [(item["state"], item["message"]) for item in detail.json()["extensions"]] == [("Succeeded", "all is well")]
+    told = hub.json("extensions", "--machine", machine.name)
+    assert [(item["name"], item["installed"], item["state"]) for item in told] == [("script", "1.0.3", "Succeeded")]
+    assert "script" in hub.run("extensions").stdout
+    assert hub.run("extensions", "--machine", "nobody", check=False).returncode == 1
+    assert arm("DELETE", machine.resource_id).status_code == 204
+
+
+def test_operations_end_with_their_machine(arm: Arm, machine: ExtensionMachine) -> None:
+    put = arm("PUT", path_of(machine), wish())
+    assert arm("DELETE", machine.resource_id).status_code == 204
+    assert until(lambda: operation_of(arm, put)["status"] == "Canceled")
+
+
+def test_what_nobody_answers_for_six_hours_fails(
+    hub: HubProcess, client: Client, arm: Arm, machine: ExtensionMachine
+) -> None:
+    poller = client.machine_extensions.begin_create_or_update(G, machine.name, "script", script())
+    hub.execute(
+        "UPDATE extensions SET began = began - 6 * 3600 "
+        "WHERE machine_id = (SELECT id FROM machines WHERE name = :name)",
+        name=machine.name,
+    )
+    with pytest.raises(HttpResponseError) as failed:
+        poller.result()
+    assert failed.value.error is not None
+    assert failed.value.error.code == "ExtensionOperationTimeout"
+    assert "6 hours" in str(failed.value.error.message)
+    shown = arm("GET", path_of(machine)).json()["properties"]
+    assert (shown["provisioningState"], shown["instanceView"]["status"]["level"]) == ("Failed", "Error")
+    machine.report_all()
+    assert state_of(arm, machine) == "Succeeded", "the wish was kept"
+
+
+def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machine: ExtensionMachine) -> None:
+    def item() -> dict[str, Any]:
+        (found,) = machine.content()["extensions"]
+        return dict(found)
+
+    more = [*PACKAGES, package("Auto", "Agent", "1.0.0"), package("Auto", "Agent", "2.0.0")]
+    catalogue_of(hub, more)
+    body = wish(publisher="Auto", type="Agent", typeHandlerVersion="1.0.0", enableAutomaticUpgrade=True)
+    assert arm("PUT", path_of(machine), body).status_code == 202
+    machine.report_all()
+    assert state_of(arm, machine) == "Succeeded"
+    more.append(package("Auto", "Agent", "1.1.0"))
+    catalogue_of(hub, more)
+    assert until(lambda: item()["version"] == "1.1.0"), "never 2.0.0: the first number stays"
+    assert (item()["rollbackTo"], item()["sequence"], state_of(arm, machine)) == ("1.0.0", 0, "Updating")
+    machine.report_all(state="installing")
+    assert state_of(arm, machine) == "Updating"
+    machine.report_all(state="failed", operation="update", code=1008)
+    assert state_of(arm, machine) == "Failed"
+    machine.report_all(version="1.0.0", message="1.1.0 failed; 1.0.0 is back")
+    shown = arm("GET", path_of(machine)).json()["properties"]
+    assert (shown["provisioningState"], shown["instanceView"]["typeHandlerVersion"]) == ("Succeeded", "1.0.0")
+    assert (item()["version"], item()["rollbackTo"]) == ("1.0.0", None)
+    assert arm("PUT", path_of(machine), body).status_code == 200
+    machine.report_all()
+    more.append(package("Auto", "Agent", "1.1.1"))
+    catalogue_of(hub, more)
+    assert until(lambda: item()["version"] == "1.1.1")
+    machine.report_all(operation="update")
+    assert state_of(arm, machine) == "Succeeded"
+    assert item()["rollbackTo"] is None
+    # What was rolled back is tried again after an hour, the catalogue being the same.
+    machine.hub.execute("UPDATE extensions SET version = '1.1.0', retry = 1 WHERE handler_key = 'auto.agent'")
+    assert until(lambda: item()["version"] == "1.1.1")
+    catalogue_of(hub, PACKAGES)
+
+
+def test_limits(arm: Arm, machine: ExtensionMachine) -> None:
+    text = {f"k{number}": "x" * 60_000 for number in range(10)}
+    assert arm("PUT", path_of(machine), wish(settings=text)).status_code == 202
+    probe = wish(type="HealthProbe", typeHandlerVersion="1.0.0", settings=text)
+    refused = arm("PUT", path_of(machine, "probe"), probe)
+    assert code_of(refused) == (400, "DesiredStateTooLarge")
+    assert len(machine.desired("extensions").json()["document"]) < 1024 * 1024 - 2048
+    assert arm("PATCH", path_of(machine), {"properties": {"settings": {}}}).status_code == 202
+    command = wish(type="RunCommand", typeHandlerVersion="1.0.0")
+    for number in range(255):
+        assert arm("PUT", path_of(machine, f"r{number}"), command).status_code == 202
+    assert code_of(arm("PUT", path_of(machine, "more"), command)) == (409, "ExtensionLimitExceeded")
+    first = arm("GET", f"{machine.resource_id}/extensions").json()
+    assert len(first["value"]) == 200
+    assert len(arm("GET", first["nextLink"]).json()["value"]) == 56
+    assert len(machine.content()["extensions"]) == 256
+
+
+def test_operations_are_told_after_a_restart_and_to_nobody_else(
+    hub: HubProcess, arm: Arm, machine: ExtensionMachine
+) -> None:
+    answer = arm("PUT", path_of(machine), wish())
+    other = hub.token(hub.principal("onboarding", "Onboarding"))
+    foreign = hub.session().get(
+        answer.headers["Azure-AsyncOperation"], headers={"Authorization": f"Bearer {other}"}, timeout=30
+    )
+    assert foreign.status_code == 404
+    assert hub.stop() == 0
+    hub.start()
+    assert operation_of(arm, answer)["status"] == "InProgress"
+    machine.http.close()
+    assert machine.checkin().status_code == 200
+    machine.report_all()
+    assert operation_of(arm, answer)["status"] == "Succeeded"

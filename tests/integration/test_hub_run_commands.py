@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run commands at the hub, with the unmodified SDK on one side and a machine played over the channel on the other
+(docs/protocol.md section 15.5, identity-and-arm-api.md C.8)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.core.exceptions import HttpResponseError
+from azure.mgmt.hybridcompute import models
+from jsonschema import Draft7Validator
+
+from tests.integration.extension_machine import ExtensionMachine
+from tests.integration.extension_site import Arm, Client, G, arm_of, code_of, name_of, operation_of, running, sdk, until
+from tests.integration.hub_machine import payload_of
+from tests.integration.hub_process import REPOSITORY, HubProcess
+
+SCHEMA = json.loads((REPOSITORY / "docs/schemas/desired-runcommands.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    with running(tmp_path_factory.mktemp("hub") / "data") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def owner(hub: HubProcess) -> dict[str, Any]:
+    return hub.principal("owner", "Owner")
+
+
+@pytest.fixture(scope="module")
+def token(hub: HubProcess, owner: dict[str, Any]) -> str:
+    return hub.token(owner)
+
+
+@pytest.fixture(scope="module")
+def arm(hub: HubProcess, token: str) -> Arm:
+    return arm_of(hub, token)
+
+
+@pytest.fixture
+def machine(hub: HubProcess, token: str, request: pytest.FixtureRequest) -> ExtensionMachine:
+    return ExtensionMachine.connected(hub, name_of(request), token)
+
+
+def body(script: str = "date", **properties: Any) -> dict[str, Any]:
+    """The body of a PUT."""
+    return {"location": "local", "properties": {"source": {"script": script}, **properties}}
+
+
+def path(machine: ExtensionMachine, name: str = "run") -> str:
+    """Id of a run command."""
+    return f"{machine.resource_id}/runCommands/{name}"
+
+
+def document(machine: ExtensionMachine) -> dict[str, Any]:
+    """The newest document of kind `runcommands`, of the documented shape."""
+    found = payload_of(machine.desired("runcommands").json()["document"])
+    Draft7Validator(SCHEMA).validate(found["content"])
+    return found
+
+
+def tell(machine: ExtensionMachine, state: str = "Succeeded", **members: Any) -> None:
+    """Report every command of the newest document alike."""
+    found = document(machine)
+    items = [
+        {
+            "name": item["name"],
+            "sequence": item["sequence"],
+            "executionState": state,
+            "executionMessage": "",
+            "exitCode": 0 if state == "Succeeded" else None,
+            "output": "",
+            "error": "",
+            "startTime": "2026-11-28T10:00:00Z",
+            "endTime": None if state == "Running" else "2026-11-28T10:00:01Z",
+            "at": "2026-11-28T10:00:01Z",
+            **members,
+        }
+        for item in found["content"]["runCommands"]
+    ]
+    answer = machine.report("runcommands", {"generation": found["generation"], "runCommands": items})
+    assert answer.status_code == 200, answer.text
+
+
+def state(arm: Arm, machine: ExtensionMachine) -> tuple[str, str]:
+    """provisioningState and executionState."""
+    properties = arm("GET", path(machine)).json()["properties"]
+    return properties["provisioningState"], properties["instanceView"]["executionState"]
+
+
+def test_put_document_report_and_the_pollers_end(
+    hub: HubProcess, owner: dict[str, Any], machine: ExtensionMachine
+) -> None:
+    with sdk(hub, owner) as client:
+        _drive(client, machine)
+
+
+def _drive(client: Client, machine: ExtensionMachine) -> None:
+    commands = client.machine_run_commands
+    wanted = models.MachineRunCommand(
+        location="local",
+        properties=models.MachineRunCommandProperties(
+            source=models.MachineRunCommandScriptSource(script="echo $GREETING"),
+            parameters=[models.RunCommandInputParameter(name="GREETING", value="hello")],
+            timeout_in_seconds=60,
+        ),
+    )
+    poller = commands.begin_create_or_update(G, machine.name, "run", wanted)
+    (item,) = document(machine)["content"]["runCommands"]
+    assert (item["name"], item["sequence"], item["script"]) == ("run", 0, "echo $GREETING")
+    assert item["parameters"] == [{"name": "GREETING", "value": "hello"}]
+    assert (item["timeoutSeconds"], item["asyncExecution"], item["protected"]) == (60, False, None)
+    tell(machine, "Running")
+    assert not poller.done()
+    tell(machine, output="hello\n", exitCode=3, executionState="Failed")
+    result = poller.result()
+    assert result.properties is not None
+    assert result.properties.provisioning_state == "Succeeded", "the script was started, however it ended"
+    view = result.properties.instance_view
+    assert view is not None
+    assert (view.execution_state, view.exit_code, view.output) == ("Failed", 3, "hello\n")
+    assert [found.name for found in commands.list(G, machine.name, expand="instanceView")] == ["run"]
+    again = commands.begin_create_or_update(G, machine.name, "run", wanted)
+    assert document(machine)["content"]["runCommands"][0]["sequence"] == 1, "a PUT runs again"
+    tell(machine, "Failed", startTime=None, executionMessage="no such user 'x'")
+    with pytest.raises(HttpResponseError) as failed:
+        again.result()
+    assert "no such user" in str(failed.value.message)
+    gone = commands.begin_delete(G, machine.name, "run")
+    assert document(machine)["content"]["runCommands"] == []
+    tell(machine)
+    gone.result()
+    commands.begin_delete(G, machine.name, "run").result()
+
+
+def test_status_codes_and_runs(arm: Arm, machine: ExtensionMachine) -> None:
+    made = arm("PUT", path(machine), body(asyncExecution=True))
+    assert made.status_code == 201
+    assert state(arm, machine) == ("Creating", "Pending")
+    tell(machine, "Running")
+    assert operation_of(arm, made)["status"] == "Succeeded", "with asyncExecution it need not have ended"
+    assert state(arm, machine) == ("Succeeded", "Running")
+    tell(machine, output="done")
+    assert state(arm, machine) == ("Succeeded", "Succeeded")
+    assert arm("PATCH", path(machine), {"tags": {"a": "b"}}).status_code == 200
+    assert document(machine)["content"]["runCommands"][0]["sequence"] == 0
+    changed = arm("PATCH", path(machine), {"properties": {"source": {"script": "id"}}})
+    assert changed.status_code == 200
+    assert state(arm, machine) == ("Updating", "Pending"), "of this run, not of the one before"
+    again = arm("PUT", path(machine), body("id"))
+    assert again.status_code == 200
+    assert operation_of(arm, changed)["status"] == "Canceled"
+    tell(machine)
+    assert operation_of(arm, again)["status"] == "Succeeded"
+    removal = arm("DELETE", path(machine))
+    assert removal.status_code == 202
+    tell(machine)
+    assert arm("GET", removal.headers["Location"]).status_code == 204
+    assert arm("DELETE", path(machine)).status_code == 204
+
+
+def test_secrets_stay_the_machines(hub: HubProcess, arm: Arm, machine: ExtensionMachine, tmp_path: Path) -> None:
+    secret = "s3cret-of-a-run"
+    blob = "https://blobs.example/out/log.txt"
+    protected = [{"name": "PASSWORD", "value": secret}, {"value": 7}]
+    wanted = body(
+        protectedParameters=protected, runAsUser="app", runAsPassword=f"{secret}!", outputBlobUri=f"{blob}?sig=abc"
+    )
+    shown = arm("PUT", path(machine), wanted).json()["properties"]
+    assert shown["outputBlobUri"] == blob
+    content = document(machine)["content"]
+    (item,) = content["runCommands"]
+    assert item["outputBlobUri"] == f"{blob}?sig=abc"
+    envelope = {**item, "protectedSettings": item["protected"]}
+    assert json.loads(machine.opened(envelope, content["certificates"], tmp_path)) == {
+        "protectedParameters": [{"name": "PASSWORD", "value": secret}, {"name": "", "value": "7"}],
+        "runAsPassword": f"{secret}!",
+    }
+    assert secret not in arm("GET", path(machine)).text
+    assert arm("PATCH", path(machine), {"properties": {"outputBlobUri": blob}}).status_code == 200
+    (item,) = document(machine)["content"]["runCommands"]
+    assert (item["outputBlobUri"], item["protected"] is not None) == (f"{blob}?sig=abc", True)
+    assert arm("PUT", path(machine), body()).status_code == 200
+    (item,) = document(machine)["content"]["runCommands"]
+    assert (item["outputBlobUri"], item["protected"]) == (None, None), "a PUT is the whole"
+    for file in hub.data.rglob("*"):
+        if file.is_file():
+            assert secret.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("name", "properties"),
+    [
+        ("x" * 37, {}),
+        ("-x", {}),
+        ("x", {"source": None}),
+        ("x", {"source": {}}),
+        ("x", {"source": {"script": "a", "scriptUri": "https://a/b"}}),
+        ("x", {"source": {"commandId": "IPConfig"}}),
+        ("x", {"source": {"scriptUri": "file:///etc/shadow"}}),
+        ("x", {"parameters": {"a": "b"}}),
+        ("x", {"parameters": [{"name": "a", "value": {}}]}),
+        ("x", {"timeoutInSeconds": 0}),
+        ("x", {"timeoutInSeconds": True}),
+        ("x", {"asyncExecution": "yes"}),
+        ("x", {"outputBlobManagedIdentity": {"clientId": "x"}}),
+    ],
+)
+def test_bad_wishes(hub: HubProcess, token: str, arm: Arm, name: str, properties: dict[str, Any]) -> None:
+    machine = ExtensionMachine(hub, "wished-badly")
+    if arm("GET", machine.resource_id).status_code == 404:
+        ExtensionMachine.connected(hub, machine.name, token)
+    answer = arm("PUT", path(machine, name), body(**properties))
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["message"].endswith(".")
+    assert arm("GET", f"{machine.resource_id}/runCommands").json()["value"] == []
+
+
+def test_large_scripts_and_limits(arm: Arm, machine: ExtensionMachine) -> None:
+    assert arm("PUT", path(machine), body("#" * 250_000)).status_code == 201
+    assert arm("PUT", path(machine, "two"), body("#" * 500_000)).status_code == 201
+    assert code_of(arm("PUT", path(machine, "three"), body("#" * 250_000))) == (400, "DesiredStateTooLarge")
+    assert len(document(machine)["content"]["runCommands"]) == 2
+    for number in range(62):
+        assert arm("PUT", path(machine, f"r{number}"), body()).status_code == 201
+    assert code_of(arm("PUT", path(machine, "more"), body())) == (409, "RunCommandLimitExceeded")
+
+
+def test_what_nobody_answers_for_six_hours_fails(hub: HubProcess, arm: Arm, machine: ExtensionMachine) -> None:
+    answer = arm("PUT", path(machine), body())
+    hub.execute("UPDATE run_commands SET began = began - 6 * 3600")
+    told = until(lambda: (found := operation_of(arm, answer))["status"] == "Failed" and found)
+    assert told["error"]["code"] == "ExtensionOperationTimeout"
+    assert state(arm, machine) == ("Failed", "Unknown")
+    tell(machine)
+    assert state(arm, machine) == ("Succeeded", "Succeeded")
+    listed = arm("GET", f"/subscriptions/{hub.subscription_id}/resources").json()["value"]
+    assert f"{machine.name}/run" in [item["name"] for item in listed]
+    refused = machine.report("runcommands", {"generation": 1, "runCommands": [{"name": "run"}]})
+    assert code_of(refused) == (400, "InvalidRequestContent")
