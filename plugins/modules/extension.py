@@ -38,8 +38,8 @@ options:
   type_handler_version:
     description:
       - Version of the handler, which the hub resolves when it is written. Missing numbers are 0; with
-        O(auto_upgrade_minor_version) it is the newest of the same first number that is not older. Without the option the
-        hub chooses the newest for a new extension.
+        O(auto_upgrade_minor_version) it is the newest of the same first number that is not older. Without the option
+        the hub chooses the newest for a new extension.
       - What is installed is as described when it begins with these numbers, and when it is a newer one that
         O(auto_upgrade_minor_version) (of the same first number) or O(enable_automatic_upgrade) allows.
     type: str

@@ -80,7 +80,8 @@ def fake_hub(directory: Path, answers: FakeHub | None = None) -> Iterator[tuple[
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             sent = json.loads(raw) if self.headers.get("Content-Type") == "application/json" else None
             answer = made.answer(self.command, self.path, sent)
-            body = json.dumps(answer.body).replace("{url}", made.url).encode()
+            # 204 has no body, and whoever announces one breaks off.
+            body = b"" if answer.status == 204 else json.dumps(answer.body).replace("{url}", made.url).encode()
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value.replace("{url}", made.url))
