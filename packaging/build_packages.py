@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds what is shipped: the agent's deb and rpm, the hub's wheel, deb and rpm, the collection. `make build` runs it.
+"""Builds what is shipped: the agent's deb and rpm, the hub's wheel, deb and rpm, the collection, our extensions.
+`make build` runs it.
 
-    build_packages.py [--out dist] [--version A.B.C.D] [--only deb rpm hub-deb hub-rpm wheel collection]
+    build_packages.py [--out dist] [--version A.B.C.D] [--only deb rpm hub-deb hub-rpm wheel collection handlers]
                       [--hub-python 3.11 3.13] [--hub-arch amd64 arm64]
 
 The same commit gives the same bytes: dates come from SOURCE_DATE_EPOCH, else from the commit. When nothing that goes in
@@ -26,12 +27,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("deb", "rpm", "hub-deb", "hub-rpm", "wheel", "collection")
+KINDS = ("deb", "rpm", "hub-deb", "hub-rpm", "wheel", "collection", "handlers")
 _PRODUCTS = (
     "azcmagent_*_all.deb",
     "azcmagent-*.noarch.rpm",
@@ -39,12 +42,16 @@ _PRODUCTS = (
     "hawser-hub-*.rpm",
     "hawser_hub-*.whl",
     "hawser-machine-*.tar.gz",
+    "*_linux.zip",
 )
 # Processors of the hub's packages: Debian's name and that of the wheels' platform. All wheels of the lock are there for
 # glibc 2.28.
 _PLATFORMS = {"amd64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _VERSION = re.compile(r"\d+(\.\d+){3}")
+# Old libraries of handlers split the name of a folder at its hyphens (extension-handler.md section 1).
+_HANDLER = re.compile(r"[A-Za-z0-9]+(\.[A-Za-z0-9]+)+")
+_HANDLER_VERSION = re.compile(r"\d+(\.\d+){1,3}")
 _SHIPPED_SUFFIXES = {".py", ".json", ".typed"}
 
 
@@ -306,6 +313,50 @@ def normalised(archive: bytes, seconds: int) -> bytes:
     return gzip.compress(plain.getvalue(), mtime=seconds)
 
 
+def build_handlers(files: Iterable[str], seconds: int, out: Path) -> None:
+    """Pack every folder of handlers/ that has a manifest: PUBLISHER.TYPE_VERSION_linux.zip, links in it followed."""
+    for manifest in sorted((ROOT / "handlers").glob("*/HandlerManifest.json")):
+        room = f"handlers/{manifest.parent.name}/"
+        members = {name.removeprefix(room): ROOT / name for name in files if name.startswith(room)}
+        name = handler_name(manifest.read_text(encoding="utf-8"), manifest.parent.name)
+        (out / f"{name}_linux.zip").write_bytes(zipped(members, seconds))
+
+
+def handler_name(manifest: str, folder: str) -> str:
+    """PUBLISHER.TYPE_VERSION out of a manifest's `signingInfo`. The folder has the type's name.
+
+    :raises BuildError: the manifest is not one, or names something else.
+    """
+    try:
+        signing = json.loads(manifest)[0]["signingInfo"]
+        publisher, kind, version = (signing[key] for key in ("publisher", "type", "version"))
+    except (ValueError, LookupError, TypeError):
+        raise BuildError(
+            f"handlers/{folder}/HandlerManifest.json has no signingInfo with publisher, type and version. Write it."
+        ) from None
+    if not _HANDLER.fullmatch(f"{publisher}.{kind}") or not _HANDLER_VERSION.fullmatch(str(version)) or kind != folder:
+        raise BuildError(
+            f"handlers/{folder} names itself {publisher}.{kind} {version}. Use letters, digits and dots, the folder's "
+            "name as the type, and a version of two to four numbers."
+        )
+    return f"{publisher}.{kind}_{version}"
+
+
+def zipped(members: Mapping[str, Path], seconds: int) -> bytes:
+    """A zip of these files, in order, with one date and the usual modes; a zip's dates begin in 1980."""
+    moment = time.gmtime(max(seconds, 315532800))[:6]
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, path in sorted(members.items()):
+            member = zipfile.ZipInfo(name, moment)
+            member.create_system = 3
+            member.compress_type = zipfile.ZIP_DEFLATED
+            mode = 0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644
+            member.external_attr = (stat.S_IFREG | mode) << 16
+            archive.writestr(member, path.read_bytes())
+    return target.getvalue()
+
+
 def current(out: Path, stamp: str) -> bool:
     """Whether the directory holds the products of exactly these inputs, undamaged."""
     try:
@@ -343,6 +394,8 @@ def build(
             build_wheel(files, version, seconds, out)
         if "collection" in kinds:
             build_collection(files, seconds, out)
+        if "handlers" in kinds:
+            build_handlers(files, seconds, out)
         names = sorted(path.name for pattern in _PRODUCTS for path in out.glob(pattern))
         sums = "".join(f"{hashlib.sha256((out / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
         (out / "SHA256SUMS").write_text(sums, encoding="ascii")
@@ -352,7 +405,9 @@ def build(
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Build the packages of agent and hub, its wheel and the collection.")
+    parser = argparse.ArgumentParser(
+        description="Build the packages of agent and hub, its wheel, the collection and our extensions."
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="directory of the products (default: dist)")
     parser.add_argument("--version", help="build as this version instead of agent_runtime/version.py's")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="build these alone")

@@ -40,7 +40,7 @@ class ActionModule(HubAction):
                     "Set scope to resource_group or subscription",
                 )
             name = str(options.get("name") or task_vars.get("inventory_hostname", ""))
-            machine = hub.machine(resource_id(options["subscription_id"], options["resource_group"], name))
+            machine = hub.resource(resource_id(options["subscription_id"], options["resource_group"], name))
             found = [machine] if machine else []
             query = [*_fleet.query({**place, "resource_groups": [options["resource_group"]]}), ("name", name)]
             rows = hub.fleet(query) if found else []

@@ -9,6 +9,7 @@ from typing import Any
 from ansible_collections.hawser.machine.plugins.plugin_utils._base import HubAction
 from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HawserError, OptionError
 from ansible_collections.hawser.machine.plugins.plugin_utils._hub import Hub
+from ansible_collections.hawser.machine.plugins.plugin_utils._place import needed
 from ansible_collections.hawser.machine.plugins.plugin_utils._ready import verdict
 from ansible_collections.hawser.machine.plugins.plugin_utils._spec import argument_spec
 
@@ -24,13 +25,7 @@ class ActionModule(HubAction):
 
         Check mode looks once and never fails.
         """
-        for option in ("subscription_id", "resource_group"):
-            if not options.get(option):
-                raise OptionError(
-                    f"{option} is missing",
-                    f"Set the option, or HAWSER_{option.upper()} in the controller's environment",
-                    code="AZCM0016",
-                )
+        needed(options)
         if options["interval"] < 1:
             raise OptionError(f"interval is {options['interval']}", "Give at least 1 second")
         name = str(options.get("name") or task_vars.get("inventory_hostname", ""))

@@ -10,7 +10,7 @@ import random
 import time
 import urllib.error
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -22,16 +22,17 @@ BODY_LIMIT = 16 * 1024 * 1024
 TIMEOUT = 30
 ATTEMPTS = 6
 LONGEST_WAIT = 60.0
-_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _NO_ANSWER = (SSLValidationError, urllib.error.URLError, UrlConnectionError, http.client.HTTPException, OSError)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer below 400: its status and its JSON (None if the body is empty)."""
+    """An answer below 300: its status, its JSON (None if the body is empty), its headers with names in lower case."""
 
     status: int
     body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def wait_before(attempt: int, retry_after: str | None, draw: Callable[[], float], now: float) -> float:
@@ -76,7 +77,7 @@ def remedy_for(status: int, code: str) -> tuple[str, str | None]:
         return "Check tenant_id, subscription_id, resource_group and name", "AZCM0042"
     if status == 409:
         return "Choose another name, or delete the machine that has it", "AZCM0044"
-    if status in _AGAIN:
+    if status in AGAIN:
         return "Try again later, and look at the hub's log", "AZCM0026"
     return "Correct the option that the message names", "AZCM0023"
 
@@ -110,6 +111,10 @@ def _unreachable(url: str, error: Exception) -> HubError:
     )
 
 
+def _lower(headers: Any) -> dict[str, str]:
+    return {str(name).lower(): str(value) for name, value in headers.items()}
+
+
 class Client:
     """Sends requests to one hub. `draw` gives a number between 0 and 1 for jitter, `sleep` waits."""
 
@@ -126,8 +131,8 @@ class Client:
 
     def _once(
         self, method: str, url: str, headers: Mapping[str, str], data: bytes | None
-    ) -> tuple[int, bytes, str | None]:
-        """One exchange: status, body, Retry-After. Raises OSError's relatives when there is no answer."""
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """One exchange: status, body, headers. Raises OSError's relatives when there is no answer."""
         try:
             with open_url(
                 url,
@@ -150,10 +155,10 @@ class Client:
                 length = 0 if response.headers.get("Content-Encoding") else response.headers.get("Content-Length") or 0
                 if len(raw) < int(length):
                     raise http.client.IncompleteRead(raw)
-                return response.status, raw, response.headers.get("Retry-After")
+                return response.status, raw, _lower(response.headers)
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, error.read(BODY_LIMIT), error.headers.get("Retry-After")
+                return error.code, error.read(BODY_LIMIT), _lower(error.headers)
 
     def request(
         self,
@@ -181,16 +186,17 @@ class Client:
         while True:
             retry_after = None
             try:
-                status, raw, retry_after = self._once(method, url, headers, data)
+                status, raw, answered = self._once(method, url, headers, data)
+                retry_after = answered.get("retry-after")
             except _NO_ANSWER as error:
                 failure = _unreachable(url, error)
                 if "not trusted" in failure.message or attempt >= ATTEMPTS // 2:
                     raise failure from None
             else:
                 if status < 300:
-                    return Reply(status, self._decode(url, raw))
+                    return Reply(status, self._decode(url, raw), answered)
                 failure = _failure(method, url, status, raw)
-                if status not in _AGAIN or attempt >= ATTEMPTS:
+                if status not in AGAIN or attempt >= ATTEMPTS:
                     raise failure
             seconds = wait_before(attempt, retry_after, self._draw, time.time())
             if retry_after and seconds > LONGEST_WAIT + 1:

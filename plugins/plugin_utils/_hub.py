@@ -15,11 +15,12 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HubError
-from ansible_collections.hawser.machine.plugins.plugin_utils._http import Client
+from ansible_collections.hawser.machine.plugins.plugin_utils._http import Client, Reply
 from ansible_collections.hawser.machine.plugins.plugin_utils._settings import HubSettings
 
 API_VERSION = "2026-07-15"
 PAGES = 5000
+EXPANDED = {"$expand": "instanceView"}
 _SPARE = 120
 _ABSENT = frozenset({"ResourceNotFound", "ResourceGroupNotFound"})
 
@@ -118,12 +119,24 @@ class Hub:
             raise HubError("the hub answered without a ticket", "Check arm: it must be the hub's address")
         return str(body["accessToken"])
 
-    def machine(self, resource_id: str) -> dict[str, Any] | None:
-        """A machine as ARM shows it, or None if there is none."""
+    def send(self, method: str, resource_id: str, body: Any = None, **parameters: str) -> Reply:
+        """Ask ARM something about a resource; it may have to be followed (`_operation`)."""
+        query = urlencode({"api-version": API_VERSION, **parameters})
+        url = f"{self.settings.arm}{quote(resource_id)}?{query}"
+        return self._client.request(method, url, token=self._bearer(), json_body=body)
+
+    def look(self, url: str) -> Reply:
+        """GET of an address that the hub gave. The token goes to the hub alone."""
+        if urlsplit(url)[:2] != urlsplit(self.settings.arm)[:2]:
+            raise HubError(
+                f"the hub sends us on to {url}", "Set arm to the public address of the hub, as its answers name it"
+            )
+        return self._client.request("GET", url, token=self._bearer())
+
+    def resource(self, resource_id: str, **parameters: str) -> dict[str, Any] | None:
+        """A resource as ARM shows it, such as a machine; None if there is none."""
         try:
-            body = self._client.request(
-                "GET", f"{self.settings.arm}{quote(resource_id)}?api-version={API_VERSION}", token=self._bearer()
-            ).body
+            body = self.send("GET", resource_id, **parameters).body
         except HubError as error:
             if error.status == 404 and error.hub_code in _ABSENT:
                 return None
@@ -136,6 +149,15 @@ class Hub:
             f"/resourceGroups/{quote(resource_group)}" if resource_group else ""
         )
         return self._pages(f"{place}/providers/Microsoft.HybridCompute/machines?api-version={API_VERSION}")
+
+    def children(self, resource_id: str, kind: str) -> list[dict[str, Any]]:
+        """All resources of a kind, such as `extensions`, below a machine; none when there is no such machine."""
+        try:
+            return self._pages(f"{quote(resource_id)}/{kind}?{urlencode({'api-version': API_VERSION, **EXPANDED})}")
+        except HubError as error:
+            if error.status == 404 and error.hub_code in _ABSENT:
+                return []
+            raise
 
     def fleet(self, query: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         """Rows of the fleet query (docs/protocol.md section 4a), of all pages; `query` are its parameters."""
@@ -164,7 +186,7 @@ class Hub:
             if not isinstance(body, dict) or not isinstance(body.get("value"), list):
                 raise HubError("the hub answered without a list", "Check arm: it must be the hub's address")
             if not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in body["value"]):
-                raise HubError("the hub's list holds something that is no machine", "Upgrade the collection")
+                raise HubError("the hub's list holds something that is no resource", "Upgrade the collection")
             found.extend(body["value"])
             url = body.get("nextLink") or None
         return found

@@ -7,6 +7,7 @@ Read when an action plugin is imported, which happens once in the parent of all 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -17,7 +18,19 @@ from ansible_collections.hawser.machine.plugins.plugin_utils._secrets import wit
 _COLLECTION = "hawser.machine"
 _PACKAGE = "ansible_collections.hawser.machine.plugins"
 _KEPT = ("type", "required", "default", "choices", "elements", "aliases")
-SECRET_OPTIONS = frozenset({"access_token", "client_secret", "enrolment_token"})
+SECRET_OPTIONS = frozenset(
+    {
+        "access_token",
+        "client_secret",
+        "enrolment_token",
+        "protected_arguments",
+        "protected_parameters",
+        "protected_settings",
+        "run_as_password",
+    }
+)
+# Shorter parts of a structure are no secrets by themselves, and to mask every "on" or "443" would spoil the result.
+_LEAST = 4
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -58,11 +71,26 @@ def argument_spec(module: str) -> dict[str, Any]:
 
 
 def secrets_in(arguments: dict[str, Any]) -> list[str]:
-    """The values of secret options, those of suboptions too."""
-    found = [str(arguments[name]) for name in SECRET_OPTIONS & arguments.keys() if arguments[name]]
-    for value in arguments.values():
-        found += secrets_in(value) if isinstance(value, dict) else []
+    """The values of secret options, those of suboptions too; of a structure its leaves."""
+    found: list[str] = []
+    for name, value in arguments.items():
+        if name in SECRET_OPTIONS and isinstance(value, (dict, list, tuple)):
+            found += [leaf for leaf in _leaves(value) if len(leaf) >= _LEAST]
+        elif name in SECRET_OPTIONS:
+            found += [str(value)] if value else []
+        elif isinstance(value, dict):
+            found += secrets_in(value)
     return found
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
 
 
 def validate(module: str, spec: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class FakeHub:
     answers: list[Answer] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
-    def next(self, path: str) -> Answer:
+    def answer(self, method: str, path: str, body: Any) -> Answer:  # noqa: ARG002 - asked alone
         """The answer to a request."""
         if path.endswith("/oauth2/v2.0/token"):
             return Answer(200, {"access_token": "fake", "token_type": "Bearer", "expires_in": 3600})
@@ -71,23 +71,25 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def fake_hub(directory: Path) -> Iterator[tuple[FakeHub, dict[str, str]]]:
+def fake_hub(directory: Path, answers: FakeHub | None = None) -> Iterator[tuple[FakeHub, dict[str, str]]]:
     """A server, and the variables of a controller that takes it for its hub."""
-    made = FakeHub()
+    made = answers or FakeHub()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            answer = made.next(self.path)
-            body = json.dumps(answer.body).replace("{url}", made.url).encode()
+            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            sent = json.loads(raw) if self.headers.get("Content-Type") == "application/json" else None
+            answer = made.answer(self.command, self.path, sent)
+            # 204 has no body, and whoever announces one breaks off.
+            body = b"" if answer.status == 204 else json.dumps(answer.body).replace("{url}", made.url).encode()
             self.send_response(answer.status)
             for name, value in answer.headers.items():
-                self.send_header(name, value)
+                self.send_header(name, value.replace("{url}", made.url))
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if answer.cut else body)
 
-        do_GET = do_POST = _answer  # noqa: N815 - the names are http.server's
+        do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - the names are http.server's
 
         def log_message(self, *args: Any) -> None:
             """Keep the test's output clean."""

@@ -156,7 +156,7 @@ def test_an_execution_environment_finds_what_it_needs(installed: Path) -> None:
 
 def test_roles_are_documented(installed: Path) -> None:
     done = ansible(installed, "ansible-doc", "--json", "-t", "role", "--list", "hawser.machine")
-    roles = ("agent", "hub", "image_seal", "image_specialise", "remove", "reset_local")
+    roles = ("agent", "extensions", "hub", "image_seal", "image_specialise", "remove", "reset_local")
     assert set(json.loads(done.stdout)) == {f"hawser.machine.{role}" for role in roles}
 
 

@@ -71,11 +71,11 @@ def test_half_a_page_is_no_page(hub: tuple[FakeHub, Controller]) -> None:
         (Answer(403, {"error": {"code": "AuthorizationFailed", "message": "No role."}}), "AZCM0042"),
         (Answer(401, {"error": {"code": "InvalidAuthenticationToken", "message": "No."}}), "AZCM0041"),
         (Answer(200, {"value": "x"}), "without a list"),
-        (Answer(200, {"value": [{"name": "b"}]}), "no machine"),
+        (Answer(200, {"value": [{"name": "b"}]}), "no resource"),
         (Answer(200, {"value": [], "nextLink": "https://elsewhere.example/x"}), "goes on at"),
         (Answer(200, {"value": [], "nextLink": "{url}/two"}), "goes on at"),
     ],
-    ids=["forbidden", "token", "no list", "no machine", "elsewhere", "circle"],
+    ids=["forbidden", "token", "no list", "no resource", "elsewhere", "circle"],
 )
 def test_a_page_that_fails_fails_the_list(hub: tuple[FakeHub, Controller], answer: Answer, words: str) -> None:
     made, controller = hub

@@ -20,8 +20,8 @@ PACKAGE = "ansible_collections.hawser.machine.plugins"
 
 def test_the_modules_of_this_version_are_there() -> None:
     assert MODULES == [
-        "access_token", "agent", "agent_info", "config", "connection", "image", "machine", "machine_info",
-        "network_check", "wait_ready",
+        "access_token", "agent", "agent_info", "config", "connection", "extension", "extension_info", "image",
+        "machine", "machine_info", "network_check", "run_command", "wait_ready",
     ]  # fmt: skip
     assert sorted(path.stem for path in (ROOT / "plugins/action").glob("*.py")) == MODULES
 

@@ -234,7 +234,7 @@ def test_pages(server: Server, client: http_client.Client, tmp_path) -> None:  #
 @pytest.mark.parametrize("rows", [["a"], [{"name": "a"}], [{"id": 1}]])
 def test_a_list_of_something_else(server: Server, client: http_client.Client, tmp_path, rows: Any) -> None:  # type: ignore[no-untyped-def]
     server.say(200, {"value": rows, "nextLink": None})
-    with pytest.raises(errors.HubError, match="no machine"):
+    with pytest.raises(errors.HubError, match="no resource"):
         hub(server, str(tmp_path), client, access_token="t").fleet([("search", "ä&b")])
     assert server.seen[0][1] == "/hawser/v1/machines?search=%C3%A4%26b"
 
@@ -252,7 +252,7 @@ def test_a_list_that_leads_away_or_in_circles(server: Server, client: http_clien
 def test_no_machine_is_none_and_no_right_is_an_error(server: Server, client: http_client.Client, tmp_path) -> None:  # type: ignore[no-untyped-def]
     asked = hub(server, str(tmp_path), client, access_token="t")
     server.say(404, {"error": {"code": "ResourceNotFound", "message": "none"}})
-    assert asked.machine("/subscriptions/s/x") is None
+    assert asked.resource("/subscriptions/s/x") is None
     server.say(404, {"error": {"code": "SubscriptionNotFound", "message": "none"}})
     with pytest.raises(errors.HubError, match="SubscriptionNotFound"):
-        asked.machine("/subscriptions/s/x")
+        asked.resource("/subscriptions/s/x")
