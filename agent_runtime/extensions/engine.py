@@ -64,7 +64,7 @@ class Engine:
             timing,
             self._reporter.changed,
             self._is_superseded,
-            lambda seconds: host.loop.later(seconds, self._work.set) and None,
+            self._again,
         )
 
     def look(self) -> None:
@@ -87,10 +87,13 @@ class Engine:
                 filename = getattr(problem, "filename", None)
                 where = f"{filename}: " if isinstance(filename, str) else ""
                 self._log.error(f"extensions wait: {where}{getattr(problem, 'strerror', None) or problem}")
-                self._host.loop.later(self._timing.failure, self._work.set)
+                self._again(self._timing.failure)
 
     def _config(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return self._host.config() or ({}, {})
+
+    def _again(self, seconds: float) -> None:
+        self._host.loop.later(seconds, self._work.set)
 
     def _is_superseded(self) -> bool:
         """Whether something has changed since this round began."""
