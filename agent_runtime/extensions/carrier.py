@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 from agent_runtime.extensions import plan, reports, results
 from agent_runtime.extensions.runner import Runner
-from agent_runtime.extensions.steps import COMMANDS, Outcome, Scene, Steps
+from agent_runtime.extensions.steps import COMMANDS, GENERAL, Outcome, Scene, Steps
 from agent_runtime.extensions.store import Store
 from agent_runtime.extensions.timing import Timing
 from agent_runtime.extensions.watch import Watch
@@ -64,16 +64,14 @@ class Carrier:
         while journal["at"] < len(journal["chains"]):
             chain = journal["chains"][journal["at"]]
             if journal["step"] == 0 and journal["run"] is None:
-                if self._is_superseded():
-                    return again
                 skipped = await self._gate(chain, journal)
                 if self._is_superseded():
-                    return again
+                    break
                 if skipped:
-                    self._fail(chain["names"], "enable", Outcome(False, 1000, skipped))
+                    self._fail(chain["names"], "enable", Outcome(False, GENERAL, skipped))
                     self._next_chain(journal)
                     continue
-                self._begin(chain)
+                self._begin(chain, journal)
             self._watch.busy = _key(chain)
             try:
                 again = await self._chain(chain, journal) or again
@@ -87,26 +85,34 @@ class Carrier:
         journal.update({"at": journal["at"] + 1, "step": 0, "run": None, "facts": {}, "failed": []})
         self._store.save_plan(journal)
 
-    def _begin(self, chain: plan.Chain) -> None:
-        now, kind = time.time(), chain["kind"]
-        self._log.info(f"{kind} of {_title(chain)} begins")
+    def _begin(self, chain: plan.Chain, journal: dict[str, Any]) -> None:
+        self._log.info(f"{chain['kind']} of {_title(chain)} begins")
+        repeats = [ident for ident in chain["names"] if chain["kind"] == "enable" and self._is_repeat(chain, ident)]
+        journal["facts"]["repeats"] = repeats
         for ident in chain["names"]:
-            old = self._store.results.get(ident)
-            if old is not None and not (kind == "enable" and self._is_repeat(chain, ident)):
-                self._store.results[ident] = results.begun(old, chain, now)
+            if ident not in repeats:
+                self._say(ident, lambda old: results.begun(old, chain, time.time()))
         self._report()
+
+    def _say(self, ident: str, change: Callable[[results.Result], results.Result]) -> None:
+        """Changes what is said of an extension, if anything is."""
+        old = self._store.results.get(ident)
+        if old is not None:
+            self._store.results[ident] = change(old)
 
     def _is_repeat(self, chain: plan.Chain, ident: str) -> bool:
         """Whether enable is only repeated, because the service has begun: that alone changes nothing to report."""
         record = self._store.records.get(_key(chain))
         known = (record or {"extensions": {}})["extensions"].get(ident)
-        old = self._store.results[ident]
-        return bool(known and known["enabled"] and known["sequence"] == old["sequence"] and old["state"] != "failed")
+        old = self._store.results.get(ident)
+        if old is None or old["state"] == "failed":
+            return False
+        return bool(known and known["enabled"] and known["sequence"] == old["sequence"])
 
     async def _gate(self, chain: plan.Chain, journal: Mapping[str, Any]) -> str:
         """Waits until the extensions of lower levels have ended well; why this chain is skipped, empty when it is
         not (extension-handler.md section 20)."""
-        if chain["kind"] == "remove":
+        if chain["kind"] in ("remove", "drop"):
             return ""
         lower = [wish["name"].lower() for wish in journal["wishes"] if wish["level"] < chain["level"]]
         end = time.monotonic() + self._timing.dependency
@@ -222,50 +228,48 @@ class Carrier:
         if outcome.is_passing and self.tries.get(_key(chain), 0) + 1 < self._timing.download_tries:
             tries = self.tries[_key(chain)] = self.tries.get(_key(chain), 0) + 1
             self._again(self._timing.download_pause)
+            text = f"try {tries} of {self._timing.download_tries} failed: {outcome.message}"
             for ident in names:
-                text = f"try {tries} of {self._timing.download_tries} failed: {outcome.message}"
-                made = results.failed(self._store.results[ident], step["do"], 0, text, time.time())
-                self._store.results[ident] = {**made, "state": "installing"}
+                self._say(ident, lambda old: results.waiting(old, step["do"], text, time.time()))
             return
         self._fail(names, step["do"], outcome)
         record = self._store.records.get(_key(chain))
         told = results.handler_of(record, outcome.code, outcome.message)
+        there = record["version"] if record is not None else None
         for ident in names:
-            made = results.with_handler(self._store.results[ident], told, time.time())
-            version = record["version"] if record is not None and record["version"] else made["version"]
-            self._store.results[ident] = {**made, "version": version}
+            self._say(ident, lambda old: _told(old, there, told))
 
     def _fail(self, names: Iterable[str], verb: str, outcome: Outcome) -> None:
         for ident in names:
-            if ident in self._store.results:
-                old = self._store.results[ident]
-                made = results.failed(old, verb, outcome.code, outcome.message, time.time())
-                self._store.results[ident] = made
+            self._say(ident, lambda old: results.failed(old, verb, outcome.code, outcome.message, time.time()))
         self._store.save()
 
     def _reject(self, chain: plan.Chain, journal: Mapping[str, Any]) -> bool:
         """Notes that a version has been tried and has failed; whether there is a former one to go back to."""
         for wish in journal["wishes"]:
             made = Wish(**wish)
-            is_meant = made.key == _key(chain) and made.ident in journal["failed"] and chain["to"] == made.version
+            # An enable that is only repeated, long after it went well, is no reason to take a version back.
+            has_failed = made.ident in journal["failed"] and made.ident not in journal["facts"].get("repeats", ())
+            is_meant = has_failed and made.key == _key(chain) and chain["to"] == made.version
             result = self._store.results.get(made.ident, {})
             if is_meant and made.rollback_to and made.rollback_to != made.version and result.get("state") == "failed":
-                record = self._store.records.get(made.key) or plan.blank(made.publisher, made.type)
-                rejected = [made.version, journal["generation"], str(result["message"])[:500]]
-                self._store.records[made.key] = {**record, "rejected": rejected}
-                self._log.warning(f"{made.handler} {made.version} has failed; going back to {made.rollback_to}")
-                self.awake -= {(key, ident) for key, ident in self.awake if key == made.key}
-                self._store.save()
+                self.take_back(made, journal["generation"], str(result["message"]))
                 return True
         return False
+
+    def take_back(self, wish: Wish, generation: int, reason: str) -> None:
+        """The next plan brings back the version before the one that is wished."""
+        record = self._store.records.get(wish.key) or plan.blank(wish.publisher, wish.type)
+        self._store.records[wish.key] = {**record, "rejected": [wish.version, generation, reason[:500]]}
+        self._log.warning(f"{wish.handler} {wish.version} has failed; going back to {wish.rollback_to}")
+        self.awake -= {(key, ident) for key, ident in self.awake if key == wish.key}
+        self._store.save()
 
     def _say_state(self, key: str) -> None:
         """The handler is enabled, whatever becomes of each of its extensions."""
         record = self._store.records[key]
-        for ident in record["extensions"]:
-            if ident in self._store.results and record["state"] == plan.ENABLED:
-                told = results.handler_of(record)
-                self._store.results[ident] = results.with_handler(self._store.results[ident], told, time.time())
+        for ident in record["extensions"] if record["state"] == plan.ENABLED else ():
+            self._say(ident, lambda old: results.with_handler(old, results.handler_of(record), time.time()))
 
     def _settle(self, key: str) -> None:
         """After a chain: handler states, the files that are watched, the word for tools that look."""
@@ -279,6 +283,11 @@ class Carrier:
         self._store.save()
         self._watch.follow(self._store.records)
         self._report()
+
+
+def _told(result: results.Result, version: Optional[str], handler: Mapping[str, Any]) -> results.Result:
+    made = results.with_handler(result, handler, time.time())
+    return {**made, "version": version or made["version"]}
 
 
 def _key(chain: plan.Chain) -> str:

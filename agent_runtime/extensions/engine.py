@@ -54,6 +54,7 @@ class Engine:
         self._watch = Watch(host.loop, self._steps.layout, timing, self._judged, self._heard)
         self._reporter = reports.Reporter(host.loop, timing.report, self._data, host.report)
         self._work = Event()
+        self._wished: dict[str, Wish] = {}
         self._carrier = Carrier(
             host.loop,
             host.log,
@@ -111,9 +112,10 @@ class Engine:
             self._watch.follow({})
             return
         journal = self._store.plan()
-        if journal is not None and journal.get("machine") == goal.machine:
-            self._log.info("going on with the plan that was interrupted")
-            await self._carrier.carry_out(journal)
+        if journal is not None and journal.get("machine") == goal.machine and (journal["step"] or journal["run"]):
+            self._log.info("going on with what was interrupted")
+            # What is begun is ended; the rest is planned anew.
+            await self._carrier.carry_out({**journal, "chains": journal["chains"][: journal["at"] + 1]})
         while not self._is_superseded():
             self._store.drop_plan()
             made = await self._journal(goal)
@@ -146,6 +148,7 @@ class Engine:
         self._store.machine, self._store.generation = goal.machine, goal.generation
         self._lose_what_is_gone()
         content = goal.content
+        self._wished = {wish.ident: wish for wish in content.wishes}
         held = {fault.name.lower() for fault in content.faults}
         held |= {f"{fault.publisher}.{fault.type}".lower() for fault in content.faults if fault.publisher}
         forbidden = {wish.key: lists.refusal(wish.publisher, wish.type, goal.config) for wish in content.wishes}
@@ -188,6 +191,10 @@ class Engine:
                 after[wish.ident] = results.refused(wish, made.refused[wish.ident], old, now)
             elif old is None or old["sequence"] != wish.sequence or not self._holds(wish):
                 after[wish.ident] = results.of_wish(wish, old, now)
+            elif results.stands(old):
+                # What failed was another wish than this one, which is there.
+                after[wish.ident] = {**results.of_wish(wish, old, now), "state": "transitioning"}
+                self._watch.refresh(wish.key, wish.ident)
             else:
                 after[wish.ident] = old
         for fault in faults:
@@ -239,8 +246,8 @@ class Engine:
         known = record["extensions"][ident]
         if verdict == status.MISSING and old["sequence"] == known["sequence"] and old["state"] in reports.FINAL:
             return  # what was said of this sequence stands, though the file is gone
-        if old["sequence"] > known["sequence"]:
-            return  # the report speaks of settings that could not be given to the handler
+        if results.stands(old):
+            return
         made = results.judged(old, record, ident, verdict, time.time())
         if made == old:
             return
@@ -248,6 +255,13 @@ class Engine:
         if made["state"] != old["state"]:
             self._log.info(f"{made['name']} {made['version']} is {made['state']}: {made['message'][:500]}")
         self._changed()
+        wish = self._wished.get(ident)
+        if made["state"] == "succeeded":
+            record["fresh"] = False
+        elif made["state"] == "failed" and record["fresh"] and wish is not None and wish.rollback_to:
+            record["fresh"] = False
+            self._carrier.take_back(wish, self._store.generation, made["message"])
+            self.look()
 
     def _heard(self, key: str, told: heartbeat.Health) -> None:
         record = self._store.records.get(key)

@@ -5,7 +5,7 @@ A **record** is what is known of one handler (a JSON object of handlers.json):
 `{"publisher", "type", "version": installed one or null, "state", "multi", "heartbeat", "resources": {"cpu", "memory",
 "services"}, "folders": [unpacked versions], "archives": {version: path}, "extensions": {ident: {"name", "sequence",
 "digest", "enabled", "level", "thumbprint"}}, "rejected": null or [version, generation,
-reason]}`.
+reason], "fresh": whether it was updated and has not reported well since}`.
 A **chain** is what is done to one handler without a pause:
 `{"kind": install enable update drop remove, "publisher", "type", "from", "to", "level", "names": [ident],
 "steps": […]}`;
@@ -51,6 +51,7 @@ def blank(publisher: str, kind: str) -> Record:
         "archives": {},
         "extensions": {},
         "rejected": None,
+        "fresh": False,
     }
 
 
@@ -128,13 +129,14 @@ def _chains(record: Record, group: list[Wish], awake: set[str], held: set[str]) 
     made: list[Chain] = []
     if gone and is_installed(record) and not record["multi"]:
         # The handler remembers sequence numbers of an extension that is no more, and would not run the new one's.
-        made.append(removal(record))
+        made.append({**removal(record), "level": min(wish.level for wish in group)})
         record = blank(record["publisher"], record["type"])
     elif gone:
         steps = [step for ident in gone for step in _off(record, ident)]
         # Only steps: whether an extension of this name comes anew is another chain's.
         names = [ident for ident in gone if ident not in wished]
-        made.append(_chain("drop", record, steps, names, record["version"], record["version"]))
+        chain = _chain("drop", record, steps, names, record["version"], record["version"])
+        made.append({**chain, "level": min(wish.level for wish in group)})
         kept = {ident: known for ident, known in record["extensions"].items() if ident not in gone}
         record = {**record, "extensions": kept}
     if not is_installed(record):
@@ -263,7 +265,7 @@ def applied(
         made["extensions"].pop(step["name"], None)
         _settle(made)
     elif verb == "install":
-        well = {"version": version, "state": INSTALLED, **_told(facts)}
+        well = {"version": version, "state": INSTALLED, "fresh": chain["kind"] == "update", **_told(facts)}
         made.update(well if is_well else {"version": None, "state": NOT_INSTALLED})
     elif verb == "update" and not is_well:
         made["state"] = FAILED_UPGRADE
@@ -291,7 +293,7 @@ def _uninstalled(record: Record, chain: Chain, goes: bool, facts: Mapping[str, A
     for ident in list(record["extensions"]):
         _turn(record, ident, False)
     if chain["kind"] == "update" and not facts.get("withInstall", True):
-        record.update({"version": chain["to"], "state": INSTALLED, **_told(facts)})
+        record.update({"version": chain["to"], "state": INSTALLED, "fresh": True, **_told(facts)})
     else:
         record.update({"version": None, "state": NOT_INSTALLED})
 

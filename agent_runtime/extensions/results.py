@@ -19,6 +19,7 @@ BEGINNING = {
     "drop": ("removing", "disable"),
     "remove": ("removing", "uninstall"),
 }
+HOST, HANDLER = "host", "handler"
 OPERATIONS = ("download", "install", "enable", "update", "disable", "uninstall")
 # Steps without an operation of their own in the report belong to one that has.
 _PART_OF = {"unpack": "install", "settings": "enable"}
@@ -42,6 +43,8 @@ def blank(name: str, publisher: str, kind: str, version: str, sequence: int, now
         "handler": {"status": "NotReady", "code": 0, "message": ""},
         "status": None,
         "at": stamp(now),
+        # Who says so, which is not reported: what the host says stands against what the handler said before.
+        "by": HANDLER,
     }
 
 
@@ -62,7 +65,7 @@ def refused(entry: Fault | Wish, reason: str, before: Optional[Result], now: flo
         made["handler"] = before["handler"]
         if before["state"] == "failed" and before["message"] == texts.cut(reason):
             made["at"] = before["at"]
-    return {**made, "state": "failed", "code": 1000, "message": texts.cut(reason)}
+    return {**made, "state": "failed", "code": 1000, "message": texts.cut(reason), "by": HOST}
 
 
 def begun(result: Result, chain: plan.Chain, now: float) -> Result:
@@ -71,7 +74,8 @@ def begun(result: Result, chain: plan.Chain, now: float) -> Result:
     handler = result["handler"]
     if chain["kind"] in ("install", "update"):
         handler = {"status": "Installing", "code": 0, "message": ""}
-    return {**result, "state": state, "operation": operation, "code": 0, "handler": handler, "at": stamp(now)}
+    told = {"state": state, "operation": operation, "code": 0, "message": "", "by": HANDLER}
+    return {**result, **told, "handler": handler, "at": stamp(now)}
 
 
 def failed(result: Result, verb: str, code: int, message: str, now: float) -> Result:
@@ -79,8 +83,18 @@ def failed(result: Result, verb: str, code: int, message: str, now: float) -> Re
     operation = _PART_OF.get(verb, verb)
     operation = operation if operation in OPERATIONS else result["operation"]
     text = texts.cut(texts.redacted(message))
-    told = {"state": "failed", "operation": operation, "code": code, "message": text, "status": None}
+    told = {"state": "failed", "operation": operation, "code": code, "message": text, "status": None, "by": HOST}
     return {**result, **told, "at": stamp(now)}
+
+
+def waiting(result: Result, verb: str, message: str, now: float) -> Result:
+    """A step has failed and will be tried again."""
+    return {**failed(result, verb, 0, message, now), "state": "installing"}
+
+
+def stands(result: Result) -> bool:
+    """Whether the host has said that the extension failed: what its handler said before counts no more."""
+    return bool(result["state"] == "failed" and result["by"] == HOST)
 
 
 def judged(result: Result, record: plan.Record, ident: str, verdict: status.Verdict, now: float) -> Result:

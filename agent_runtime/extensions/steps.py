@@ -252,7 +252,10 @@ class Steps:
         try:
             found = self.layout.manifest_of(handler, version)
         except FileNotFoundError:
-            return Outcome(False, NO_MANIFEST, f"{handler} {version} has lost its manifest", -1)
+            if self._runner.started(run) is None:
+                return Outcome(False, NO_MANIFEST, f"{handler} {version} has lost its manifest", -1)
+            # It was begun before this process, and has removed its own folder, as uninstall may.
+            return await self._finished(verb, f"{handler} {version}", folder, run)
         except ValueError as problem:
             return Outcome(False, BAD_MANIFEST, f"{handler} {version}: {problem}", -1)
         await self._limit(verb, scene, found)
@@ -270,6 +273,12 @@ class Steps:
         if verb == "uninstall":
             await self._lift(handler, scene)
         return _judged(verb, f"{handler} {version}", folder, ended, seconds)
+
+    async def _finished(self, verb: str, what: str, folder: str, run: str) -> Outcome:
+        """The outcome of a command that was begun already."""
+        seconds = getattr(self._timing, verb)
+        ended = await self._runner.run(run, Command(what, "", folder, {}, seconds))
+        return _judged(verb, what, folder, ended, seconds)
 
     def _operation(self, step: plan.Step, scene: Scene, folder: str, found: manifest.Manifest) -> environment.Operation:
         verb, version, chain = step["do"], step["version"], scene.chain

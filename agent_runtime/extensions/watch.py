@@ -35,7 +35,7 @@ class _Entry:
 
 
 class Watch:
-    """`judged(key, ident, verdict)` and `heard(key, health)` are told what was found; `verdict` None: nothing new."""
+    """`judged(key, ident, verdict)` and `heard(key, health)` are told what was found."""
 
     def __init__(
         self,
@@ -85,7 +85,14 @@ class Watch:
                 entry.signature = None
                 entry.at = time.monotonic() + self._timing.status_first
                 entry.pause = self._timing.status_first
-                await self._look(place, entry)
+                await self._look(place, entry, is_first=True)
+
+    def refresh(self, key: str, ident: str) -> None:
+        """Has one extension looked at again at once, as if its file had changed."""
+        for place, entry in self._entries.items():
+            if (place.key, place.ident) == (key, ident):
+                entry.signature, entry.at = None, time.monotonic()
+        self._bell.set()
 
     async def run(self) -> None:
         """Looks at what is due, for ever."""
@@ -103,7 +110,7 @@ class Watch:
                     if place.key != self.busy:
                         await self._look(place, entry)
 
-    async def _look(self, place: Place, entry: _Entry) -> None:
+    async def _look(self, place: Place, entry: _Entry, is_first: bool = False) -> None:
         if place.ident is None:
             entry.at = time.monotonic() + self._timing.heartbeat
             found = self._beat(place.path)
@@ -113,8 +120,8 @@ class Watch:
         is_new, signature = self._has_changed(place.path, entry)
         if is_new:
             verdict = await self._read(place.path)
-            if self._entries.get(place) is not entry:
-                return  # while it was read again, the extension has gone
+            if self._entries.get(place) is not entry or (self.busy == place.key and not is_first):
+                return  # while it was read again, the extension has gone, or another command has begun
             entry.signature = signature
             # What moves is followed closely again.
             entry.pause = self._timing.status_first

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import functools
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import zipfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from agent_runtime.extensions.engine import Engine
+from agent_runtime.extensions.timing import Timing
+from agent_runtime.platform import paths as places
+from agent_runtime.service.desired import Host
+from agent_runtime.service.log import Log
+from agent_runtime.service.loop import Loop, Timeout, sleep
+from agent_runtime.state import config
+from agent_runtime.workers import keys
+from tests.unit.agent_extensions.extd import Doubles
 from tests.unit.agent_services.courier import CHECKOUT, Courier, Machine, Service, b64, sign, until
 
 QUICK = {
@@ -63,6 +76,15 @@ fi
 exit 0
 """
 COMMANDS = ("install", "enable", "disable", "update", "uninstall")
+
+
+@functools.cache
+def _settings_key() -> tuple[tuple[str, bytes], ...]:
+    """A key takes a second to make; every machine of the tests has the same one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "settings.key"
+        csr = keys.make_key({"path": str(path), "name": "extd"})["csr"]
+        return (("settings.key", path.read_bytes()), ("settings.csr", csr.encode()))
 
 
 class Extd(Service):
@@ -137,7 +159,15 @@ class Site(Machine):
         profile.update({"tuf_root": "{}", "artefacts": ["https://hub.test/artefacts"], "ca_pem": ""})
         (self.state / "clouds/demo.json").write_text(json.dumps(profile))
         (root / "way").mkdir()
+        keys = self.folder("extensions") / "keys"
+        keys.mkdir(parents=True, mode=0o700)
+        for name, content in _settings_key():
+            (keys / name).write_bytes(content)
         self.generation = 0
+
+    @property
+    def csr(self) -> str:
+        return (self.folder("extensions") / "keys/settings.csr").read_text()
 
     # -- handlers
 
@@ -201,6 +231,94 @@ class Site(Machine):
         return sign(self.key, kind="extensions", content=content, generation=self.generation, **changes)
 
 
+class Desk:
+    """The engine in this process, with a document in its hand: for what needs no service around it."""
+
+    def __init__(self, site: Site, loop: Loop, **times: float) -> None:
+        self.site = site
+        self.reports: list[dict[str, Any]] = []
+        self.payload: dict[str, Any] | None = None
+        self.own: dict[str, Any] = {}
+        paths = places.linux(str(site.root))
+        log = Path(paths.gc_ext_log)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        profile = json.loads((site.state / "clouds/demo.json").read_text())
+        host = Host(
+            loop,
+            paths,
+            Log(str(log)),
+            self._kept,
+            lambda: profile,
+            lambda: (self.own, dict(config.effective(self.own))),
+            self.reports.append,
+        )
+        timing = Timing(**{**QUICK, **times})  # type: ignore[arg-type]
+        self.engine = Engine(host, Doubles(loop, site.root / "repo").call, timing)
+
+    def _kept(self, kind: str) -> dict[str, Any] | None:
+        assert kind == "extensions"
+        return self.payload
+
+    def give(self, *extensions: dict[str, Any], certificates: dict[str, str] | None = None, **changes: Any) -> None:
+        self.site.generation += 1
+        content = {"extensions": list(extensions), "certificates": certificates or {}}
+        head = {"machine": "m", "generation": self.site.generation, "exp": time.time() + 3600}
+        self.payload = {**head, "content": content, **changes}
+        self.engine.look()
+
+    def configure(self, **values: Any) -> None:
+        self.own = {name.replace("_", "."): value for name, value in values.items()}
+        self.engine.look()
+
+    def last(self) -> dict[str, dict[str, Any]]:
+        return {entry["name"]: entry for entry in self.reports[-1]["extensions"]} if self.reports else {}
+
+    async def until(self, probe: Callable[[], Any], what: str) -> Any:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            found = probe()
+            if found:
+                return found
+            await sleep(0.01)
+        raise AssertionError(f"not within 20 s: {what}: {self.last()}")
+
+    async def wait(self, name: str, state: str, **members: Any) -> dict[str, Any]:
+        def probe() -> dict[str, Any] | None:
+            entry = self.last().get(name)
+            now = self.reports and self.reports[-1]["generation"] == self.site.generation
+            good = now and entry and entry["state"] == state
+            return entry if good and entry and all(entry[key] == value for key, value in members.items()) else None
+
+        found: dict[str, Any] = await self.until(probe, f"{name} is {state} {members}")
+        return found
+
+    async def idle(self) -> None:
+        """Waits until the plan has ended."""
+        plan = self.site.folder("extensions") / "plan.json"
+        await self.until(lambda: not plan.exists(), "the plan has ended")
+
+
+def live(site: Site, scenario: Callable[[Desk], Awaitable[None]], **times: float) -> None:
+    """Runs a scenario beside the engine, which is then stopped as by SIGTERM."""
+    failures: list[BaseException] = []
+    loop = Loop(lambda *told: failures.append(told[1]))
+    desk = Desk(site, loop, **times)
+
+    async def act() -> None:
+        try:
+            with Timeout(loop, 60):
+                await scenario(desk)
+        finally:
+            loop.stop()
+
+    loop.spawn(desk.engine.run(), "engine")
+    task = loop.spawn(act(), "scenario")
+    loop.run()
+    if task.error is not None:
+        raise task.error
+    assert not failures, failures
+
+
 def wish(
     name: str = "fake", version: str = "1.0.0", sequence: int = 0, kind: str = "Fake", **more: Any
 ) -> dict[str, Any]:
@@ -248,4 +366,4 @@ def envelope(pem: str, text: str, folder: Path) -> str:
     return base64.b64encode(done.stdout).decode()
 
 
-__all__ = ["Extd", "Hub", "Site", "b64", "certificate_of", "envelope", "until", "wish"]
+__all__ = ["Desk", "Extd", "Hub", "Site", "b64", "certificate_of", "envelope", "live", "until", "wish"]
