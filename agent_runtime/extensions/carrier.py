@@ -67,6 +67,8 @@ class Carrier:
                 skipped = await self._gate(chain, journal)
                 if self._is_superseded():
                     break
+                if not skipped and not plan.is_possible(chain, self._store.records.get(_key(chain))):
+                    skipped = "its handler could not be brought to the version that is wished"
                 if skipped:
                     self._fail(chain["names"], "enable", Outcome(False, GENERAL, skipped))
                     self._next_chain(journal)

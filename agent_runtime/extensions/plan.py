@@ -141,6 +141,13 @@ def _chains(record: Record, group: list[Wish], awake: set[str], held: set[str]) 
         record = {**record, "extensions": kept}
     if not is_installed(record):
         return [*made, *_by_level(record, group, "install")]
+    stale = [folder for folder in record["folders"] if folder not in (record["version"], group[0].version)]
+    if stale:
+        # Left by a version that was tried and given up.
+        steps = [_step("delete", folder, fails=GO) for folder in stale]
+        steps.append(_step("tidy", record["version"], fails=GO))
+        chain = _chain("drop", record, steps, [], record["version"], None)
+        made.append({**chain, "level": min(wish.level for wish in group)})
     if not versions.same(record["version"], group[0].version):
         return [*made, *_by_level(record, group, "update")]
     todo = [wish for wish in group if not _is_settled(record, wish) or wish.ident not in awake]
@@ -237,6 +244,13 @@ def _is_remade(record: Record, wish: Wish) -> bool:
 def goes_on(step: Step, is_well: bool, facts: Mapping[str, Any]) -> bool:
     """Whether a chain goes on after a step. `facts`: of the chain, with `goOn` of the new version's manifest."""
     return is_well or step["fails"] == GO or (step["fails"] == ASK and bool(facts.get("goOn")))
+
+
+def is_possible(chain: Chain, record: Optional[Record]) -> bool:
+    """Whether a chain can begin: extensions are enabled only where the chain before has brought their version."""
+    if chain["kind"] != "enable":
+        return True
+    return record is not None and is_installed(record) and versions.same(record["version"], chain["to"])
 
 
 def is_due(step: Step, facts: Mapping[str, Any]) -> bool:
