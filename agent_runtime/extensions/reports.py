@@ -34,7 +34,7 @@ def assemble(generation: int, results: Iterable[Mapping[str, Any]]) -> dict[str,
     entries = [{name: result[name] for name in _MEMBERS} for result in results]
     made = {"generation": generation, "extensions": sorted(entries, key=lambda entry: str(entry["name"]).lower())}
     limit = status.LIMIT
-    while status.size(made) > LIMIT and limit > 256:
+    while status.size(made) > LIMIT and limit > 32:
         limit //= 2
         made["extensions"] = [_shortened(entry, limit) for entry in made["extensions"]]  # type: ignore[attr-defined]
     return made
@@ -47,7 +47,7 @@ def _shortened(entry: Mapping[str, Any], limit: int) -> dict[str, Any]:
         **entry,
         "message": texts.cut(str(entry["message"]), min(limit, texts.TEXT_LIMIT)),
         "handler": handler,
-        "status": None if told is None else status.shortened(told, limit),
+        "status": None if told is None or limit < 256 else status.shortened(told, limit),
     }
 
 

@@ -116,7 +116,10 @@ def shortened(status: Mapping[str, Any], limit: int = LIMIT) -> dict[str, Any]:
         return made
     message = made.get("formattedMessage")
     if isinstance(message, dict):
-        made["formattedMessage"] = {**message, "message": texts.cut(str(message.get("message", "")), MESSAGE_LIMIT)}
+        made["formattedMessage"] = {
+            **message,
+            "message": texts.cut(str(message.get("message", "")), min(MESSAGE_LIMIT, limit // 4)),
+        }
     # Only what section 15 names may be long; a foreign member must not carry what was cut elsewhere.
     known = ("status", "code", "name", "operation", "configurationAppliedTime", "formattedMessage", "substatus")
     made = {name: _short_field(made[name]) if name != "substatus" else made[name] for name in known if name in made}

@@ -174,6 +174,14 @@ class Steps:
             await self._call("unpack-package", question, self._timing.unpack)
         except errors.AgentError as problem:
             return Outcome(False, UNPACK, f"{problem.message}. {problem.remedy}")
+        outcome = self._furnish(version, scene)
+        if not outcome.is_well:
+            await self._delete(handler, version)
+        return outcome
+
+    def _furnish(self, version: str, scene: Scene) -> Outcome:
+        """Errors: OSError."""
+        handler = scene.handler
         try:
             found = self.layout.furnish(handler, version)
         except FileNotFoundError as problem:
