@@ -12,11 +12,12 @@ AgentError(message, remedy)                      code and exit code are the clas
 ├── NotPrivileged             AZCM0018           ├── SubscriptionNotResolved   AZCM0068
 ├── ConfigFileNotFound        AZCM0019           ├── ConfigNotUpdated          AZCM0069
 ├── LocationUnknown           AZCM0020           ├── ConfigNotObtained         AZCM0070
-├── ParameterInvalid          AZCM0023           ├── CloudNotObtained          AZCM0075
-├── NetworkFailed             AZCM0026           ├── CertificateNotObtained    AZCM0081
-├── ConfigurationConflict     AZCM0027           ├── CommandFailed             AZCM0101
-├── CredentialInvalid         AZCM0041           ├── ResourceNameNotObtained   AZCM0102
-└── MachineNotCreated         AZCM0042           └── KeyNotGenerated           AZCM0103
+├── ParameterInvalid          AZCM0023           ├── ExtensionFailed           AZCM0072
+├── NetworkFailed             AZCM0026           ├── CloudNotObtained          AZCM0075
+├── ConfigurationConflict     AZCM0027           ├── CertificateNotObtained    AZCM0081
+├── CredentialInvalid         AZCM0041           ├── CommandFailed             AZCM0101
+└── MachineNotCreated         AZCM0042           ├── ResourceNameNotObtained   AZCM0102
+                                                 └── KeyNotGenerated           AZCM0103
 
 Codes, exit codes and their meaning: agent-surface.md section 7. The number of the code is the exit code.
 """
@@ -173,6 +174,11 @@ class ConfigNotUpdated(AgentError):
 class ConfigNotObtained(AgentError):
     code = "AZCM0070"
     default_remedy = "Check localconfig.json, or remove it to return to the defaults"
+
+
+class ExtensionFailed(AgentError):
+    code = "AZCM0072"
+    default_remedy = "Look into gc_ext.log and the extension's own logs"
 
 
 class CloudNotObtained(AgentError):

@@ -287,6 +287,31 @@ class Carrier:
         self._report()
 
 
+def journal(
+    machine: str,
+    generation: int,
+    chains: list[plan.Chain],
+    wished: Iterable[Wish] = (),
+    own: Iterable[str] = (),
+    certificates: Optional[Mapping[str, str]] = None,
+) -> dict[str, Any]:
+    """The journal of a plan that begins; `own`: thumbprints of the certificates that are of extd's own key. Pure."""
+    return {
+        "v": 1,
+        "machine": machine,
+        "generation": generation,
+        "chains": chains,
+        "wishes": [wish._asdict() for wish in wished],
+        "own": list(own),
+        "certificates": dict(certificates or {}),
+        "at": 0,
+        "step": 0,
+        "run": None,
+        "facts": {},
+        "failed": [],
+    }
+
+
 def _told(result: results.Result, version: Optional[str], handler: Mapping[str, Any]) -> results.Result:
     made = results.with_handler(result, handler, time.time())
     return {**made, "version": version or made["version"]}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional
 
 from agent_runtime import errors
 from agent_runtime.extensions import heartbeat, lists, plan, reports, results, runner, status, wishes
-from agent_runtime.extensions.carrier import Carrier
+from agent_runtime.extensions.carrier import Carrier, journal
 from agent_runtime.extensions.steps import Call, Steps
 from agent_runtime.extensions.store import Store
 from agent_runtime.extensions.timing import Timing
@@ -111,11 +111,11 @@ class Engine:
         if goal is None:
             self._watch.follow({})
             return
-        journal = self._store.plan()
-        if journal is not None and journal.get("machine") == goal.machine and (journal["step"] or journal["run"]):
+        begun = self._store.plan()
+        if begun is not None and begun.get("machine") == goal.machine and (begun["step"] or begun["run"]):
             self._log.info("going on with what was interrupted")
             # What is begun is ended; the rest is planned anew.
-            await self._carrier.carry_out({**journal, "chains": journal["chains"][: journal["at"] + 1]})
+            await self._carrier.carry_out({**begun, "chains": begun["chains"][: begun["at"] + 1]})
         while not self._is_superseded():
             self._store.drop_plan()
             made = await self._journal(goal)
@@ -158,20 +158,8 @@ class Engine:
         )
         wished = [plan.effective(wish, records.get(wish.key), goal.generation) for wish in content.wishes]
         self._say_what_is_wished(wished, content.faults, made)
-        return {
-            "v": 1,
-            "machine": goal.machine,
-            "generation": goal.generation,
-            "chains": made.chains,
-            "wishes": [wish._asdict() for wish in wished],
-            "own": await self._own(content.certificates, wished),
-            "certificates": content.certificates,
-            "at": 0,
-            "step": 0,
-            "run": None,
-            "facts": {},
-            "failed": [],
-        }
+        own = await self._own(content.certificates, wished)
+        return journal(goal.machine, goal.generation, made.chains, wished, own, content.certificates)
 
     def _lose_what_is_gone(self) -> None:
         """A handler whose files somebody has removed is not installed (extension-handler.md section 10)."""

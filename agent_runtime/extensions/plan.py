@@ -121,6 +121,13 @@ def removal(record: Record) -> Chain:
     return _chain("remove", record, [*steps, _step("forget", version)], list(record["extensions"]), version, None)
 
 
+def part(record: Record, ident: Optional[str]) -> Chain:
+    """Takes away one extension of a handler that has several, or with `ident` None the handler."""
+    if ident is None:
+        return removal(record)
+    return _chain("drop", record, _off(record, ident), [ident], record["version"], record["version"])
+
+
 def _chains(record: Record, group: list[Wish], awake: set[str], held: set[str]) -> list[Chain]:
     """For one handler that is wished: what is no longer wished of it goes first."""
     wished = {wish.ident for wish in group}

@@ -36,23 +36,30 @@ class Store:
 
     def open(self) -> str:
         """Reads handlers.json; a sentence when it was damaged and is moved aside. Errors: OSError."""
-        path = os.path.join(self._folder, HANDLERS)
         for name in os.listdir(self._folder):
             if name.endswith(".tmp"):
                 atomic.unlink(os.path.join(self._folder, name))
         try:
-            found = atomic.read_json(path, LIMIT)
+            self.read()
+        except ValueError as problem:
+            path = os.path.join(self._folder, HANDLERS)
+            os.replace(path, f"{path}.damaged")
+            self.records, self.results, self.certificates = {}, {}, []
+            return f"{HANDLERS} was damaged and is moved aside ({problem}); what is wished is installed again"
+        return ""
+
+    def read(self) -> None:
+        """Reads handlers.json and changes nothing. Errors: OSError; ValueError when it is damaged."""
+        try:
+            found = atomic.read_json(os.path.join(self._folder, HANDLERS), LIMIT)
             self.records = {str(key): {**plan.blank("", ""), **record} for key, record in found["handlers"].items()}
             self.results = {str(ident): dict(result) for ident, result in found["results"].items()}
             self.generation, self.machine = int(found["generation"]), str(found["machine"])
             self.certificates = [str(name) for name in found["certificates"]]
         except FileNotFoundError:
-            return ""
-        except (ValueError, LookupError, TypeError, AttributeError) as problem:
-            os.replace(path, f"{path}.damaged")
-            self.records, self.results = {}, {}
-            return f"{HANDLERS} was damaged and is moved aside ({problem}); what is wished is installed again"
-        return ""
+            return
+        except (LookupError, TypeError, AttributeError) as problem:
+            raise ValueError(f"{type(problem).__name__}: {problem}") from None
 
     def save(self) -> None:
         """Writes handlers.json. Errors: OSError."""

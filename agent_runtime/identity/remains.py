@@ -7,11 +7,15 @@ Configuration stays: cloud profiles, trust anchors, `localconfig.json`, and pack
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from agent_runtime.identity.store import erase
 from agent_runtime.platform.paths import Paths
+
+# extd's key and certificates where handlers open their protected settings with them.
+_KEYS = re.compile(r"[0-9A-F]{40}\.(crt|prv)", re.ASCII)
 
 
 class Remain(NamedTuple):
@@ -30,6 +34,7 @@ def found(paths: Paths, *, with_logs: bool = True, with_token: bool = True) -> l
         *_below(paths.tokens),
         *_below(paths.policy),
         *_below(paths.extensions),
+        *(path for path in _below(paths.handlers) if _KEYS.fullmatch(os.path.relpath(path, paths.handlers))),
         *(path for path in (paths.binding, paths.joining, paths.image_token) if os.path.lexists(path)),
     ]
     remains = [Remain(path, True) for path in wanted if with_token or path != paths.image_token]
