@@ -9,8 +9,8 @@ in; a command that ran on meanwhile is picked up by the name of its run.
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Optional
 
@@ -173,7 +173,7 @@ class Carrier:
         if not plan.is_due(step, facts) or (step["do"] == "enable" and step["name"] in journal["failed"]):
             return Outcome(True)
         if step["do"] in COMMANDS and journal["run"] is None:
-            journal["run"] = uuid.uuid4().hex
+            journal["run"] = os.urandom(16).hex()
             self._store.save_plan(journal)
         record = self._store.records.get(key) or plan.blank(chain["publisher"], chain["type"])
         wished = {wish["name"].lower(): Wish(**wish) for wish in journal["wishes"]}

@@ -116,6 +116,7 @@ class Engine:
             self._log.info("going on with what was interrupted")
             # What is begun is ended; the rest is planned anew.
             await self._carrier.carry_out({**begun, "chains": begun["chains"][: begun["at"] + 1]})
+        await self._steps.govern(list(self._store.records.values()))
         while not self._is_superseded():
             self._store.drop_plan()
             made = await self._journal(goal)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterable
 from typing import Optional
 
@@ -137,6 +136,8 @@ def _names(folder: str) -> list[str]:
 
 
 def _copy(source: str, target: str, names: Iterable[str]) -> None:
+    import shutil  # a resident's memory: not before there is something to copy
+
     os.makedirs(target, mode=0o700, exist_ok=True)
     for name in names:
         path = os.path.join(source, name)

@@ -13,12 +13,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
-from agent_runtime import errors
 from agent_runtime.extensions import governance
 from agent_runtime.platform import processes
 from agent_runtime.service.log import Log
@@ -104,7 +102,6 @@ class Runner:
         folder = self._place(ident)
         try:
             known = atomic.read_json(os.path.join(folder, "command.json"))
-            os.stat(folder)
         except (OSError, ValueError):
             return None
         claim = os.path.join(folder, f"pid.{os.getpid()}.engine")
@@ -127,14 +124,14 @@ class Runner:
 
     def forget(self, ident: str) -> None:
         """Removes what a run has left."""
-        shutil.rmtree(self._place(ident), ignore_errors=True)
+        _remove(self._place(ident))
 
     def forget_others(self, ident: Optional[str]) -> None:
         """Removes what other runs have left."""
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         for name in os.listdir(self._folder):
             if name != ident:
-                shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
+                _remove(os.path.join(self._folder, name))
 
     def is_running(self) -> bool:
         """Whether a command that was begun goes on."""
@@ -152,8 +149,8 @@ class Runner:
     async def _start(self, ident: str, folder: str, command: Command, started: float) -> None:
         if os.path.lexists(folder):
             # A late wrapper of the former attempt holds the old folder open by no name that is used again.
-            shutil.rmtree(folder)
-        os.makedirs(folder, mode=0o700)
+            _remove(folder)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in command.environment.items()]
         content = "".join(lines).encode("utf-8", "surrogateescape")
         # In a file: a proxy's URL may hold a password, and command lines are everybody's to read.
@@ -240,6 +237,14 @@ class Runner:
             return None
 
 
+def _remove(folder: str) -> None:
+    """A run's folder, which holds files alone; the wrapper may still write there."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            atomic.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+
+
 def _unit(ident: str) -> str:
     return f"hawser-extension-{ident}.service"
 
@@ -262,7 +267,7 @@ def _head(path: str) -> str:
         return ""
 
 
-def systemd() -> dict[str, Any]:
+def systemd() -> dict[str, str]:
     """The programs of systemd where it runs this machine, as arguments of Runner."""
     if not os.path.isdir("/run/systemd/system"):
         return {}
@@ -270,7 +275,5 @@ def systemd() -> dict[str, Any]:
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name, path="/usr/bin:/bin")
-    if found is None:
-        raise errors.NotSupported(f"{name} is missing on a machine that systemd runs", "Install systemd whole")
-    return found
+    """Its path; empty when it is missing, and then commands run plainly."""
+    return next((path for path in (f"/usr/bin/{name}", f"/bin/{name}") if os.access(path, os.X_OK)), "")

@@ -7,7 +7,6 @@ command, nobody else does.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Optional
@@ -36,5 +35,7 @@ def content(settings: Mapping[str, Any]) -> bytes:
 def digest(settings: Mapping[str, Any]) -> str:
     """Tells the public settings of one sequence number from others of the same number: an envelope of the same
     content differs each time it is made, so it is only looked at for being there."""
+    import hashlib  # it loads libcrypto: not before there is an extension
+
     known = [settings.get("publicSettings"), settings.get("protectedSettings") is not None]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode("ascii")).hexdigest()

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Optional
 
 from agent_runtime import errors
@@ -16,7 +16,6 @@ from agent_runtime.extensions.layout import Layout
 from agent_runtime.extensions.runner import Command, Ended, Runner
 from agent_runtime.extensions.timing import Timing
 from agent_runtime.extensions.wishes import Wish
-from agent_runtime.hub.proxy import proxy_for
 from agent_runtime.platform import local
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service.log import Log
@@ -97,7 +96,7 @@ class Steps:
         self._config = config
         self._timing = timing
         self.layout = Layout(paths)
-        self._limited: set[str] = set()
+        self._limited: dict[str, governance.Limits] = {}
 
     async def do(self, step: plan.Step, scene: Scene, run: str) -> Outcome:
         """The outcome of a step; one that was begun as `run` goes on. Errors of files and workers are outcomes too."""
@@ -132,6 +131,8 @@ class Steps:
     # -- packages
 
     async def _download(self, version: str, scene: Scene) -> Outcome:
+        from agent_runtime.hub.proxy import proxy_for  # not before there is something to fetch
+
         profile = self._profile()
         wish = scene.wish(scene.chain["names"][0], version)
         if profile is None or wish is None:
@@ -266,10 +267,12 @@ class Steps:
             return await self._finished(verb, f"{handler} {version}", folder, run)
         except ValueError as problem:
             return Outcome(False, BAD_MANIFEST, f"{handler} {version}: {problem}", -1)
-        await self._limit(verb, scene, found)
+        own, effective = self._config()
+        limits = governance.limits(scene.chain["type"], _told(found)["resources"], own)
+        # Services of the handler are there once it is installed.
+        await self._limit(handler, limits if verb == "enable" else limits._replace(services=()))
         operation = self._operation(step, scene, folder, found)
         told = environment.variables(operation)
-        _, effective = self._config()
         variables = {**environment.surroundings(os.environ, effective, scene.chain["publisher"]), **told}
         seconds = getattr(self._timing, verb)
         text = f"{shlex.quote(folder)}/{found.commands[verb]}"
@@ -315,20 +318,23 @@ class Steps:
             scene.facts.get("uninstalled"),
         )
 
-    async def _limit(self, verb: str, scene: Scene, found: manifest.Manifest) -> None:
-        """Before the first command of a handler since the service began, and at enable for the services it brought."""
-        if verb != "enable" and scene.handler.lower() in self._limited:
-            return
+    async def govern(self, records: Iterable[plan.Record]) -> None:
+        """Puts the limits of installed handlers in force that are not yet: after a start, and when the user sets
+        another."""
         own, _ = self._config()
-        limits = governance.limits(scene.chain["type"], _told(found)["resources"], own)
-        if verb != "enable":
-            limits = limits._replace(services=())
-        self._limited.add(scene.handler.lower())
-        await self._runner.limit(governance.enforcing(scene.handler, limits))
+        for record in records:
+            if plan.is_installed(record):
+                limits = governance.limits(record["type"], record["resources"], own)
+                await self._limit(f"{record['publisher']}.{record['type']}", limits)
+
+    async def _limit(self, handler: str, limits: governance.Limits) -> None:
+        if self._limited.get(handler.lower()) != limits:
+            self._limited[handler.lower()] = limits
+            await self._runner.limit(governance.enforcing(handler, limits))
 
     async def _lift(self, handler: str, scene: Scene) -> None:
         limits = governance.limits(scene.chain["type"], scene.record["resources"], {})
-        self._limited.discard(handler.lower())
+        self._limited.pop(handler.lower(), None)
         await self._runner.limit(governance.lifting(handler, limits))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.extensions import runner
 from tests.unit.agent_extensions.kit import Desk, Site, live, wish
 
 FOLDER = "repo/extensions/Test.Fake/1.0.0"
@@ -305,5 +306,33 @@ def test_a_log_folder_that_cannot_be_written_stops_nothing(site: Site) -> None:
     async def scenario(desk: Desk) -> None:
         desk.give(wish())
         await desk.wait("fake", "succeeded")
+
+    live(site, scenario)
+
+
+def test_limits_follow_the_configuration_and_go_with_the_handler(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    control = site.root / "systemctl"
+    control.write_text(f'#!/bin/sh\necho "$@" >>{site.root}/controlled\n')
+    control.chmod(0o755)
+    monkeypatch.setattr(runner, "systemd", lambda: {"systemctl": str(control)})
+    site.package()
+
+    def told() -> list[str]:
+        path = site.root / "controlled"
+        words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [f"{line[-2]} {line[-3]}" for line in words]
+
+    name = "hawser-extensions-Test.Fake.slice"
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+        assert told() == [f"CPUQuota=30% {name}"]
+        desk.configure(extensions_agent_cpulimit=50)
+        await desk.until(lambda: told()[1:] == [f"CPUQuota=50% {name}"], "the new limit")
+        desk.give()
+        await desk.until(lambda: not desk.last(), "gone")
+        assert told()[-1] == f"CPUQuota= {name}"
 
     live(site, scenario)
