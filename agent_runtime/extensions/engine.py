@@ -54,6 +54,8 @@ class Engine:
         self._watch = Watch(host.loop, self._steps.layout, timing, self._judged, self._heard)
         self._reporter = reports.Reporter(host.loop, timing.report, self._data, host.report)
         self._work = Event()
+        # What has failed is tried again when somebody wants something, not when only another's time has come.
+        self._is_asked = True
         self._wished: dict[str, Wish] = {}
         self._carrier = Carrier(
             host.loop,
@@ -70,6 +72,7 @@ class Engine:
 
     def look(self) -> None:
         """Document, configuration or binding may have changed."""
+        self._is_asked = True
         self._work.set()
 
     async def run(self) -> None:
@@ -82,9 +85,11 @@ class Engine:
         while True:
             await self._work.wait()
             self._work.clear()
+            asked, self._is_asked = self._is_asked, False
             try:
-                await self._round()
+                await self._round(asked)
             except (OSError, errors.AgentError) as problem:
+                self._is_asked = self._is_asked or asked
                 filename = getattr(problem, "filename", None)
                 where = f"{filename}: " if isinstance(filename, str) else ""
                 self._log.error(f"extensions wait: {where}{getattr(problem, 'strerror', None) or problem}")
@@ -105,8 +110,9 @@ class Engine:
 
     # -- rounds
 
-    async def _round(self) -> None:
-        """Brings what is there to what is wished, as far as it goes. Errors: OSError; the next round goes on."""
+    async def _round(self, asked: bool) -> None:
+        """Brings what is there to what is wished, as far as it goes; `asked`: also what has failed before. Errors:
+        OSError, AgentError of a worker; the next round goes on."""
         goal = self._goal()
         if goal is None:
             self._watch.follow({})
@@ -119,7 +125,8 @@ class Engine:
         await self._steps.govern(list(self._store.records.values()))
         while not self._is_superseded():
             self._store.drop_plan()
-            made = await self._journal(goal)
+            made = await self._journal(goal, asked)
+            asked = False
             self._store.save()
             self._watch.follow(self._store.records)
             self._reporter.changed()
@@ -142,7 +149,7 @@ class Engine:
         has_expired = payload["exp"] <= time.time()
         return Goal(content, str(payload["machine"]).lower(), int(payload["generation"]), has_expired, known[1])
 
-    async def _journal(self, goal: Goal) -> dict[str, Any]:
+    async def _journal(self, goal: Goal, asked: bool) -> dict[str, Any]:
         """A new plan, and what it says of each extension. Errors: OSError, AgentError of the worker."""
         if (self._store.machine, self._store.generation) != (goal.machine, goal.generation):
             self._carrier.tries.clear()
@@ -152,13 +159,15 @@ class Engine:
         self._wished = {wish.ident: wish for wish in content.wishes}
         held = {fault.name.lower() for fault in content.faults}
         held |= {f"{fault.publisher}.{fault.type}".lower() for fault in content.faults if fault.publisher}
+        given_up = set() if asked else {wish.ident for wish in content.wishes if self._is_given_up(wish)}
+        held |= {wish.key for wish in content.wishes if wish.ident in given_up}
         forbidden = {wish.key: lists.refusal(wish.publisher, wish.type, goal.config) for wish in content.wishes}
         records = self._store.records
         made = plan.make(
             records, content.wishes, held, forbidden, self._carrier.awake, goal.generation, goal.has_expired
         )
         wished = [plan.effective(wish, records.get(wish.key), goal.generation) for wish in content.wishes]
-        self._say_what_is_wished(wished, content.faults, made)
+        self._say_what_is_wished([wish for wish in wished if wish.ident not in given_up], content.faults, made)
         own = await self._own(content.certificates, wished)
         return journal(goal.machine, goal.generation, made.chains, wished, own, content.certificates)
 
@@ -173,7 +182,9 @@ class Engine:
 
     def _say_what_is_wished(self, wished: Iterable[Wish], faults: Iterable[wishes.Fault], made: plan.Plan) -> None:
         now = time.time()
-        before, after = self._store.results, {}
+        before = self._store.results
+        # Of what is not planned, what was said stands.
+        after = {ident: entry for ident, entry in before.items() if ident in self._wished}
         for wish in wished:
             old = before.get(wish.ident)
             if wish.ident in made.refused:
@@ -195,6 +206,14 @@ class Engine:
                 )
                 after.setdefault(ident, before.get(ident, entry))
         self._store.results = after
+
+    def _is_given_up(self, wish: Wish) -> bool:
+        """Whether the host has said that this very wish failed, and no former version is to be brought back."""
+        old, record = self._store.results.get(wish.ident), self._store.records.get(wish.key)
+        if old is None or not results.stands(old) or old["sequence"] != wish.sequence:
+            return False
+        rejected = record["rejected"] if record is not None else None
+        return not (rejected and rejected[1] == self._store.generation)
 
     def _holds(self, wish: Wish) -> bool:
         """Whether the extension is there as wished, so that what was said of it still counts."""

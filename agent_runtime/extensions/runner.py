@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs one command of a handler so that it outlives this process, and picks up its end afterwards.
 
-A small wrapper in sh runs the command and writes, below `running/ID/`, `pid` (number, start time and boot it belongs
-to) before and `exit` after it. Whoever writes `pid` first owns the run: a wrapper that comes late finds it taken and
-does nothing, so no command runs twice. Under systemd the wrapper is a transient service in the handler's slice, outside
-extd's own walls; elsewhere, and when systemd refuses, a session of its own.
+A small wrapper in sh runs the command and writes, below `running/ID/`, `pid` (its number and start time) before and
+`exit` after it. Whoever writes `pid` first owns the run: a wrapper that comes late finds it taken and does nothing, so
+no command runs twice. Under systemd the wrapper is a transient service in the handler's slice, outside extd's own walls; elsewhere, and when systemd refuses, a session of its own.
 Output goes to files, never to pipes: children that a handler leaves behind hold them open (extension-handler.md 7).
 """
 
@@ -30,13 +29,12 @@ CLAIM_SECONDS, CLAIM_PAUSE = 30.0, 0.05
 LOOK_PAUSE = 5.0
 # What a shell says of a command that was killed.
 KILLED_CODE = 128 + 9
+# `run`, `folder` and `command` are set before it. It is a file, for systemd expands what begins with $ in arguments.
 WRAPPER = """
-run=$1 folder=$2 command=$3
 umask 077
 read -r stat </proc/$$/stat
-read -r boot </proc/sys/kernel/random/boot_id
 set -- ${stat##*) }
-echo "$$ ${20} $boot" >"$run/pid.$$" && ln "$run/pid.$$" "$run/pid" || exit 0
+echo "$$ ${20}" >"$run/pid.$$" && ln "$run/pid.$$" "$run/pid" || exit 0
 rm -f "$run/pid.$$"
 . "$run/environment"
 umask 022
@@ -110,17 +108,15 @@ class Runner:
                 pass
             os.link(claim, os.path.join(folder, "pid"))
         except FileExistsError:
-            return float(known["started"]) if self._is_whole(folder) else None
+            return float(known["started"]) if self._is_whole(folder, str(known["boot"])) else None
         finally:
             atomic.unlink(claim)
         return None
 
-    def _is_whole(self, folder: str) -> bool:
-        """Whether the run of a claimed folder has ended or goes on; not after a reboot in the middle of it."""
-        if self._exit_code(folder) is not None:
-            return True
-        pid, _, boot = _claim(folder)
-        return pid > 0 and boot == processes.boot_id()
+    def _is_whole(self, folder: str, boot: str) -> bool:
+        """Whether the run of a claimed folder has ended, goes on or was killed; not after a reboot in the middle of it.
+        `boot`: as this service saw it when it began; within its walls systemd may show another than outside."""
+        return self._exit_code(folder) is not None or (_claim(folder)[0] > 0 and boot == processes.boot_id())
 
     def forget(self, ident: str) -> None:
         """Removes what a run has left."""
@@ -138,8 +134,7 @@ class Runner:
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._folder):
                 folder = self._place(name)
-                pid, start, boot = _claim(folder)
-                if self._exit_code(folder) is None and processes.is_alive(pid, start, boot):
+                if self._exit_code(folder) is None and processes.is_alive(*_claim(folder), folder):
                     return True
         return False
 
@@ -155,8 +150,12 @@ class Runner:
         content = "".join(lines).encode("utf-8", "surrogateescape")
         # In a file: a proxy's URL may hold a password, and command lines are everybody's to read.
         atomic.write_bytes(os.path.join(folder, "environment"), content)
-        atomic.write_json(os.path.join(folder, "command.json"), {"started": started, "seconds": command.seconds})
-        argv = ["/bin/sh", "-c", WRAPPER, "azcmagent-run", folder, command.folder, command.text]
+        told = (("run", folder), ("folder", command.folder), ("command", command.text))
+        script = "".join(f"{name}={shlex.quote(value)}\n" for name, value in told) + WRAPPER
+        atomic.write_bytes(os.path.join(folder, "script"), script.encode("utf-8", "surrogateescape"))
+        begun = {"started": started, "boot": processes.boot_id()}
+        atomic.write_json(os.path.join(folder, "command.json"), begun)
+        argv = ["/bin/sh", os.path.join(folder, "script")]
         unit = _unit(ident)
         if self._systemd_run and not await self._start_unit(unit, command, argv):
             self._log.warning(f"systemd does not run {unit}; running it plainly")
@@ -198,13 +197,13 @@ class Runner:
 
     async def _end(self, folder: str) -> int:
         """Waits for the wrapper's end; the command's exit code."""
-        pid, start, boot = _claim(folder)
+        pid, start = _claim(folder)
         while True:
             code = self._exit_code(folder)
             if code is not None:
                 processes.reap(pid)
                 return code
-            if not processes.is_alive(pid, start, boot):
+            if not processes.is_alive(pid, start, folder):
                 # Between the two looks it may have ended well.
                 code = self._exit_code(folder)
                 return KILLED_CODE if code is None else code
@@ -223,10 +222,10 @@ class Runner:
             os.close(handle)
 
     async def _kill(self, ident: str, folder: str) -> None:
-        pid, start, boot = _claim(folder)
+        pid, start = _claim(folder)
         if self._systemctl:
             await self.call([self._systemctl, "--quiet", "kill", "--signal=SIGKILL", _unit(ident)])
-        if processes.is_alive(pid, start, boot):
+        if processes.is_alive(pid, start, folder):
             processes.kill_group(pid)
         processes.reap(pid)
 
@@ -249,13 +248,13 @@ def _unit(ident: str) -> str:
     return f"hawser-extension-{ident}.service"
 
 
-def _claim(folder: str) -> tuple[int, str, str]:
-    """Number, start time and boot of the wrapper; 0 where there is none."""
+def _claim(folder: str) -> tuple[int, str]:
+    """Number and start time of the wrapper; 0 where there is none."""
     try:
-        pid, start, boot = atomic.read_bytes(os.path.join(folder, "pid"), 256).decode("ascii").split()
-        return int(pid), start, boot
+        pid, start = atomic.read_bytes(os.path.join(folder, "pid"), 256).decode("ascii").split()
+        return int(pid), start
     except (OSError, ValueError):
-        return 0, "", ""
+        return 0, ""
 
 
 def _head(path: str) -> str:

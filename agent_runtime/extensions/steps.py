@@ -118,10 +118,8 @@ class Steps:
                 self.layout.carry(scene.handler, version, scene.chain["to"])
             elif verb == "drop":
                 self._drop(step, scene)
-            elif verb == "tidy":
-                return Outcome(self._tidy(scene.record, version))
-            elif verb == "forget":
-                self._tidy({**scene.record, "state": plan.ENABLED}, None)
+            elif verb in ("tidy", "forget"):
+                return Outcome(self._tidy(verb, scene, version))
             return Outcome(True)
         except OSError as problem:
             why = (problem.strerror or str(problem)).lower()
@@ -207,12 +205,14 @@ class Steps:
                     raise
                 await sleep(DELETE_PAUSE)
 
-    def _tidy(self, record: plan.Record, kept: Optional[str]) -> bool:
-        """Removes packages that nobody needs any more: the former one's, once the new version is enabled."""
-        if record["state"] != plan.ENABLED:
+    def _tidy(self, verb: str, scene: Scene, kept: Optional[str]) -> bool:
+        """Removes packages that nobody needs any more. Before the new version is enabled, the former one's may yet be
+        needed; one given up never is. Errors: OSError."""
+        record = scene.record
+        if verb == "tidy" and record["state"] != plan.ENABLED and scene.chain["kind"] != "drop":
             return False
         for version, path in record["archives"].items():
-            if version != kept and os.path.dirname(str(path)) == self._paths.downloads:
+            if (verb == "forget" or version != kept) and os.path.dirname(str(path)) == self._paths.downloads:
                 atomic.unlink(str(path))
         return True
 

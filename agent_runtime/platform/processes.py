@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that are not ours to wait for in the ordinary way: told apart by start time and boot, waited for by a
-descriptor, ended as a group."""
+"""Processes that are not ours to wait for in the ordinary way: told apart by start time and command line,
+waited for by a descriptor, ended as a group."""
 
 from __future__ import annotations
 
@@ -55,9 +55,16 @@ def start_time(pid: int) -> Optional[str]:
         return None
 
 
-def is_alive(pid: int, start: str, boot: str) -> bool:
-    """Whether the very process goes on, and not another that was given its number."""
-    return pid > 0 and boot == boot_id() and start_time(pid) == start
+def is_alive(pid: int, start: str, word: str) -> bool:
+    """Whether the very process goes on, and not another that was given its number: its command line has `word` in
+    it, so that also after a reboot, when times begin anew, it is none else."""
+    if pid <= 0 or start_time(pid) != start:
+        return False
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return word.encode("utf-8", "surrogateescape") in file.read()
+    except OSError:
+        return False
 
 
 def is_there(pid: int) -> bool:

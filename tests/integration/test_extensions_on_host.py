@@ -27,7 +27,12 @@ PROGRAM = Path(__file__).resolve().parents[1] / "unit/agent_extensions/extd.py"
 HANDLER = """#!/bin/sh
 echo "$1" >>/root/calls
 cat /proc/self/cgroup >/root/cgroup-$1
-[ "$1" != install ] || { sleep 1000 & echo $! >/root/sleeper; touch /tmp/from-the-handler; until [ -e /root/go ]; do sleep 0.1; done; }
+[ "$1" != install ] || {
+    sleep 1000 &
+    echo $! >/root/sleeper
+    touch /tmp/from-the-handler
+    until [ -e /root/go ]; do sleep 0.1; done
+}
 [ "$1" != enable ] || echo '[{"status": {"status": "success"}}]' >status/$ConfigSequenceNumber.status
 """
 

@@ -336,3 +336,21 @@ def test_limits_follow_the_configuration_and_go_with_the_handler(site: Site, mon
         assert told()[-1] == f"CPUQuota= {name}"
 
     live(site, scenario)
+
+
+def test_what_failed_is_not_tried_again_because_another_waits(site: Site) -> None:
+    site.package(network=True)
+    site.package(kind="Bad")
+    site.way("install", "case $0 in *Bad*) exit 1 ;; esac")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish("bad", kind="Bad"), wish())
+        await desk.wait("bad", "failed", code=1007)
+        await desk.wait("fake", "failed", code=1004)
+        assert site.calls() == ["install 1.0.0"]
+        assert desk.last()["bad"]["code"] == 1007
+        desk.engine.look()
+        await desk.until(lambda: site.calls() == ["install 1.0.0"] * 2, "tried again when asked")
+        await desk.wait("bad", "failed", code=1007)
+
+    live(site, scenario, download_tries=4)

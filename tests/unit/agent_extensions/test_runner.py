@@ -23,6 +23,7 @@ SYSTEMD_RUN = """#!/bin/sh
 echo "$@" >>{folder}/asked
 {failing}
 while [ "${{1#--}}" != "$1" ]; do shift; done
+case "$*" in *'$'*) echo "systemd would expand this" >&2; exit 9 ;; esac
 setsid "$@" </dev/null >/dev/null 2>&1 &
 """
 
@@ -81,13 +82,13 @@ def test_a_run_that_nobody_claimed_is_begun_and_a_late_wrapper_does_nothing(tmp_
     """The service was killed between writing down the run and starting its wrapper, which comes too late."""
     folder = tmp_path / "running/a"
     folder.mkdir(parents=True)
-    (folder / "command.json").write_text(json.dumps({"started": 1.0, "seconds": 9}))
+    (folder / "command.json").write_text(json.dumps({"started": 1.0, "boot": "another"}))
     (folder / "environment").write_text("")
+    late = f"run={folder} folder={tmp_path} command='echo late >>{tmp_path}/ran'\n{runner.WRAPPER}"
 
     async def scenario(made: Runner) -> Ended:
         assert made.started("a") is None
-        late = ["/bin/sh", "-c", runner.WRAPPER, "late", str(folder), str(tmp_path), f"echo late >>{tmp_path}/ran"]
-        assert subprocess.run(late, check=False).returncode == 0  # noqa: ASYNC221
+        assert subprocess.run(["/bin/sh", "-c", late], check=False).returncode == 0  # noqa: ASYNC221
         return await made.run("a", command(tmp_path, f"echo well >>{tmp_path}/ran"))
 
     assert drive(tmp_path, scenario).code == 0
@@ -97,8 +98,8 @@ def test_a_run_that_nobody_claimed_is_begun_and_a_late_wrapper_does_nothing(tmp_
 def test_a_run_of_an_earlier_boot_is_begun_again(tmp_path: Path) -> None:
     folder = tmp_path / "running/a"
     folder.mkdir(parents=True)
-    (folder / "command.json").write_text(json.dumps({"started": 1.0, "seconds": 9}))
-    (folder / "pid").write_text("1 1 another-boot")
+    (folder / "command.json").write_text(json.dumps({"started": 1.0, "boot": "another"}))
+    (folder / "pid").write_text("1 1")
 
     async def scenario(made: Runner) -> Ended:
         return await made.run("a", command(tmp_path, "exit 5"))
