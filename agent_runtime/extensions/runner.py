@@ -3,7 +3,8 @@
 
 A small wrapper in sh runs the command and writes, below `running/ID/`, `pid` (its number and start time) before and
 `exit` after it. Whoever writes `pid` first owns the run: a wrapper that comes late finds it taken and does nothing, so
-no command runs twice. Under systemd the wrapper is a transient service in the handler's slice, outside extd's own walls; elsewhere, and when systemd refuses, a session of its own.
+no command runs twice. Under systemd the wrapper is a transient service in the handler's slice, outside extd's own
+walls; elsewhere, and when systemd refuses, a session of its own.
 Output goes to files, never to pipes: children that a handler leaves behind hold them open (extension-handler.md 7).
 """
 
@@ -157,9 +158,11 @@ class Runner:
         atomic.write_json(os.path.join(folder, "command.json"), begun)
         argv = ["/bin/sh", os.path.join(folder, "script")]
         unit = _unit(ident)
-        if self._systemd_run and not await self._start_unit(unit, command, argv):
+        if not self._systemd_run:
+            processes.spawn(argv)
+        elif not await self._start_unit(unit, command, argv):
+            # Should it have been started all the same, the wrapper that comes second does nothing.
             self._log.warning(f"systemd does not run {unit}; running it plainly")
-        if not self._systemd_run or not self._is_claimed(folder):
             processes.spawn(argv)
         end = time.monotonic() + CLAIM_SECONDS
         while not self._is_claimed(folder):

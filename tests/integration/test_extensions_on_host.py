@@ -43,7 +43,7 @@ def package() -> bytes:
     limits = {
         "cpuQuotaPercentage": 20,
         "memoryQuotaInMB": 200,
-        "services": [{"name": "cron", "cpuQuotaPercentage": 50}],
+        "services": [{"name": "himdsd", "cpuQuotaPercentage": 50}],
     }
     with zipfile.ZipFile(made, "w") as archive:
         archive.writestr("handler.sh", HANDLER)
@@ -121,7 +121,8 @@ def test_an_extension_outlives_the_service_in_a_slice_of_its_own(host: Host) -> 
     shown = host.run(["systemctl", "show", SLICE, "-p", "CPUQuotaPerSecUSec", "-p", "MemoryMax"]).output.split()
     assert shown == ["CPUQuotaPerSecUSec=200ms", f"MemoryMax={200 * 1024 * 1024}"]
     assert (
-        host.run(["systemctl", "show", "cron", "-p", "CPUQuotaPerSecUSec"]).output.strip() == "CPUQuotaPerSecUSec=500ms"
+        host.run(["systemctl", "show", "himdsd", "-p", "CPUQuotaPerSecUSec"]).output.strip()
+        == "CPUQuotaPerSecUSec=500ms"
     )
 
 

@@ -24,7 +24,7 @@ echo "$@" >>{folder}/asked
 {failing}
 while [ "${{1#--}}" != "$1" ]; do shift; done
 case "$*" in *'$'*) echo "systemd would expand this" >&2; exit 9 ;; esac
-setsid "$@" </dev/null >/dev/null 2>&1 &
+(sleep 0.2; exec setsid "$@" </dev/null >/dev/null 2>&1) &
 """
 
 
@@ -131,9 +131,12 @@ def test_under_systemd_a_command_is_a_service_and_without_its_help_a_session(tmp
 
     async def scenario(made: Runner) -> Ended:
         await made.limit([["set-property", "--runtime", "x.slice", "CPUQuota=30%"]])
-        return await made.run("a1", command(tmp_path, "exit 6", SECRET="s3cret"))
+        return await made.run("a1", command(tmp_path, 'ps -o ppid= -p "$PPID"; exit 6', SECRET="s3cret"))
 
-    assert drive(tmp_path, scenario, systemd_run=fake, systemctl=control).code == 6
+    ended = drive(tmp_path, scenario, systemd_run=fake, systemctl=control)
+    assert ended.code == 6
+    # The wrapper is a child of ours only where systemd has refused.
+    assert (ended.out.strip() == str(os.getpid())) is bool(failing)
     asked = (tmp_path / "asked").read_text()
     assert "--unit=hawser-extension-a1.service --slice=hawser-extensions-Test.Fake.slice" in asked
     assert "s3cret" not in asked
