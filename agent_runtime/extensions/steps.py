@@ -212,7 +212,7 @@ class Steps:
         if verb == "tidy" and record["state"] != plan.ENABLED and scene.chain["kind"] != "drop":
             return False
         for version, path in record["archives"].items():
-            if (verb == "forget" or version != kept) and os.path.dirname(str(path)) == self._paths.downloads:
+            if (verb == "forget" or version != kept) and str(path).startswith(self._paths.downloads + os.sep):
                 atomic.unlink(str(path))
         return True
 

@@ -176,7 +176,7 @@ class KilledError(BaseException):
 
 
 @pytest.mark.parametrize("is_written", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.lane("kills"))])
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=[pytest.mark.lane("kills"), pytest.mark.timeout(1800)])])
 def test_killed_at_any_write_an_update_is_carried_out_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool, stride: int
 ) -> None:
