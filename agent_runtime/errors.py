@@ -11,7 +11,7 @@ AgentError(message, remedy)                      code and exit code are the clas
 ├── TokenInvalid              AZCM0012           ├── SubscriptionNotResolved   AZCM0068
 ├── ParameterMissing          AZCM0016           ├── ConfigNotUpdated          AZCM0069
 ├── NotPrivileged             AZCM0018           ├── ConfigNotObtained         AZCM0070
-├── ConfigFileNotFound        AZCM0019           ├── ExtensionToolFailed       AZCM0072
+├── ConfigFileNotFound        AZCM0019           ├── ExtensionFailed           AZCM0072
 ├── LocationUnknown           AZCM0020           ├── ExtensionNotAdded         AZCM0074
 ├── ParameterInvalid          AZCM0023           ├── CloudNotObtained          AZCM0075
 ├── NetworkFailed             AZCM0026           ├── CertificateNotObtained    AZCM0081
@@ -187,11 +187,11 @@ class ConfigNotObtained(AgentError):
     default_remedy = "Check localconfig.json, or remove it to return to the defaults"
 
 
-class ExtensionToolFailed(AgentError):
-    """A package could not be kept or unpacked on this machine: no room, no right to write."""
+class ExtensionFailed(AgentError):
+    """Something about extensions cannot be done on this machine: no room for a package, a service in the way."""
 
     code = "AZCM0072"
-    default_remedy = "Free some space on the file system that is named; see gc_ext.log"
+    default_remedy = "Look into gc_ext.log and the extension's own logs; free some space if that is what is missing"
 
 
 class ExtensionNotAdded(AgentError):

@@ -23,6 +23,7 @@ COMMANDS = {
     "config": Command("config", "list, get, set, clear or explain settings", True),
     "connect": Command("connect", "connect this machine to a hub", True),
     "disconnect": Command("disconnect", "disconnect this machine and delete it at the hub", True),
+    "extension": Command("extension", "list or remove the extensions of this machine", True),
     "help": Command("help", "this list, or the help of a command", False),
     "license": Command("license", "the terms under which the agent comes", False),
     "logs": Command("logs", "collect the agent's logs in an archive", True),
@@ -34,7 +35,7 @@ COMMANDS = {
     "version": Command("version", "the installed version", False),
 }
 # Documented commands that come with a later release.
-LATER = ("extension", "genkey", "upgrade")
+LATER = ("genkey", "upgrade")
 
 
 def split(argv: list[str]) -> tuple[str, list[str]]:

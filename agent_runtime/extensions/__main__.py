@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""extd, the extension service: verifies and keeps what shall be installed. Installing it is a later part's."""
+"""extd, the extension service: verifies and keeps what shall be installed, and installs it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
+from agent_runtime.extensions.engine import Engine
 from agent_runtime.platform import paths as places
 from agent_runtime.service import desired, root
 
@@ -20,6 +21,7 @@ def duty(paths: places.Paths) -> desired.Duty:
         log=paths.gc_ext_log,
         enabled=lambda config: bool(config["extensions.enabled"]),
         has_key=True,
+        work=Engine,
     )
 
 

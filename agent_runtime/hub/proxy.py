@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Mapping
 from typing import Any, Optional
 from urllib.parse import urlsplit
@@ -73,6 +72,8 @@ def _holds(network: str, address: str) -> bool:
 
 def reason(problem: OSError) -> str:
     """An error of sockets and TLS as a few words for people."""
+    import ssl  # whoever met an error of TLS has it already; extd asks for proxies and never needs it
+
     if isinstance(problem, ssl.SSLCertVerificationError):
         return f"the certificate is not trusted ({problem.verify_message})"
     if isinstance(problem, ssl.SSLError):

@@ -7,6 +7,7 @@ Configuration stays: cloud profiles, trust anchors, `localconfig.json`, and pack
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from agent_runtime import errors
 from agent_runtime.identity.store import erase
 from agent_runtime.platform.paths import Paths
 from agent_runtime.state import atomic
+
+# extd's key and certificates where handlers open their protected settings with them.
+_KEYS = re.compile(r"[0-9A-F]{40}\.(crt|prv)", re.ASCII)
 
 
 class Remain(NamedTuple):
@@ -31,6 +35,7 @@ def found(paths: Paths, *, with_logs: bool = True, with_token: bool = True) -> l
         *_below(paths.own, but=(paths.identity,)),
         *(path for folder in _whole(paths) for path in _below(folder)),
         *(path for folder in _shared(paths) for path in _temporaries(folder)),
+        *(path for path in _below(paths.handlers) if _KEYS.fullmatch(os.path.relpath(path, paths.handlers))),
         *(path for path in (paths.binding, paths.joining, paths.image_token) if os.path.lexists(path)),
     ]
     remains = [Remain(path, True) for path in wanted if with_token or path != paths.image_token]

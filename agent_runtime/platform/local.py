@@ -145,6 +145,14 @@ def sync_folder(folder: str) -> None:
             os.close(handle)
 
 
+def architecture() -> str:
+    """The processor's kind as packages name it in lower case; empty where that is not known."""
+    if sys.platform == "win32":
+        return os.environ.get("PROCESSOR_ARCHITECTURE", "").lower()
+    else:  # noqa: RET505
+        return os.uname().machine.lower()
+
+
 def operating_system() -> dict[str, str]:
     """`osName`, `osVersion`, `osKernel`, `osArchitecture`, `osHostname`; empty where unknown."""
     if sys.platform == "win32":

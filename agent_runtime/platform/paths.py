@@ -19,6 +19,9 @@ class Paths:
     program: str
     state: str
     guest_config: str
+    # Unpacked handlers of extensions, and packages on their way (docs/protocol.md section 15.4).
+    handlers: str
+    downloads: str
     sep: str = "/"
 
     def _below(self, base: str, *parts: str) -> str:
@@ -144,16 +147,22 @@ class Paths:
 def linux(root: str = "") -> Paths:
     """The Linux table, below `root` (a test's folder)."""
     return Paths(
-        program=f"{root}/opt/azcmagent", state=f"{root}/var/opt/azcmagent", guest_config=f"{root}/var/lib/GuestConfig"
+        program=f"{root}/opt/azcmagent",
+        state=f"{root}/var/opt/azcmagent",
+        guest_config=f"{root}/var/lib/GuestConfig",
+        handlers=f"{root}/var/lib/waagent",
+        downloads=f"{root}/opt/GC_Ext/downloads",
     )
 
 
-def windows(program_files: str, program_data: str) -> Paths:
+def windows(program_files: str, program_data: str, system_drive: str = "C:") -> Paths:
     """The Windows table. Windows compares names without case, so the Linux spelling of sub-folders serves."""
     return Paths(
         program=f"{program_files}\\AzureConnectedMachineAgent",
         state=f"{program_data}\\AzureConnectedMachineAgent",
         guest_config=f"{program_data}\\GuestConfig",
+        handlers=f"{system_drive}\\Packages\\Plugins",
+        downloads=f"{program_files}\\AzureConnectedMachineAgent\\ExtensionService\\downloads",
         sep="\\",
     )
 
@@ -161,6 +170,6 @@ def windows(program_files: str, program_data: str) -> Paths:
 def here(root: str = "") -> Paths:
     """The table of this operating system."""
     if sys.platform == "win32":
-        return windows(os.environ["PROGRAMFILES"], os.environ["PROGRAMDATA"])
+        return windows(os.environ["PROGRAMFILES"], os.environ["PROGRAMDATA"], os.environ.get("SYSTEMDRIVE", "C:"))
     else:  # noqa: RET505 - mypy judges each system's branch by itself
         return linux(root)

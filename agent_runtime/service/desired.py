@@ -16,14 +16,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional, Protocol
 
 from agent_runtime import errors
 from agent_runtime.identity import trust
 from agent_runtime.platform import local
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service import ipc, worker
-from agent_runtime.service.desired_store import Store
+from agent_runtime.service.desired_store import STATE, Store
 from agent_runtime.service.log import Log
 from agent_runtime.service.loop import Event, Loop, Timeout, TimeoutExpired, sleep
 from agent_runtime.state import atomic, config
@@ -49,8 +49,36 @@ _WHY = {
 }
 
 
+class Work(Protocol):
+    """What a service does with the documents that it keeps."""
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+
+    def look(self) -> None:
+        """A document that is kept, the local configuration or the binding may have changed."""
+
+
+class Host(NamedTuple):
+    """What the frame gives to a service's work.
+
+    `kept`: payload of the kept document of a kind, None when there is none for the machine that this is; `profile`: the
+    cloud profile with the anchors in force, None without a binding; `config`: own and effective values as they were
+    read last, None before they could be read; `report`: hands a state to himds, kept until himds has it.
+    """
+
+    loop: Loop
+    paths: Paths
+    log: Log
+    kept: Callable[[str], Optional[dict[str, Any]]]
+    profile: Callable[[], Optional[dict[str, Any]]]
+    config: Callable[[], Optional[tuple[dict[str, Any], dict[str, Any]]]]
+    report: Callable[[dict[str, Any]], None]
+
+
 class Duty(NamedTuple):
-    """What one service is. `kinds` of documents, `report_kind` of its reports, `enabled` over the effective config."""
+    """What one service is. `kinds` of documents, `report_kind` of its reports, `enabled` over the effective config;
+    `work` is made once the service runs."""
 
     service: str
     kinds: tuple[str, ...]
@@ -59,6 +87,7 @@ class Duty(NamedTuple):
     log: str
     enabled: Callable[[Mapping[str, Any]], bool]
     has_key: bool = False
+    work: Optional[Callable[[Host], Work]] = None
 
 
 class Bound(NamedTuple):
@@ -67,6 +96,7 @@ class Bound(NamedTuple):
     vm_id: str
     cloud: str
     keys: list[dict[str, Any]]
+    profile: dict[str, Any]
 
 
 class Resident:
@@ -80,6 +110,8 @@ class Resident:
         self._loop = Loop(self._task_failed)
         self._work = Event()
         self._enabled = True
+        self._config: Optional[tuple[dict[str, Any], dict[str, Any]]] = None
+        self._doing: Optional[Work] = None
         self._stream: ipc.Stream | None = None
         self._number = 0
         self._sent: dict[int, tuple[str, dict[str, Any]]] = {}
@@ -99,6 +131,9 @@ class Resident:
         self._log.info(f"{self._duty.service} {VERSION} started, keeps {', '.join(kept) or 'nothing yet'}")
         self._loop.spawn(self._judge_forever(), "judging")
         self._loop.spawn(self._link_forever(), "link to himds")
+        if self._duty.work is not None:
+            self._doing = self._duty.work(self._host())
+            self._loop.spawn(self._doing.run(), "work")
         self._work.set()
         self._loop.run()
         self._log.info(f"{self._duty.service} stopped")
@@ -168,15 +203,21 @@ class Resident:
         elif push == "config":
             self._read_config()
             self._drop_strangers()
-            self._work.set()
+            self._look()
         elif push == "identity":
             self._log.info(f"identity is {str(frame.get('state'))[:32]}")
             self._drop_strangers()
-            self._work.set()
+            self._look()
         elif isinstance(frame.get("id"), int) and frame["id"] in self._sent:
             kind, data = self._sent.pop(frame["id"])
             if frame.get("ok") is True:
                 self._store.report_sent(kind, data)
+
+    def _look(self) -> None:
+        """What is done goes by configuration and binding, and they may have changed."""
+        self._work.set()
+        if self._doing is not None:
+            self._doing.look()
 
     def _queue(self, kind: Any, document: Any) -> None:
         if kind not in self._duty.kinds or not isinstance(document, str):
@@ -262,6 +303,8 @@ class Resident:
         self._judged[kind] = (bound.vm_id, document)
         if is_new:
             self._log.info(f"desired state {kind} generation {generation} verified and kept")
+            if self._doing is not None:
+                self._doing.look()
         return True
 
     async def _adopt(self, bound: Bound, payload: Mapping[str, Any], told: Any, document: str) -> bool:
@@ -286,6 +329,37 @@ class Resident:
         self._store.dismiss(kind, document)
         await self._report(kind, data)
 
+    # -- what the service's own work is given
+
+    def _host(self) -> Host:
+        return Host(
+            self._loop,
+            self._paths,
+            self._log,
+            self._kept_payload,
+            self._profile_in_force,
+            lambda: self._config,
+            self._report_state,
+        )
+
+    def _kept_payload(self, kind: str) -> Optional[dict[str, Any]]:
+        kept, bound = self._store.kept(kind), self._bound()
+        payload = None if kept is None else payload_of(kept)
+        if bound is None or payload is None or str(payload.get("machine")).lower() != bound.vm_id:
+            return None
+        return payload
+
+    def _profile_in_force(self) -> Optional[dict[str, Any]]:
+        bound = self._bound()
+        return None if bound is None else bound.profile
+
+    def _report_state(self, data: dict[str, Any]) -> None:
+        try:
+            self._store.keep_report(STATE, data)
+        except OSError as problem:
+            self._log.error(f"a report cannot be kept: {_said(problem)}")
+        self._loop.spawn(self._report(STATE, data), "report")
+
     def _bound(self) -> Bound | None:
         """None when root has not bound this machine, or its cloud profile is gone."""
         try:
@@ -295,7 +369,7 @@ class Resident:
                 return None
             profile = trust.read(self._paths, self._profile(cloud))
             keys = [key for key in profile["desired_state_keys"] if isinstance(key, dict)]
-            return Bound(str(binding["vmId"]).lower(), cloud, keys)
+            return Bound(str(binding["vmId"]).lower(), cloud, keys, profile)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -315,10 +389,12 @@ class Resident:
 
     def _read_config(self) -> None:
         try:
-            enabled = self._duty.enabled(config.effective(config.load(self._paths)))
+            own = config.load(self._paths)
         except errors.AgentError as problem:
             self._log.error(f"{problem.code}: {problem.message}; going on as before")
             return
+        self._config = (dict(own), dict(config.effective(own)))
+        enabled = self._duty.enabled(self._config[1])
         if enabled != self._enabled:
             self._log.info(f"the service is {'enabled' if enabled else 'disabled'} by the local configuration")
         self._enabled = enabled
@@ -348,14 +424,20 @@ def _known_request(key: str, request: str) -> str | None:
         return None
 
 
-def machine_of(document: str) -> str | None:
-    """The vmId in a kept document, in lower case, without judging it again. Pure."""
+def payload_of(document: str) -> Optional[dict[str, Any]]:
+    """The payload of a kept document, without judging it again; None when it has none. Pure."""
     try:
         part = document.split(".")[1]
         found = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-        return str(found["machine"]).lower()
-    except (ValueError, IndexError, KeyError, TypeError, RecursionError):
+    except (ValueError, IndexError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
+
+
+def machine_of(document: str) -> str | None:
+    """The vmId in a kept document, in lower case. Pure."""
+    machine = (payload_of(document) or {}).get("machine")
+    return None if machine is None else str(machine).lower()
 
 
 def serve(duty: Duty, paths: Paths) -> int:

@@ -2,7 +2,8 @@
 """What gcad and extd keep on disk: pushed documents, accepted documents, the highest generations, reports to send.
 
 Layout below the service's folder (docs/protocol.md section 12), all of it root's:
-`queue/KIND.jws` pushed and not judged yet, one a kind, the newest; `queue/report-KIND.json` not yet handed to himds;
+`queue/KIND.jws` pushed and not judged yet, one a kind, the newest; `queue/report-KIND.json` the last verdict over a
+document and `queue/report-state.json` the last state of what a service carries out, not yet handed to himds;
 `desired/KIND.jws` the last accepted document; `floor.json` `{"v": 1, "floors": {vmId: {kind: generation}}}`.
 Every write is whole or absent, and each step may be repeated after a crash.
 """
@@ -18,6 +19,8 @@ from agent_runtime.state import atomic
 DOCUMENT_LIMIT = 1024 * 1024
 # A machine that is connected anew gets a new vmId; floors of so many are kept.
 MACHINES_KEPT = 8
+# What is reported beside verdicts over documents; no kind is called so.
+STATE = "state"
 
 
 class Store:
@@ -93,13 +96,13 @@ class Store:
         return atomic.unlink(self._desired_path(kind))
 
     def keep_report(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Keeps the last verdict of a kind until himds has it. Errors: OSError."""
+        """Keeps the last verdict of a kind, or the last STATE, until himds has it. Errors: OSError."""
         atomic.write_json(self._report_path(kind), dict(data))
 
     def reports(self) -> list[tuple[str, dict[str, Any]]]:
-        """Verdicts that himds does not have yet."""
+        """Verdicts, and the state, that himds does not have yet."""
         found = []
-        for kind in self.kinds:
+        for kind in (*self.kinds, STATE):
             data = self._report(kind)
             if data is not None:
                 found.append((kind, data))
@@ -115,7 +118,7 @@ class Store:
             return None
 
     def report_sent(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Forgets a verdict that himds has stored, unless a newer one has taken its place."""
+        """Forgets a report that himds has stored, unless a newer one has taken its place."""
         if (kind, dict(data)) in self.reports():
             atomic.unlink(self._report_path(kind))
 

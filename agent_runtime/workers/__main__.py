@@ -20,6 +20,7 @@ VERBS = {
     "make-key": ("keys", "make_key"),
     "sign-assertion": ("keys", "sign_assertion"),
     "describe-certificate": ("keys", "describe_certificate"),
+    "own-certificates": ("keys", "own_certificates"),
     "verify-document": ("documents", "verify_for_worker"),
     "resolve": ("names", "resolve"),
     "fetch-package": ("packages", "fetch_package"),

@@ -251,7 +251,7 @@ def _check_room(wanted: Wanted, there: int) -> None:
     folder = os.path.dirname(wanted.path)
     free = shutil.disk_usage(folder).free
     if free < wanted.length - there:
-        raise errors.ExtensionToolFailed(
+        raise errors.ExtensionFailed(
             f"the package needs {wanted.length - there} bytes more in {folder}, where {free} are free"
         )
 
@@ -274,7 +274,7 @@ def unkept(error: OSError, folder: str) -> errors.AgentError:
     """What is told when a file cannot be made, read or written."""
     path = error.filename or folder
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return errors.ExtensionToolFailed(f"there is no space left for {path}")
-    return errors.ExtensionToolFailed(
+        return errors.ExtensionFailed(f"there is no space left for {path}")
+    return errors.ExtensionFailed(
         f"{path} cannot be read or written: {error.strerror or error}", "See that root may write there"
     )

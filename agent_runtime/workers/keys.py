@@ -136,6 +136,23 @@ def describe_certificate(arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def own_certificates(arguments: dict[str, Any]) -> dict[str, Any]:
+    """`{"key": path, "certificates": {SHA-1 in hex: PEM}}` → `{"own": [those that are certificates of the key, by their
+    true thumbprint]}`; what is no certificate is none of ours."""
+    key = _load(arguments["key"]).public_key().public_numbers()
+    own = []
+    for name, pem in arguments["certificates"].items():
+        try:
+            found = x509.load_pem_x509_certificate(pem.encode("ascii"))
+            numbers = found.public_key().public_numbers()  # type: ignore[union-attr]
+        except (ValueError, AttributeError):
+            continue
+        sha1 = hashlib.sha1(found.public_bytes(serialization.Encoding.DER)).hexdigest()  # noqa: S324 - a name, no proof
+        if numbers == key and sha1.upper() == name.upper():
+            own.append(name)
+    return {"own": own}
+
+
 def _pair(arguments: dict[str, Any]) -> tuple[x509.Certificate, rsa.RSAPrivateKey]:
     key, certificate = _load(arguments["key"]), _certificate(arguments["certificate"])
     if certificate.public_key().public_numbers() != key.public_key().public_numbers():  # type: ignore[union-attr]

@@ -36,7 +36,7 @@ def fetch_package(arguments: dict[str, Any]) -> dict[str, Any]:
     `downloads`: folders, made if need be; `target`: a path such as `extensions/Hawser.Demo/1.0.0/linux.zip`. What is in
     `downloads` already and is the very package is used again. Errors: NetworkFailed (AZCM0026): nobody could be asked;
     ExtensionNotAdded (AZCM0074): what they answered must not be believed, or there is no such package;
-    ExtensionToolFailed (AZCM0072): no room; CloudNotObtained: `caPem` holds no certificate.
+    ExtensionFailed (AZCM0072): no room; CloudNotObtained: `caPem` holds no certificate.
     """
     name, sources = arguments["target"], [url.rstrip("/") for url in arguments["artefacts"]]
     if not TARGET.fullmatch(name):

@@ -39,7 +39,7 @@ def unpack_package(arguments: dict[str, Any]) -> dict[str, Any]:
     """`{"archive", "into", "limit"}` (paths; bytes that it may unpack to) → `{"files", "bytes"}`.
 
     What is at `into` is replaced. Errors: NotInitialised (AZCM0006): `into` is on a file system mounted noexec, the
-    handler's exit code 64; ExtensionNotAdded (AZCM0074): the package must not be unpacked; ExtensionToolFailed
+    handler's exit code 64; ExtensionNotAdded (AZCM0074): the package must not be unpacked; ExtensionFailed
     (AZCM0072): no room. Nothing is left behind then, and `into` is as it was.
     """
     archive, into, limit = arguments["archive"], arguments["into"].rstrip("/"), arguments["limit"]
@@ -146,7 +146,7 @@ def _entries(archive: str, package: zipfile.ZipFile, limit: int) -> list[zipfile
 def _check_room(folder: str, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise errors.ExtensionToolFailed(f"the package unpacks to {needed} bytes in {folder}, where {free} are free")
+        raise errors.ExtensionFailed(f"the package unpacks to {needed} bytes in {folder}, where {free} are free")
 
 
 class _Writer:

@@ -332,13 +332,13 @@ def test_no_room(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return Free
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    refused(source, tmp_path, errors.ExtensionToolFailed, "where 1000 are free")
+    refused(source, tmp_path, errors.ExtensionFailed, "where 1000 are free")
 
 
 @pytest.mark.parametrize("number", ["metadata", "downloads"])
 def test_folders_that_cannot_be_used(source: Source, tmp_path: Path, number: str) -> None:
     (tmp_path / "file").write_text("")
-    refused(source, tmp_path, errors.ExtensionToolFailed, "cannot be read or written", **{number: f"{tmp_path}/file/x"})
+    refused(source, tmp_path, errors.ExtensionFailed, "cannot be read or written", **{number: f"{tmp_path}/file/x"})
 
 
 def test_what_was_left_half_written_does_no_harm(source: Source, tmp_path: Path) -> None:

@@ -251,6 +251,17 @@ def test_a_journal_does_not_end_a_seal_through_a_link(tmp_path: pathlib.Path) ->
     assert sealing.state_of(paths).state == "connected"
 
 
+def test_keys_where_handlers_open_their_settings_are_remains(tmp_path: pathlib.Path) -> None:
+    paths = places.linux(str(tmp_path))
+    folder = pathlib.Path(paths.handlers)
+    (folder / "Test.Fake-1.0").mkdir(parents=True)
+    names = [f"{'0A' * 20}.prv", f"{'0A' * 20}.crt", "ovf-env.xml", "Test.Fake-1.0/key.prv"]
+    for name in names:
+        (folder / name).write_text("x")
+    found = remains.found(paths)
+    assert found == [remains.Remain(str(folder / name), True) for name in sorted(names[:2])]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

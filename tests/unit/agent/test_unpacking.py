@@ -273,8 +273,8 @@ def test_noexec_is_said_before_anything(tmp_path: Path, lib: Path, monkeypatch: 
 
 
 def test_no_archive_and_no_folder(tmp_path: Path, lib: Path) -> None:
-    with pytest.raises(errors.ExtensionToolFailed, match="No such file"):
+    with pytest.raises(errors.ExtensionFailed, match="No such file"):
         unpack(tmp_path / "none.zip", lib)
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.ExtensionToolFailed):
+    with pytest.raises(errors.ExtensionFailed):
         unpack(packed(tmp_path / "p.zip"), tmp_path / "file")

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The extension service's own work: from a verified document to extensions that run, one step at a time.
+
+Documents are kept by service/desired.py. A change of the document, of the local configuration or of the binding, and
+each start, make a plan (plan.py); its steps (steps.py) are journalled in plan.json, so that a service that was killed
+goes on with the step it was in. What is found is reported (reports.py).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Optional
+
+from agent_runtime import errors
+from agent_runtime.extensions import heartbeat, lists, plan, reports, results, runner, status, wishes
+from agent_runtime.extensions.carrier import Carrier, journal
+from agent_runtime.extensions.steps import Call, Steps
+from agent_runtime.extensions.store import Store
+from agent_runtime.extensions.timing import Timing
+from agent_runtime.extensions.watch import Watch
+from agent_runtime.extensions.wishes import Wish
+from agent_runtime.service import worker
+from agent_runtime.service.desired import Host
+from agent_runtime.service.loop import Event
+
+KIND = "extensions"
+
+
+class Goal(NamedTuple):
+    """What a round works towards: the document's content and where it comes from, and the effective config."""
+
+    content: wishes.Content
+    machine: str
+    generation: int
+    has_expired: bool
+    config: Mapping[str, Any]
+
+
+class Engine:
+    """The work of extd. `call` runs a worker's verb; tests give their own."""
+
+    def __init__(self, host: Host, call: Optional[Call] = None, timing: Timing = Timing()) -> None:  # noqa: B008
+        self._host = host
+        self._log = host.log
+        self._timing = timing
+        self._store = Store(host.paths.extensions)
+        self._call = call or self._worker
+        running = os.path.join(host.paths.extensions, "running")
+        self._runner = runner.Runner(host.loop, running, host.log, **runner.systemd())
+        config = self._config
+        self._steps = Steps(host.paths, host.log, self._runner, self._call, host.profile, config, timing)
+        self._watch = Watch(host.loop, self._steps.layout, timing, self._judged, self._heard)
+        self._reporter = reports.Reporter(host.loop, timing.report, self._data, host.report)
+        self._work = Event()
+        # What has failed is tried again when somebody wants something, not when only another's time has come.
+        self._is_asked = True
+        self._wished: dict[str, Wish] = {}
+        self._carrier = Carrier(
+            host.loop,
+            host.log,
+            self._store,
+            self._steps,
+            self._runner,
+            self._watch,
+            timing,
+            self._reporter.changed,
+            self._is_superseded,
+            self._again,
+        )
+
+    def look(self) -> None:
+        """Document, configuration or binding may have changed."""
+        self._is_asked = True
+        self._work.set()
+
+    async def run(self) -> None:
+        """Works for ever."""
+        damage = self._store.open()
+        if damage:
+            self._log.error(damage)
+        self._host.loop.spawn(self._watch.run(), "status of extensions")
+        self._work.set()
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            asked, self._is_asked = self._is_asked, False
+            try:
+                await self._round(asked)
+            except (OSError, errors.AgentError) as problem:
+                self._is_asked = self._is_asked or asked
+                filename = getattr(problem, "filename", None)
+                where = f"{filename}: " if isinstance(filename, str) else ""
+                self._log.error(f"extensions wait: {where}{getattr(problem, 'strerror', None) or problem}")
+                self._again(self._timing.failure)
+
+    def _config(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        return self._host.config() or ({}, {})
+
+    def _again(self, seconds: float) -> None:
+        self._host.loop.later(seconds, self._work.set)
+
+    def _is_superseded(self) -> bool:
+        """Whether something has changed since this round began."""
+        return self._work.is_set
+
+    async def _worker(self, verb: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
+        return await worker.run(self._host.loop, verb, arguments, seconds)
+
+    # -- rounds
+
+    async def _round(self, asked: bool) -> None:
+        """Brings what is there to what is wished, as far as it goes; `asked`: also what has failed before. Errors:
+        OSError, AgentError of a worker; the next round goes on."""
+        goal = self._goal()
+        if goal is None:
+            self._watch.follow({})
+            return
+        begun = self._store.plan()
+        if begun is not None and begun.get("machine") == goal.machine and (begun["step"] or begun["run"]):
+            self._log.info("going on with what was interrupted")
+            # What is begun is ended; the rest is planned anew.
+            await self._carrier.carry_out({**begun, "chains": begun["chains"][: begun["at"] + 1]})
+        await self._steps.govern(list(self._store.records.values()))
+        while not self._is_superseded():
+            self._store.drop_plan()
+            made = await self._journal(goal, asked)
+            asked = False
+            self._store.save()
+            self._watch.follow(self._store.records)
+            self._reporter.changed()
+            if not made["chains"] or not await self._carrier.carry_out(made):
+                break
+        self._forget_certificates()
+        self._reporter.changed()
+
+    def _goal(self) -> Optional[Goal]:
+        """None when nothing may be done: no document, switched off, or no machine to be."""
+        payload = self._host.kept(KIND)
+        known = self._host.config()
+        if payload is None or known is None or not known[1]["extensions.enabled"]:
+            return None
+        try:
+            content = wishes.read(payload["content"])
+        except ValueError as problem:
+            self._log.error(f"the document of extensions cannot be carried out: {problem}")
+            return None
+        has_expired = payload["exp"] <= time.time()
+        return Goal(content, str(payload["machine"]).lower(), int(payload["generation"]), has_expired, known[1])
+
+    async def _journal(self, goal: Goal, asked: bool) -> dict[str, Any]:
+        """A new plan, and what it says of each extension. Errors: OSError, AgentError of the worker."""
+        if (self._store.machine, self._store.generation) != (goal.machine, goal.generation):
+            self._carrier.tries.clear()
+        self._store.machine, self._store.generation = goal.machine, goal.generation
+        self._lose_what_is_gone()
+        content = goal.content
+        self._wished = {wish.ident: wish for wish in content.wishes}
+        held = {fault.name.lower() for fault in content.faults}
+        held |= {f"{fault.publisher}.{fault.type}".lower() for fault in content.faults if fault.publisher}
+        given_up = set() if asked else {wish.ident for wish in content.wishes if self._is_given_up(wish)}
+        held |= {wish.key for wish in content.wishes if wish.ident in given_up}
+        forbidden = {wish.key: lists.refusal(wish.publisher, wish.type, goal.config) for wish in content.wishes}
+        records = self._store.records
+        made = plan.make(
+            records, content.wishes, held, forbidden, self._carrier.awake, goal.generation, goal.has_expired
+        )
+        wished = [plan.effective(wish, records.get(wish.key), goal.generation) for wish in content.wishes]
+        self._say_what_is_wished([wish for wish in wished if wish.ident not in given_up], content.faults, made)
+        own = await self._own(content.certificates, wished)
+        return journal(goal.machine, goal.generation, made.chains, wished, own, content.certificates)
+
+    def _lose_what_is_gone(self) -> None:
+        """A handler whose files somebody has removed is not installed (extension-handler.md section 10)."""
+        for key, record in self._store.records.items():
+            handler = f"{record['publisher']}.{record['type']}"
+            if record["version"] is not None and not self._steps.layout.is_whole(handler, record["version"]):
+                self._log.warning(f"{handler} {record['version']} has lost its files")
+                lost = {"version": None, "state": plan.NOT_INSTALLED}
+                self._store.records[key] = {**record, **lost}
+
+    def _say_what_is_wished(self, wished: Iterable[Wish], faults: Iterable[wishes.Fault], made: plan.Plan) -> None:
+        now = time.time()
+        before = self._store.results
+        # Of what is not planned, what was said stands.
+        after = {ident: entry for ident, entry in before.items() if ident in self._wished}
+        for wish in wished:
+            old = before.get(wish.ident)
+            if wish.ident in made.refused:
+                after[wish.ident] = results.refused(wish, made.refused[wish.ident], old, now)
+            elif old is None or old["sequence"] != wish.sequence or not self._holds(wish):
+                after[wish.ident] = results.of_wish(wish, old, now)
+            elif results.stands(old):
+                # What failed was another wish than this one, which is there.
+                after[wish.ident] = {**results.of_wish(wish, old, now), "state": "transitioning"}
+                self._watch.refresh(wish.key, wish.ident)
+            else:
+                after[wish.ident] = old
+        for fault in faults:
+            after[fault.name.lower()] = results.refused(fault, fault.reason, before.get(fault.name.lower()), now)
+        for record in self._store.records.values():
+            for ident, known in record["extensions"].items():
+                entry = results.blank(
+                    known["name"], record["publisher"], record["type"], record["version"] or "", known["sequence"], now
+                )
+                after.setdefault(ident, before.get(ident, entry))
+        self._store.results = after
+
+    def _is_given_up(self, wish: Wish) -> bool:
+        """Whether the host has said that this very wish failed, and no former version is to be brought back."""
+        old, record = self._store.results.get(wish.ident), self._store.records.get(wish.key)
+        if old is None or not results.stands(old) or old["sequence"] != wish.sequence:
+            return False
+        rejected = record["rejected"] if record is not None else None
+        return not (rejected and rejected[1] == self._store.generation)
+
+    def _holds(self, wish: Wish) -> bool:
+        """Whether the extension is there as wished, so that what was said of it still counts."""
+        record = self._store.records.get(wish.key)
+        known = (record or {"extensions": {}})["extensions"].get(wish.ident)
+        return bool(known and record and known["enabled"] and record["version"] == wish.version)
+
+    async def _own(self, certificates: Mapping[str, str], wished: Iterable[Wish]) -> list[str]:
+        """Thumbprints of certificates of extd's own key, among those that are named; a worker looks at them."""
+        named = {wish.thumbprint for wish in wished if wish.thumbprint}
+        asked = {name: pem for name, pem in certificates.items() if name in named}
+        if not asked:
+            return []
+        key = os.path.join(self._host.paths.extensions, "keys", "settings.key")
+        answer = await self._call("own-certificates", {"key": key, "certificates": asked}, 60.0)
+        own = [str(name) for name in answer["own"]]
+        self._store.certificates = sorted({*self._store.certificates, *own})
+        return own
+
+    def _forget_certificates(self) -> None:
+        """Removes certificates and keys that no extension's settings name any more."""
+        named = {
+            known["thumbprint"] for record in self._store.records.values() for known in record["extensions"].values()
+        }
+        for thumbprint in set(self._store.certificates) - named:
+            self._steps.layout.forget_certificate(thumbprint)
+        kept = sorted(name for name in named if name)
+        if kept != self._store.certificates:
+            self._store.certificates = kept
+            self._store.save()
+
+    # -- what the handlers say
+
+    def _judged(self, key: str, ident: str, verdict: status.Verdict) -> None:
+        record, old = self._store.records.get(key), self._store.results.get(ident)
+        if record is None or old is None or ident not in record["extensions"]:
+            return
+        known = record["extensions"][ident]
+        if verdict == status.MISSING and old["sequence"] == known["sequence"] and old["state"] in reports.FINAL:
+            return  # what was said of this sequence stands, though the file is gone
+        if results.stands(old):
+            return
+        made = results.judged(old, record, ident, verdict, time.time())
+        if made == old:
+            return
+        self._store.results[ident] = made
+        if made["state"] != old["state"]:
+            self._log.info(f"{made['name']} {made['version']} is {made['state']}: {made['message'][:500]}")
+        self._changed()
+        wish = self._wished.get(ident)
+        if made["state"] == "succeeded":
+            record["fresh"] = False
+        elif made["state"] == "failed" and record["fresh"] and wish is not None and wish.rollback_to:
+            record["fresh"] = False
+            self._carrier.take_back(wish, self._store.generation, made["message"])
+            self.look()
+
+    def _heard(self, key: str, told: heartbeat.Health) -> None:
+        record = self._store.records.get(key)
+        for ident in record["extensions"] if record is not None else ():
+            if ident in self._store.results:
+                self._store.results[ident] = results.with_handler(self._store.results[ident], told, time.time())
+        self._changed()
+
+    def _changed(self) -> None:
+        try:
+            self._store.save()
+        except OSError as problem:
+            self._log.error(f"results of extensions cannot be kept: {problem.strerror}")
+        self._carrier.moved.set()
+        self._reporter.changed()
+
+    def _data(self) -> dict[str, Any]:
+        return reports.assemble(self._store.generation, self._store.results.values())

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders and files of handlers on this machine (docs/protocol.md section 15.4)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from typing import Optional
+
+from agent_runtime.extensions import environment, manifest, settings
+from agent_runtime.platform.paths import Paths
+from agent_runtime.state import atomic
+
+_LAST = (manifest.NAME, environment.FILE)
+
+
+class Layout:
+    """Where a handler's files lie; `handler` is its full name."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def folder(self, handler: str, version: str) -> str:
+        return os.path.join(self._paths.handlers, f"{handler}-{version}")
+
+    def logs(self, handler: str, version: str) -> str:
+        return os.path.join(self._paths.extension_logs, f"{handler}-{version}")
+
+    def status(self, handler: str, version: str, sequence: int, extension: Optional[str]) -> str:
+        name = settings.file_name(sequence, extension, "status")
+        return os.path.join(self.folder(handler, version), "status", name)
+
+    def settings(self, handler: str, version: str, sequence: int, extension: Optional[str]) -> str:
+        name = settings.file_name(sequence, extension)
+        return os.path.join(self.folder(handler, version), "config", name)
+
+    def manifest_of(self, handler: str, version: str) -> manifest.Manifest:
+        """Of an unpacked version. Errors: OSError, ValueError."""
+        return manifest.parse(atomic.read_bytes(os.path.join(self.folder(handler, version), manifest.NAME)))
+
+    def is_whole(self, handler: str, version: str) -> bool:
+        """Whether the version is there as it was unpacked, as far as a look tells."""
+        return os.path.isfile(os.path.join(self.folder(handler, version), manifest.NAME))
+
+    def furnish(self, handler: str, version: str) -> manifest.Manifest:
+        """Puts into a freshly unpacked folder what handlers expect, and reads its manifest. Errors: OSError;
+        FileNotFoundError when there is no manifest, ValueError when it cannot be used."""
+        folder, logs = self.folder(handler, version), self.logs(handler, version)
+        place = os.path.join(folder, manifest.NAME)
+        content = atomic.read_bytes(_find(folder))
+        found = manifest.parse(content)
+        if not os.path.isfile(place) or manifest.without_mark(content) != content:
+            atomic.write_bytes(place, manifest.without_mark(content))
+        for name in ("config", "status"):
+            os.makedirs(os.path.join(folder, name), exist_ok=True)
+            os.chmod(os.path.join(folder, name), 0o700)
+        os.chmod(folder, 0o700)
+        os.makedirs(logs, mode=0o750, exist_ok=True)
+        atomic.write_bytes(
+            os.path.join(folder, environment.FILE), environment.text(handler, folder, logs).encode("ascii")
+        )
+        return found
+
+    def keep(self, handler: str, old: str, new: str) -> None:
+        """Brings the results of the old version to the new one before others are written over them. Errors:
+        OSError."""
+        source = os.path.join(self.folder(handler, old), "status")
+        _copy(source, os.path.join(self.folder(handler, new), "status"), _names(source))
+
+    def carry(self, handler: str, old: str, new: str) -> None:
+        """Brings sequence memory and what has no result yet to the new version, so that it runs nothing again.
+        Errors: OSError."""
+        source, target = self.folder(handler, old), self.folder(handler, new)
+        _copy(source, target, ("mrseq",))
+        before = set(_names(os.path.join(target, "status")))
+        fresh = [name for name in _names(os.path.join(source, "status")) if name not in before]
+        _copy(os.path.join(source, "status"), os.path.join(target, "status"), fresh)
+
+    def drop(self, handler: str, version: str, extension: str) -> None:
+        """Removes what is left of one extension of a handler that has several. Errors: OSError."""
+        folder = self.folder(handler, version)
+        atomic.unlink(os.path.join(folder, f"{extension}.mrseq"))
+        for below, ending in (("config", ".settings"), ("status", ".status")):
+            for name in _names(os.path.join(folder, below)):
+                middle = name[len(extension) + 1 : -len(ending)]
+                if name.startswith(f"{extension}.") and name.endswith(ending) and middle.isdigit():
+                    atomic.unlink(os.path.join(folder, below, name))
+        atomic.unlink(os.path.join(folder, "config", f"{extension}.HandlerState"))
+
+    def delete(self, handler: str, version: str) -> None:
+        """Removes an unpacked version. What an uninstall that goes on by itself removes meanwhile is no error; manifest
+        and environment go last: without them nobody could remove the rest. Errors: OSError."""
+        folder = self.folder(handler, version)
+        if os.path.islink(folder):
+            os.unlink(folder)
+            return
+        for name in [name for name in _names(folder) if name not in _LAST] + list(_LAST):
+            _remove(os.path.join(folder, name))
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(folder)
+
+    def certificate(self, thumbprint: str) -> tuple[str, str]:
+        """Certificate and key that a handler opens its protected settings with."""
+        base = os.path.join(self._paths.handlers, thumbprint)
+        return f"{base}.crt", f"{base}.prv"
+
+    def forget_certificate(self, thumbprint: str) -> None:
+        """Errors: OSError."""
+        for path in self.certificate(thumbprint):
+            atomic.unlink(path)
+
+    def mirror(self, handler: str, version: str, state: str) -> None:
+        """The word of our own store, for tools that look where the reference host keeps it."""
+        folder = os.path.join(self.folder(handler, version), "config")
+        with contextlib.suppress(OSError):
+            atomic.write_bytes(os.path.join(folder, "HandlerState"), state.encode("ascii"), durable=False)
+
+
+def _find(folder: str) -> str:
+    """The manifest's path: at the root, or at the one place where it lies nested. Errors: FileNotFoundError."""
+    root = os.path.join(folder, manifest.NAME)
+    if os.path.isfile(root):
+        return root
+    found = [os.path.join(at, manifest.NAME) for at, _, names in os.walk(folder) if manifest.NAME in names]
+    if len(found) != 1:
+        raise FileNotFoundError(2, "there is no manifest in the package" if not found else "it has several", root)
+    return found[0]
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _copy(source: str, target: str, names: Iterable[str]) -> None:
+    import shutil  # a resident's memory: not before there is something to copy
+
+    os.makedirs(target, mode=0o700, exist_ok=True)
+    for name in names:
+        path = os.path.join(source, name)
+        if os.path.isfile(path) and not os.path.islink(path):
+            shutil.copy2(path, os.path.join(target, name))
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        for at, folders, names in os.walk(path, topdown=False):
+            for name in [*names, *(name for name in folders if os.path.islink(os.path.join(at, name)))]:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(at, name))
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(at)
+    else:
+        atomic.unlink(path)

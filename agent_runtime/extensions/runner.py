@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one command of a handler so that it outlives this process, and picks up its end afterwards.
+
+A small wrapper in sh runs the command and writes, below `running/ID/`, `pid` (its number and start time) before and
+`exit` after it. Whoever writes `pid` first owns the run: a wrapper that comes late finds it taken and does nothing, so
+no command runs twice. Under systemd the wrapper is a transient service in the handler's slice, outside extd's own
+walls; elsewhere, and when systemd refuses, a session of its own.
+Output goes to files, never to pipes: children that a handler leaves behind hold them open (extension-handler.md 7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional
+
+from agent_runtime.extensions import governance
+from agent_runtime.platform import processes
+from agent_runtime.service.log import Log
+from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, sleep
+from agent_runtime.state import atomic
+
+OUTPUT_LIMIT = 3200
+# The wrapper is there at once, or never: the machine is too loaded to start a shell.
+CLAIM_SECONDS, CLAIM_PAUSE = 30.0, 0.05
+# Where the kernel has no pidfd (before 5.3).
+LOOK_PAUSE = 5.0
+# What a shell says of a command that was killed.
+KILLED_CODE = 128 + 9
+# `run`, `folder` and `command` are set before it. It is a file, for systemd expands what begins with $ in arguments.
+WRAPPER = """
+umask 077
+read -r stat </proc/$$/stat
+set -- ${stat##*) }
+echo "$$ ${20}" >"$run/pid.$$" && ln "$run/pid.$$" "$run/pid" || exit 0
+rm -f "$run/pid.$$"
+. "$run/environment"
+umask 022
+cd "$folder" && /bin/sh -c "$command" </dev/null >>"$run/stdout" 2>>"$run/stderr"
+code=$?
+umask 077
+echo "$code" >"$run/exit.new" && sync "$run/exit.new" 2>/dev/null
+mv "$run/exit.new" "$run/exit"
+"""
+
+
+class Command(NamedTuple):
+    """`text` for the shell, run in `folder` with `environment`, at most `seconds` long; `handler` names the slice."""
+
+    handler: str
+    text: str
+    folder: str
+    environment: Mapping[str, str]
+    seconds: float
+
+
+class Ended(NamedTuple):
+    """How a command ended: its exit code (None: its time was over and it was killed), the first part of its output."""
+
+    code: Optional[int]
+    out: str
+    err: str
+    seconds: float
+
+
+class Runner:
+    """Runs commands, one at a time. `systemd_run`, `systemctl`: programs, empty where there is no systemd."""
+
+    def __init__(self, loop: Loop, folder: str, log: Log, systemd_run: str = "", systemctl: str = "") -> None:
+        self._loop = loop
+        self._folder = folder
+        self._log = log
+        self._systemd_run = systemd_run
+        self._systemctl = systemctl
+
+    async def run(self, ident: str, command: Command) -> Ended:
+        """Runs the command unless it has been begun already under this `ident`; its end. Errors: OSError."""
+        folder = self._place(ident)
+        started = self.started(ident)
+        if started is None:
+            started = time.time()
+            await self._start(ident, folder, command, started)
+        code: Optional[int] = None
+        try:
+            # A clock that was set back must not give a command more than its time.
+            left = min(command.seconds, started + command.seconds - time.time())
+            with Timeout(self._loop, max(0.0, left)):
+                code = await self._end(folder)
+        except TimeoutExpired:
+            code = self._exit_code(folder)
+            if code is None:
+                await self._kill(ident, folder)
+        out, err = (_head(os.path.join(folder, name)) for name in ("stdout", "stderr"))
+        return Ended(code, out, err, max(0.0, time.time() - started))
+
+    def started(self, ident: str) -> Optional[float]:
+        """When the run began (Unix seconds); None when no wrapper has claimed it, and then none will: it may begin."""
+        folder = self._place(ident)
+        try:
+            known = atomic.read_json(os.path.join(folder, "command.json"))
+        except (OSError, ValueError):
+            return None
+        claim = os.path.join(folder, f"pid.{os.getpid()}.engine")
+        try:
+            with open(claim, "x", encoding="ascii"):
+                pass
+            os.link(claim, os.path.join(folder, "pid"))
+        except FileExistsError:
+            return float(known["started"]) if self._is_whole(folder, str(known["boot"])) else None
+        finally:
+            atomic.unlink(claim)
+        return None
+
+    def _is_whole(self, folder: str, boot: str) -> bool:
+        """Whether the run of a claimed folder has ended, goes on or was killed; not after a reboot in the middle of it.
+        `boot`: as this service saw it when it began; within its walls systemd may show another than outside."""
+        return self._exit_code(folder) is not None or (_claim(folder)[0] > 0 and boot == processes.boot_id())
+
+    def forget(self, ident: str) -> None:
+        """Removes what a run has left."""
+        _remove(self._place(ident))
+
+    def forget_others(self, ident: Optional[str]) -> None:
+        """Removes what other runs have left."""
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        for name in os.listdir(self._folder):
+            if name != ident:
+                _remove(os.path.join(self._folder, name))
+
+    def is_running(self) -> bool:
+        """Whether a command that was begun goes on."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self._folder):
+                folder = self._place(name)
+                if self._exit_code(folder) is None and processes.is_alive(*_claim(folder), folder):
+                    return True
+        return False
+
+    def _place(self, ident: str) -> str:
+        return os.path.join(self._folder, ident)
+
+    async def _start(self, ident: str, folder: str, command: Command, started: float) -> None:
+        if os.path.lexists(folder):
+            # A late wrapper of the former attempt holds the old folder open by no name that is used again.
+            _remove(folder)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in command.environment.items()]
+        content = "".join(lines).encode("utf-8", "surrogateescape")
+        # In a file: a proxy's URL may hold a password, and command lines are everybody's to read.
+        atomic.write_bytes(os.path.join(folder, "environment"), content)
+        told = (("run", folder), ("folder", command.folder), ("command", command.text))
+        script = "".join(f"{name}={shlex.quote(value)}\n" for name, value in told) + WRAPPER
+        atomic.write_bytes(os.path.join(folder, "script"), script.encode("utf-8", "surrogateescape"))
+        begun = {"started": started, "boot": processes.boot_id()}
+        atomic.write_json(os.path.join(folder, "command.json"), begun)
+        argv = ["/bin/sh", os.path.join(folder, "script")]
+        unit = _unit(ident)
+        if not self._systemd_run:
+            processes.spawn(argv)
+        elif not await self._start_unit(unit, command, argv):
+            # Should it have been started all the same, the wrapper that comes second does nothing.
+            self._log.warning(f"systemd does not run {unit}; running it plainly")
+            processes.spawn(argv)
+        end = time.monotonic() + CLAIM_SECONDS
+        while not self._is_claimed(folder):
+            if time.monotonic() > end:
+                raise OSError(0, "the command could not be started")
+            await sleep(CLAIM_PAUSE)
+
+    def _is_claimed(self, folder: str) -> bool:
+        return os.path.exists(os.path.join(folder, "pid"))
+
+    async def _start_unit(self, unit: str, command: Command, argv: Sequence[str]) -> bool:
+        words = [self._systemd_run, *governance.starting(unit, command.handler), *argv]
+        return await self.call(words) == 0
+
+    async def limit(self, calls: Sequence[Sequence[str]]) -> None:
+        """Puts limits in force or lifts them. What fails is logged and blocks nothing."""
+        if not self._systemctl:
+            return
+        for words in calls:
+            if await self.call([self._systemctl, "--quiet", "--no-ask-password", *words]) != 0:
+                self._log.warning(f"systemctl {' '.join(words)} failed; going on without this limit")
+
+    async def call(self, argv: Sequence[str], seconds: float = 30.0) -> Optional[int]:
+        """Exit code of a short program; None when it cannot be run or takes too long."""
+        try:
+            child = processes.spawn(argv)
+        except OSError:
+            return None
+        try:
+            with Timeout(self._loop, seconds):
+                await self._gone(child)
+        except TimeoutExpired:
+            processes.kill_group(child)
+        return processes.reap(child)
+
+    async def _end(self, folder: str) -> int:
+        """Waits for the wrapper's end; the command's exit code."""
+        pid, start = _claim(folder)
+        while True:
+            code = self._exit_code(folder)
+            if code is not None:
+                processes.reap(pid)
+                return code
+            if not processes.is_alive(pid, start, folder):
+                # Between the two looks it may have ended well.
+                code = self._exit_code(folder)
+                return KILLED_CODE if code is None else code
+            await self._gone(pid)
+
+    async def _gone(self, pid: int) -> None:
+        """Waits until a process has ended, or for a while where the kernel cannot tell."""
+        handle = processes.handle_of(pid)
+        if handle is None:
+            if processes.is_there(pid):
+                await sleep(LOOK_PAUSE)
+            return
+        try:
+            await readable(handle)
+        finally:
+            os.close(handle)
+
+    async def _kill(self, ident: str, folder: str) -> None:
+        pid, start = _claim(folder)
+        if self._systemctl:
+            await self.call([self._systemctl, "--quiet", "kill", "--signal=SIGKILL", _unit(ident)])
+        if processes.is_alive(pid, start, folder):
+            processes.kill_group(pid)
+        processes.reap(pid)
+
+    def _exit_code(self, folder: str) -> Optional[int]:
+        try:
+            return int(atomic.read_bytes(os.path.join(folder, "exit"), 64))
+        except (OSError, ValueError):
+            return None
+
+
+def _remove(folder: str) -> None:
+    """A run's folder, which holds files alone; the wrapper may still write there."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            atomic.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+
+
+def _unit(ident: str) -> str:
+    return f"hawser-extension-{ident}.service"
+
+
+def _claim(folder: str) -> tuple[int, str]:
+    """Number and start time of the wrapper; 0 where there is none."""
+    try:
+        pid, start = atomic.read_bytes(os.path.join(folder, "pid"), 256).decode("ascii").split()
+        return int(pid), start
+    except (OSError, ValueError):
+        return 0, ""
+
+
+def _head(path: str) -> str:
+    """The first part of a file of output."""
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+            return file.read(OUTPUT_LIMIT).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def systemd() -> dict[str, str]:
+    """The programs of systemd where it runs this machine, as arguments of Runner."""
+    if not os.path.isdir("/run/systemd/system"):
+        return {}
+    return {"systemd_run": _program("systemd-run"), "systemctl": _program("systemctl")}
+
+
+def _program(name: str) -> str:
+    """Its path; empty when it is missing, and then commands run plainly."""
+    return next((path for path in (f"/usr/bin/{name}", f"/bin/{name}") if os.access(path, os.X_OK)), "")

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Status files of handlers and what they mean (extension-handler.md section 15). Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Optional
+
+from agent_runtime.extensions import texts
+
+WORDS = ("transitioning", "warning", "error", "success")
+# The host's own codes (extension-handler.md section 9).
+BAD, UNREADABLE = 1012, -1
+READ_LIMIT = 4 * 1024 * 1024
+LIMIT, MESSAGE_LIMIT, FIELD_LIMIT = 128 * 1024, 1024, 10 * 1024
+_STATE = {"success": "succeeded", "error": "failed", "transitioning": "transitioning", "warning": "transitioning"}
+
+
+class Verdict(NamedTuple):
+    """`state`: succeeded, failed or transitioning; `code`, `message` for the report; `status`: the handler's object."""
+
+    state: str
+    code: int
+    message: str
+    status: Optional[dict[str, Any]]
+
+
+MISSING = Verdict("transitioning", 0, "the handler has not written a status yet", None)
+
+
+class NotYet(Exception):
+    """What is there may be half of a file that is being written."""
+
+
+def verdict(content: bytes) -> Verdict:
+    """What a status file says. Errors: NotYet when it is no JSON; the caller reads it again before it calls it bad."""
+    try:
+        found = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise NotYet("the status file is not JSON") from None
+    try:
+        status = _checked(found)
+    except ValueError as problem:
+        return bad(str(problem))
+    word = str(status["status"]).lower()
+    status = texts.everywhere(shortened(status))
+    message = status.get("formattedMessage") or {}
+    # Any other word counts as an error: the old custom script writes `failed`.
+    return Verdict(_STATE.get(word, "failed"), int(status["code"]), texts.cut(str(message.get("message", ""))), status)
+
+
+def bad(reason: str) -> Verdict:
+    return Verdict("failed", BAD, f"the handler's status file cannot be used: {reason}", None)
+
+
+def unreadable(reason: str) -> Verdict:
+    return Verdict("failed", UNREADABLE, f"the handler's status file cannot be read: {reason}", None)
+
+
+def _checked(found: Any) -> dict[str, Any]:
+    """The object `status`, its code a number. Errors: ValueError with the reason."""
+    if not isinstance(found, list) or not found or not isinstance(found[0], dict):
+        raise ValueError("it is not an array that begins with an object")
+    status = found[0].get("status")
+    if not isinstance(status, dict):
+        raise ValueError("it has no object status")
+    if not isinstance(status.get("status"), str) or not status["status"]:
+        raise ValueError("status has no word status")
+    _message(status)
+    parts = status.get("substatus")
+    if parts is not None and not isinstance(parts, list):
+        raise ValueError("substatus is no list")
+    kept = []
+    for part in parts or ():
+        if part is None:
+            continue
+        if not isinstance(part, dict) or str(part.get("status")).lower() not in WORDS:
+            raise ValueError("an entry of substatus has none of the four words")
+        kept.append({**part, "code": _code(part)})
+    made = {**status, "code": _code(status)}
+    return {**made, "substatus": kept} if parts is not None else made
+
+
+def _message(status: Mapping[str, Any]) -> None:
+    message = status.get("formattedMessage")
+    if message is None:
+        return
+    if not isinstance(message, dict) or not all(isinstance(message.get(name), str) for name in ("lang", "message")):
+        raise ValueError("formattedMessage has no lang and message")
+
+
+def _code(status: Mapping[str, Any]) -> int:
+    value = status.get("code")
+    if value is None or value == "":
+        return 0
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63:
+        return int(value)
+    if isinstance(value, str):
+        try:
+            return int(value.strip()[:20])
+        except ValueError:
+            pass
+    raise ValueError("code is no number")
+
+
+def size(value: Any) -> int:
+    """Bytes of a value as JSON, as it will travel."""
+    return len(json.dumps(value).encode("ascii"))
+
+
+def shortened(status: Mapping[str, Any], limit: int = LIMIT) -> dict[str, Any]:
+    """`status` within `limit` bytes: its message first, then the fields of its parts, then parts from the end."""
+    made = dict(status)
+    if size(made) <= limit:
+        return made
+    message = made.get("formattedMessage")
+    if isinstance(message, dict):
+        made["formattedMessage"] = {
+            **message,
+            "message": texts.cut(str(message.get("message", "")), min(MESSAGE_LIMIT, limit // 4)),
+        }
+    # Only what section 15 names may be long; a foreign member must not carry what was cut elsewhere.
+    known = ("status", "code", "name", "operation", "configurationAppliedTime", "formattedMessage", "substatus")
+    made = {name: _short_field(made[name]) if name != "substatus" else made[name] for name in known if name in made}
+    parts = made.get("substatus")
+    if isinstance(parts, list):
+        made["substatus"] = [{name: _short_field(value) for name, value in part.items()} for part in parts]
+        while made["substatus"] and size(made) > limit:
+            made["substatus"] = made["substatus"][:-1]
+    return made
+
+
+def _short_field(value: Any) -> Any:
+    if isinstance(value, str):
+        return texts.cut(value, FIELD_LIMIT)
+    if isinstance(value, dict):
+        return {name: _short_field(item) for name, item in value.items() if name in ("lang", "message")}
+    return value if isinstance(value, (int, float, bool)) or value is None else None

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts of extensions, which are reported and logged: without signatures of URLs, and not without end. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+HIDDEN = "[hidden]"
+MARK = " [shortened]"
+TEXT_LIMIT = 4 * 1024
+# Signatures of shared access (extension-handler.md section 23), also where a URL was quoted inside another.
+_SIGNATURE = re.compile(r"((?:[?&;]|%3[fF]|%26|\\u0026|\b)sig(?:=|%3[dD]))[^&\s\"'<>;\\]+", re.IGNORECASE)
+
+
+def redacted(text: str) -> str:
+    """`text` with the signature of every URL in it hidden."""
+    return _SIGNATURE.sub(rf"\g<1>{HIDDEN}", text)
+
+
+def everywhere(value: Any) -> Any:
+    """`redacted` for every text in a JSON value."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, list):
+        return [everywhere(item) for item in value]
+    if isinstance(value, dict):
+        return {name: everywhere(item) for name, item in value.items()}
+    return value
+
+
+def cut(text: str, limit: int = TEXT_LIMIT) -> str:
+    """`text` in at most `limit` bytes of UTF-8, its end marked where something is missing."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return text
+    return encoded[: max(0, limit - len(MARK))].decode("utf-8", "ignore") + MARK

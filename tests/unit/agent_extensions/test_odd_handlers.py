@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Handlers as they are met: slow, sloppy, broken (extension-handler.md sections 7, 9, 15, 17, 25 and 26)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from agent_runtime.platform import processes
+from tests.unit.agent_extensions.kit import Desk, Site, live, wish
+
+STATUS = '[{"status": {"status": "%s", "code": "%s", "formattedMessage": {"lang": "en", "message": "%s"}}}]'
+WRITE = '"$AZURE_GUEST_AGENT_EXTENSION_PATH/status/$ConfigSequenceNumber.status"'
+
+
+def test_a_child_that_holds_the_descriptors_holds_nobody_up_and_lives_on(site: Site) -> None:
+    site.package()
+    site.way("install", f"sleep 60 & echo $! >{site.root}/child")
+    took = [0.0]
+
+    async def scenario(desk: Desk) -> None:
+        begun = time.monotonic()
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        took[0] = time.monotonic() - begun
+
+    live(site, scenario)
+    child = int((site.root / "child").read_text())
+    assert took[0] < 20
+    assert processes.is_there(child)
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_command_that_ignores_the_end_of_its_time_is_killed_with_its_group(site: Site) -> None:
+    site.package()
+    site.way("install", f"trap '' TERM; sleep 60 & echo $! >{site.root}/child; echo started >&2; wait")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        entry = await desk.wait("fake", "failed")
+        assert (entry["code"], entry["operation"]) == (1011, "install")
+        assert "was killed after 1 s: started" in entry["message"]
+        child = int((site.root / "child").read_text())
+        await desk.until(lambda: not processes.is_there(child), "the group is gone")
+
+    live(site, scenario, install=1)
+
+
+@pytest.mark.parametrize(
+    ("verb", "ending", "code", "says"),
+    [
+        ("install", "exit 51", 1007, "operating system is not supported"),
+        ("install", "exit 52", 1007, "something it depends on is missing"),
+        ("install", "echo no room at sig=abc >&2; exit 9", 1007, "exit code 9: no room at sig=[hidden]"),
+        ("enable", "/nonexistent; exit 127", 1009, "exit code 127 (the command, or the interpreter"),
+        ("enable", "exit 126", 1009, "not executable: look at its mode"),
+        ("enable", "kill -9 $PPID; kill -9 $$", 1009, "exit code 137"),
+    ],
+)
+def test_exit_codes_are_explained(site: Site, verb: str, ending: str, code: int, says: str) -> None:
+    site.package()
+    site.way(verb, ending)
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        entry = await desk.wait("fake", "failed")
+        assert (entry["code"], entry["operation"], entry["status"]) == (code, verb, None)
+        assert says in entry["message"]
+        await desk.idle()
+        assert site.calls() == ["install 1.0.0", "enable 1.0.0"][: 1 if verb == "install" else 2]
+        # The next document tries again from the beginning, or enables again.
+        site.free(verb)
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+
+    live(site, scenario)
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "code", "message"),
+    [
+        ("(sleep 0.3; say success 0 late) & exit 0", "succeeded", 0, "late"),
+        ("say transitioning 5 working; (sleep 0.5; say success 0 ready) & exit 0", "succeeded", 0, "ready"),
+        (f"printf '%s' '[{{\"sta' >{WRITE}; (sleep 0.1; say success 0 whole) & exit 0", "succeeded", 0, "whole"),
+        (f"printf '%s' '[{{\"sta' >{WRITE}; exit 0", "failed", 1012, "is not JSON"),
+        (
+            f"printf '\\357\\273\\277%s' '{STATUS % ('success', '0', 'marked')}' >{WRITE}; exit 0",
+            "succeeded",
+            0,
+            "marked",
+        ),
+        (f"printf '%s' '{STATUS % ('failed', '7', 'word')}' >{WRITE}; exit 0", "failed", 7, "word"),
+        (f"printf '%s' '{STATUS % ('error', '-3', 'sig=xyz&a')}' >{WRITE}; exit 0", "failed", -3, "sig=[hidden]&a"),
+        (f"printf '{{}}' >{WRITE}; exit 0", "failed", 1012, "is not an array"),
+        (f"mkdir {WRITE}; exit 0", "failed", -1, "cannot be read"),
+    ],
+)
+def test_status_files_as_handlers_write_them(site: Site, script: str, state: str, code: int, message: str) -> None:
+    site.package()
+    site.way("enable", script)
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        entry = await desk.wait("fake", state)
+        assert entry["code"] == code
+        assert message in entry["message"]
+
+    live(site, scenario)
+
+
+def test_a_huge_status_is_shortened(site: Site) -> None:
+    site.package()
+    parts = [{"status": "success", "name": "part", "formattedMessage": {"lang": "en", "message": "y" * 20000}}]
+    body = {"status": "success", "formattedMessage": {"lang": "en", "message": "x" * 5000}, "substatus": parts * 10}
+    (site.root / "huge").write_text(json.dumps([{"status": body}]))
+    site.way("enable", f"cp {site.root}/huge {WRITE}; exit 0")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        entry = await desk.wait("fake", "succeeded")
+        assert len(json.dumps(entry["status"])) <= 128 * 1024
+        assert entry["status"]["substatus"][0]["formattedMessage"]["message"].endswith("[shortened]")
+        assert entry["message"].endswith("[shortened]")
+
+    live(site, scenario)
+
+
+def test_scrubbed_settings_are_no_reason_to_complain(site: Site) -> None:
+    site.package()
+    site.way("enable", ": >config/0.settings")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish(publicSettings={"a": 1}))
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+        desk.give(wish(publicSettings={"a": 1}))
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+        assert (site.folder_of() / "config/0.settings").read_bytes() == b""
+        desk.give(wish(sequence=1, publicSettings={"a": 2}))
+        await desk.wait("fake", "succeeded", sequence=1)
+        assert b'"a": 2' in (site.folder_of() / "config/1.settings").read_bytes()
+
+    live(site, scenario)
+
+
+def test_a_handler_may_remove_its_own_folder(site: Site) -> None:
+    site.package()
+    site.way("uninstall", 'rm -rf "$AZURE_GUEST_AGENT_EXTENSION_PATH"')
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        desk.give()
+        await desk.until(lambda: "fake" not in desk.last(), "gone")
+        await desk.idle()
+
+    live(site, scenario)
+    assert site.record() is None
+
+
+def test_removal_goes_on_over_failures(site: Site) -> None:
+    site.package()
+    site.way("disable", "exit 3")
+    site.way("uninstall", "exit 4")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        desk.give()
+        await desk.until(lambda: "fake" not in desk.last(), "gone")
+        await desk.idle()
+
+    live(site, scenario)
+    assert not site.folder_of().exists()
+    assert "uninstall of Test.Fake 1.0.0 failed with exit code 4" in site.log("extensions")
+
+
+def test_heartbeats_are_read_whatever_their_spelling(site: Site) -> None:
+    site.package(manifest={"reportHeartbeat": "True"})
+    beat = json.dumps([{"Version": 1.0, "HeartBeat": {"Status": "notready", "Code": "5", "Message": "tired"}}])
+    site.way("enable", f"echo '{beat}' >heartbeat.log")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        entry = await desk.wait("fake", "succeeded", handler={"status": "NotReady", "code": 5, "message": "tired"})
+        assert entry["state"] == "succeeded"
+        old = time.time() - 700
+        os.utime(site.folder_of() / "heartbeat.log", (old, old))
+        await desk.until(lambda: desk.last()["fake"]["handler"]["status"] == "Unresponsive", "unresponsive")
+
+    live(site, scenario)
+
+
+def test_the_variables_and_the_folder_of_a_command(site: Site) -> None:
+    site.package()
+    site.way("enable", f"env >{site.root}/env; pwd >{site.root}/pwd; umask >{site.root}/umask; cat >{site.root}/stdin")
+
+    async def scenario(desk: Desk) -> None:
+        desk.own = {"proxy.url": "http://user:secret@proxy.test:3128"}
+        desk.give(wish(sequence=3))
+        await desk.wait("fake", "succeeded")
+
+    live(site, scenario)
+    told = dict(line.split("=", 1) for line in (site.root / "env").read_text().splitlines())
+    folder = str(site.folder_of())
+    assert told["AZURE_GUEST_AGENT_EXTENSION_PATH"] == folder
+    assert told["AZURE_GUEST_AGENT_EXTENSION_VERSION"] == "1.0.0"
+    assert told["ConfigSequenceNumber"] == "3"
+    assert told["AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE"] == "NOT_RUN"
+    assert told["IDENTITY_ENDPOINT"] == "http://localhost:40342/metadata/identity/oauth2/token"
+    assert told["HTTPS_PROXY"] == "http://user:secret@proxy.test:3128"
+    assert told["PYTHONPATH"] == ""
+    assert not {"ConfigExtensionName", "VIRTUAL_ENV", "PYTHONHOME", "LD_LIBRARY_PATH"} & set(told)
+    assert (site.root / "pwd").read_text().strip() == folder
+    assert (site.root / "umask").read_text().strip() == "0022"
+    assert (site.root / "stdin").read_text() == ""
+    logs = site.root / "var/lib/GuestConfig"
+    assert not [path for path in logs.rglob("*.log") if "secret" in path.read_text()]

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables over what is decided without a machine: manifests, statuses, lists, limits, texts, settings, documents."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_runtime.extensions import (
+    commandlog,
+    environment,
+    governance,
+    heartbeat,
+    lists,
+    manifest,
+    reports,
+    results,
+    settings,
+    status,
+    texts,
+    versions,
+    wishes,
+)
+from agent_runtime.extensions.runner import Ended
+from tests.unit.agent_extensions.kit import wish
+
+COMMANDS = {f"{name}Command": f"/bin/x {name}" for name in manifest.COMMANDS}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1.10", "1.9"), ("2", "1.9.9.9"), ("1.0.1", "1"), ("1.0.0.1", "1.0"), ("10.0", "9.9")]
+)
+def test_versions_are_numbers(one: str, other: str) -> None:
+    assert versions.is_newer(one, other)
+    assert not versions.is_newer(other, one)
+
+
+def test_missing_parts_of_versions_are_zero() -> None:
+    assert versions.same("1.0.0", "1")
+    assert not versions.same("1.0.1", "1")
+    with pytest.raises(ValueError, match="is no version"):
+        versions.key("1.x")
+
+
+@pytest.mark.parametrize(
+    ("value", "meant", "warns"),
+    [
+        (True, True, False),
+        (False, False, False),
+        ("true", True, False),
+        ("False", False, False),
+        (" TRUE ", True, False),
+        (1, False, True),
+        ("yes", False, True),
+    ],
+)
+def test_truth_in_manifests(value: Any, meant: bool, warns: bool) -> None:
+    found = manifest.parse(json.dumps([{"handlerManifest": {**COMMANDS, "reportHeartbeat": value}}]).encode())
+    assert found.heartbeat is meant
+    assert bool(found.warnings) == warns
+    assert found.commands["install"] == "bin/x install"
+
+
+def test_limits_in_manifests() -> None:
+    limits = {
+        "cpuQuotaPercentage": "20",
+        "memoryQuotaInMB": 100,
+        "services": [{"name": "a", "cpuQuotaPercentage": 5}, {"name": "a; rm"}, 7],
+    }
+    found = manifest.parse(json.dumps([{"handlerManifest": COMMANDS, "resourceLimits": limits}]).encode())
+    assert (found.cpu, found.memory, found.services) == (20, 100, (manifest.Service("a", 5, None),))
+    assert len(found.warnings) == 2
+
+
+@given(st.binary(max_size=200))
+def test_no_manifest_breaks_the_reader(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"HandlerManifest\.json"):
+        manifest.parse(content)
+
+
+@pytest.mark.parametrize(
+    ("allow", "block", "may"),
+    [
+        ([], [], True),
+        (["p/t"], [], True),
+        (["P/T"], ["x/y"], True),
+        ([], ["p/T"], False),
+        (["p/t"], ["P/t"], False),
+        (["x/y"], [], False),
+        ([], ["x/y"], True),
+        (["Allow/None"], [], False),
+        (["Allow/None", "p/t"], [], True),
+    ],
+)
+def test_the_table_of_lists(allow: list[str], block: list[str], may: bool) -> None:
+    config = {"extensions.allowlist": allow, "extensions.blocklist": block}
+    assert (lists.refusal("P", "t", config) == "") is may
+
+
+@pytest.mark.parametrize(
+    ("kind", "system", "own", "resources", "cpu"),
+    [
+        ("CustomScript", "linux", {}, {}, 30),
+        ("CustomScriptExtension", "windows", {}, {}, 5),
+        ("azuremonitorlinuxagent", "linux", {}, {}, 60),
+        ("AzureMonitorWindowsAgent", "windows", {}, {}, 100),
+        ("LinuxOsUpdateExtension", "linux", {}, {}, 60),
+        ("MDE.Linux", "linux", {}, {}, 60),
+        ("MicrosoftDnsAgent", "windows", {}, {}, 100),
+        ("MicrosoftMonitoringAgent", "windows", {}, {}, 60),
+        ("OmsAgentForLinux", "linux", {}, {}, 60),
+        ("MDE.Linux", "windows", {}, {}, 5),
+        ("CustomScript", "linux", {governance.CPU_PROPERTY: 80}, {}, 80),
+        ("CustomScript", "linux", {governance.CPU_PROPERTY: 80}, {"cpu": 20}, 20),
+        ("CustomScript", "linux", {}, {"cpu": 50}, 30),
+        ("MDE.Linux", "linux", {governance.CPU_PROPERTY: 10}, {}, 10),
+        ("MDE.Linux", "linux", {governance.CPU_PROPERTY: 90}, {"cpu": 70}, 60),
+    ],
+)
+def test_the_table_of_limits(kind: str, system: str, own: dict[str, Any], resources: dict[str, Any], cpu: int) -> None:
+    assert governance.limits(kind, resources, own, system).cpu == cpu
+
+
+def test_words_for_systemd() -> None:
+    limits = governance.limits("Custom-Script", {"memory": 50, "services": [["agent", 7, None], ["b", None, None]]}, {})
+    name = "hawser-extensions-Hawser.Custom_Script.slice"
+    assert governance.enforcing("Hawser.Custom-Script", limits) == [
+        ["set-property", "--runtime", name, "CPUQuota=30%", "MemoryMax=50M"],
+        ["set-property", "--runtime", "agent.service", "CPUQuota=7%", "MemoryMax=infinity"],
+    ]
+    assert governance.lifting("Hawser.Custom-Script", limits)[0] == [
+        "set-property", "--runtime", name, "CPUQuota=", "MemoryMax=infinity",
+    ]  # fmt: skip
+    assert "--property=KillMode=process" in governance.starting("u.service", "A.B")
+
+
+@pytest.mark.parametrize(
+    ("body", "state", "code"),
+    [
+        ([{"status": {"status": "success"}}, {"status": None}], "succeeded", 0),
+        ([{"version": "1.0", "status": {"status": "Success", "code": "4"}}], "succeeded", 4),
+        ([{"status": {"status": "warning", "code": 2.0, "formattedMessage": None}}], "transitioning", 2),
+        ([{"status": {"status": "success", "substatus": [None, {"status": "Warning"}]}}], "succeeded", 0),
+        ([{"status": {"status": "success", "substatus": [{"status": "odd"}]}}], "failed", 1012),
+        ([{"status": {"status": "success", "substatus": {}}}], "failed", 1012),
+        ([{"status": {"status": "success", "formattedMessage": {"message": "x"}}}], "failed", 1012),
+        ([{"status": {"status": "success", "code": "x"}}], "failed", 1012),
+        ([{"status": {"status": 1}}], "failed", 1012),
+        ([{"status": {}}], "failed", 1012),
+        ([], "failed", 1012),
+        ([None], "failed", 1012),
+        ({"status": {}}, "failed", 1012),
+    ],
+)
+def test_statuses(body: Any, state: str, code: int) -> None:
+    found = status.verdict(json.dumps(body).encode())
+    assert (found.state, found.code) == (state, code)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=9),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                        st.sampled_from(["status", "code", "formattedMessage", "lang", "message", "substatus", "x"]),
+                        inner, max_size=4), max_leaves=12))  # fmt: skip
+def test_no_status_breaks_the_reader(value: Any) -> None:
+    for body in (value, [{"status": value}]):
+        found = status.verdict(json.dumps(body).encode())
+        assert found.state in ("succeeded", "failed", "transitioning")
+
+
+def test_long_statuses_come_within_their_limit() -> None:
+    long = {
+        "status": "success",
+        "code": 0,
+        "foreign": "z" * 200000,
+        "substatus": [{"status": "error", "name": "n" * 9999}],
+    }
+    long["substatus"] = long["substatus"] * 40  # type: ignore[operator]
+    made = status.shortened(long)
+    assert status.size(made) <= status.LIMIT
+    assert made["substatus"]
+    assert "foreign" not in made
+
+
+def test_a_report_of_many_comes_within_its_limit() -> None:
+    entry = results.blank("n", "P", "t", "1.0", 0, 0.0)
+    told = {"status": "success", "formattedMessage": {"lang": "en", "message": "m" * 90000}}
+    full = {**entry, "message": "x" * 4000, "status": told}
+    made = reports.assemble(3, [{**full, "name": f"n{number}"} for number in range(256)])
+    assert status.size(made) <= reports.LIMIT
+    assert len(made["extensions"]) == 256
+    assert "by" not in made["extensions"][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://x/y?sv=1&sig=AbC%2f&se=2", "https://x/y?sv=1&sig=[hidden]&se=2"),
+        ("SIG=abc", "SIG=[hidden]"),
+        ("u?sig%3Dabc", "u?sig%3D[hidden]"),
+        ("design=good", "design=good"),
+    ],
+)
+def test_signatures_are_hidden(text: str, shown: str) -> None:
+    assert texts.redacted(text) == shown
+    assert texts.everywhere({"a": [text]}) == {"a": [shown]}
+
+
+def test_texts_are_cut_to_bytes() -> None:
+    assert texts.cut("ä" * 10, 100) == "ä" * 10
+    assert len(texts.cut("ä" * 100, 50).encode()) <= 50
+    assert texts.cut("ä" * 100, 50).endswith(texts.MARK)
+
+
+@pytest.mark.parametrize(
+    ("content", "age", "status_word"),
+    [
+        (b'[{"version": 1.0, "heartbeat": {"status": "ready", "formattedMessage": {"message": "m"}}}]', 5, "Ready"),
+        (b'\xef\xbb\xbf[{"HEARTBEAT": {"STATUS": "NotReady", "Message": "m"}}]', 5, "NotReady"),
+        (b"[]", 5, "NotReady"),
+        (b"{", 5, "NotReady"),
+        (None, 0, "NotReady"),
+        (b'[{"heartbeat": {"status": "Ready"}}]', 601, "Unresponsive"),
+        (b'[{"heartbeat": {"status": "Ready"}}]', 120, None),
+    ],
+)  # fmt: skip
+def test_heartbeats(content: bytes | None, age: float, status_word: str | None) -> None:
+    found = heartbeat.health(content, age)
+    assert (found and found.status) == status_word
+
+
+def test_the_environment_file_is_as_shims_cut_it() -> None:
+    text = environment.text("P.t", "/lib/P.t-1", "/logs/P.t-1")
+    assert text == (
+        '[{"name": "P.t", "version": 1.0, "handlerEnvironment": {"logFolder": "/logs/P.t-1", "configFolder": '
+        '"/lib/P.t-1/config", "statusFolder": "/lib/P.t-1/status", "heartbeatFile": "/lib/P.t-1/heartbeat.log"}}]'
+    )
+
+
+def test_bypassed_extensions_are_given_no_proxy() -> None:
+    config = {"proxy.url": "http://p:1", "proxy.bypass": ["AMA"]}
+    assert "HTTPS_PROXY" not in environment.surroundings({}, config, "Microsoft.Azure.Monitor")
+    assert environment.surroundings({"LANG": "de", "LD_LIBRARY_PATH": "/x"}, config, "Hawser") == {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "PYTHONPATH": "",
+        "LANG": "de",
+        "HTTPS_PROXY": "http://p:1",
+        "https_proxy": "http://p:1",
+        "NO_PROXY": "localhost,127.0.0.1",
+        "no_proxy": "localhost,127.0.0.1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("public", "protected", "content"),
+    [
+        (None, None, None),
+        ({}, None, {"publicSettings": {}, "protectedSettings": None, "protectedSettingsCertThumbprint": None}),
+        (None, "MII=", {"publicSettings": {}, "protectedSettings": "MII=", "protectedSettingsCertThumbprint": "AB"}),
+    ],
+)
+def test_settings_files(public: Any, protected: str | None, content: Any) -> None:
+    given = {
+        "publicSettings": public,
+        "protectedSettings": protected,
+        "protectedSettingsCertThumbprint": "AB" if protected else None,
+    }
+    made = settings.content(given)
+    assert made == (
+        b"" if content is None else json.dumps({"runtimeSettings": [{"handlerSettings": content}]}).encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"publisher": "a/b"}, "publisher and type"),
+        ({"type": ".."}, "publisher and type"),
+        ({"version": "1.0-beta"}, "version"),
+        ({"rollbackTo": "x"}, "version"),
+        ({"sequence": True}, "sequence"),
+        ({"dependencyLevel": -1}, "sequence"),
+        ({"publicSettings": "{}"}, "publicSettings is an object"),
+        ({"protectedSettings": "MII="}, "thumbprint"),
+        ({"protectedSettingsCertThumbprint": "AB" * 20}, "without protected settings"),
+    ],
+)
+def test_documents_that_are_no_wishes(change: dict[str, Any], reason: str) -> None:
+    found = wishes.read({"extensions": [wish(**change)]})
+    assert found.wishes == ()
+    assert reason in found.faults[0].reason
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                        st.sampled_from([*wish(), "extensions", "certificates", "path"]), inner, max_size=6),
+                    max_leaves=20))  # fmt: skip
+def test_no_document_breaks_the_reader(value: Any) -> None:
+    for content in (
+        {"extensions": value},
+        {"extensions": [value, {**wish(), "package": value}], "certificates": value},
+    ):
+        with contextlib.suppress(ValueError):
+            wishes.read(content)
+
+
+def test_the_command_log_holds_its_last_part(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commandlog, "LIMIT", 2000)
+    for number in range(60):
+        text = commandlog.entry(0.0, f"bin/x {number}", {"A": "sig=secret"}, Ended(1, "out\n", "", 0.5))
+        commandlog.append(str(tmp_path), None, text)
+    content = (tmp_path / "CommandExecution.log").read_text()
+    assert len(content) <= 2000
+    assert "bin/x 59" in content
+    assert "secret" not in content
+    assert "exit code 1 after 0.5 s" in content

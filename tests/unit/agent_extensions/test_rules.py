@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine does and leaves alone: lists, switches, orders, packages that cannot be used (agent-surface.md 15,
+extension-handler.md 3, 14, 20, 21)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from typing import Any
+
+import pytest
+
+from agent_runtime.extensions import runner
+from tests.unit.agent_extensions.kit import Desk, Site, live, wish
+
+FOLDER = "repo/extensions/Test.Fake/1.0.0"
+
+
+def test_lists_refuse_before_anything_is_fetched_and_never_remove(site: Site) -> None:
+    site.package()
+    site.package(kind="Other")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        desk.configure(extensions_blocklist=["TEST/fake"])
+        desk.give(wish(), wish("other", kind="Other"))
+        await desk.wait("other", "succeeded")
+        await desk.wait("fake", "succeeded")
+        desk.give(wish(sequence=1), wish("other", kind="Other"))
+        entry = await desk.wait("fake", "failed", code=1000)
+        assert entry["message"] == "Test/Fake is in extensions.blocklist of this machine"
+        desk.configure()
+        await desk.wait("fake", "succeeded", sequence=1)
+        desk.configure(extensions_allowlist=["Allow/None"])
+        desk.give()
+        await desk.until(lambda: not desk.last(), "both are gone")
+
+    live(site, scenario)
+    assert [call for call in site.calls() if "uninstall" in call] == ["uninstall 1.0.0"] * 2
+
+
+def test_monitor_mode_is_a_list(site: Site) -> None:
+    site.package()
+
+    async def scenario(desk: Desk) -> None:
+        desk.configure(config_mode="monitor")
+        desk.give(wish())
+        assert "config.mode is monitor" in (await desk.wait("fake", "failed"))["message"]
+
+    live(site, scenario)
+    assert site.calls() == []
+
+
+def test_switched_off_nothing_is_begun_and_nothing_removed(site: Site) -> None:
+    site.package()
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        desk.configure(extensions_enabled=False)
+        reports = len(desk.reports)
+        desk.give()
+        await desk.until(lambda: not desk.engine._work.is_set, "looked at")
+        assert len(desk.reports) == reports
+        assert site.folder_of().exists()
+        desk.configure()
+        await desk.until(lambda: not desk.last(), "removed once it is on again")
+
+    live(site, scenario)
+
+
+def test_levels_wait_for_one_another(site: Site) -> None:
+    for kind in ("Fake", "Base", "Top"):
+        site.package(kind=kind)
+    background = f"(until [ -e {site.root}/go ]; do sleep 0.05; done; say success 0 now) & exit 0"
+    site.way("enable", f"case $0 in *Base*) say transitioning 1 wait; {background} ;; esac")
+    wished = [wish("top", kind="Top", dependencyLevel=2), wish("base", kind="Base", dependencyLevel=1)]
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(*wished)
+        await desk.wait("base", "transitioning")
+        assert site.calls() == ["install 1.0.0", "enable 1.0.0"]
+        (site.root / "go").touch()
+        await desk.wait("top", "succeeded")
+
+    live(site, scenario)
+
+
+@pytest.mark.parametrize(("fails", "says"), [(True, "base, on which it depends, has failed"), (False, "in time")])
+def test_what_depends_on_a_failure_is_skipped_and_says_so(site: Site, fails: bool, says: str) -> None:
+    site.package(kind="Base")
+    site.package(kind="Top")
+    site.way("enable", f"case $0 in *Base*) say {'error' if fails else 'transitioning'} 1 x; exit 0 ;; esac")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish("top", kind="Top", dependencyLevel=2), wish("base", kind="Base"))
+        entry = await desk.wait("top", "failed", code=1000)
+        assert says in entry["message"]
+
+    live(site, scenario, dependency=0.5)
+    assert site.calls() == ["install 1.0.0", "enable 1.0.0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        ({"custom": {"version": "2.0.0"}}, 1004, "another version"),
+        ({"custom": {"publisher": "Other"}}, 1004, "another extension"),
+        ({"custom": {"os": "windows"}}, 1004, "another system"),
+        ({"custom": {"arch": "riscv"}}, 1004, "another system"),
+        ({"wish": {"package": {"path": "extensions/Test.Fake/1.0.0/linux.zip", "sha256": "1" * 64}}}, 1004, "sha256"),
+        ({"zip": b"no zip at all"}, 1005, "no zip archive"),
+        ({"manifest": b"{"}, 1003, "is not JSON"),
+        ({"manifest": b"{}"}, 1003, "is not an array"),
+        ({"manifest": b'[{"handlerManifest": {"installCommand": "x"}}]'}, 1003, "no usable enableCommand"),
+        ({"manifest": None}, 1002, "no manifest in the package"),
+        ({"root": None}, 1004, "names no root of trust"),
+    ],
+)
+def test_packages_that_cannot_be_used_run_nothing(site: Site, change: dict[str, Any], code: int, says: str) -> None:
+    files = {"HandlerManifest.json": change["manifest"]} if change.get("manifest") else {}
+    site.package(files=files)
+    custom = site.root / FOLDER / "custom.json"
+    custom.write_text(json.dumps({**json.loads(custom.read_text()), **change.get("custom", {})}))
+    if "manifest" in change and change["manifest"] is None:
+        _without_manifest(site)
+    if "zip" in change:
+        (site.root / FOLDER / "linux.zip").write_bytes(change["zip"])
+    if "root" in change:
+        path = site.state / "clouds/demo.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "tuf_root": None}))
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish(**change.get("wish", {})))
+        entry = await desk.wait("fake", "failed", code=code)
+        assert says in entry["message"]
+        assert entry["handler"]["code"] == code
+        await desk.idle()
+        desk.give()
+        await desk.until(lambda: not desk.last(), "forgotten")
+        await desk.idle()
+
+    live(site, scenario)
+    assert site.calls() == []
+    assert not site.folder_of().exists()
+    assert site.record() is None
+
+
+def _without_manifest(site: Site) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(site.root / FOLDER / "linux.zip", "w") as archive:
+        archive.writestr("bin/handler.sh", "")
+
+
+def test_a_manifest_with_a_mark_in_a_folder_below(site: Site) -> None:
+    site.package(manifest={"supportsMultipleExtensions": "TRUE", "somethingNew": {}})
+    with_mark = site.root / "moved"
+    shutil.unpack_archive(site.root / FOLDER / "linux.zip", with_mark)
+    manifest = (with_mark / "HandlerManifest.json").read_bytes()
+    (with_mark / "HandlerManifest.json").unlink()
+    (with_mark / "meta").mkdir()
+    (with_mark / "meta/HandlerManifest.json").write_bytes(b"\xef\xbb\xbf" + manifest)
+    shutil.make_archive(str(site.root / FOLDER / "linux"), "zip", with_mark)
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish("one"), wish("two"))
+        await desk.wait("one", "succeeded")
+        await desk.wait("two", "succeeded")
+
+    live(site, scenario)
+    assert (site.folder_of() / "HandlerManifest.json").read_bytes() == manifest
+    assert (site.folder_of() / "config/one.0.settings").exists()
+
+
+def test_a_repository_that_is_away_is_asked_again_and_given_up(site: Site) -> None:
+    site.package(network=True)
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        entry = await desk.wait("fake", "installing", operation="download")
+        await desk.until(lambda: "try 2 of 3" in desk.last()["fake"]["message"], "second try")
+        assert entry["code"] == 0
+        await desk.wait("fake", "failed", code=1004)
+        site.package()
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+
+    live(site, scenario, download_tries=3)
+
+
+def test_two_extensions_of_a_handler_for_one(site: Site) -> None:
+    site.package()
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish("one"), wish("two"))
+        assert "one extension at a time" in (await desk.wait("one", "failed", code=1000))["message"]
+        await desk.wait("two", "failed", code=1000)
+        desk.give(wish("one"))
+        await desk.wait("one", "succeeded")
+
+    live(site, scenario)
+
+
+def test_faulty_entries_are_reported_and_hold_what_is_there(site: Site) -> None:
+    site.package()
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        desk.give(wish(sequence=-1), wish("../evil", kind="Evil"), wish("a", version="1/../..", kind="B"))
+        entry = await desk.wait("fake", "failed", code=1000)
+        assert "sequence" in entry["message"]
+        assert set(desk.last()) == {"fake", "a"}
+        desk.give(wish(), wish("more", version="1.0.1"))
+        assert "several versions" in (await desk.wait("more", "failed"))["message"]
+        await desk.wait("fake", "failed")
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+
+    live(site, scenario)
+    assert site.calls() == ["install 1.0.0", "enable 1.0.0"]
+
+
+def test_what_somebody_removed_by_hand_is_installed_again(site: Site) -> None:
+    site.package()
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+        shutil.rmtree(site.folder_of())
+        desk.engine.look()
+        await desk.until(lambda: site.calls()[2:] == ["install 1.0.0", "enable 1.0.0"], "installed again")
+        await desk.wait("fake", "succeeded")
+
+    live(site, scenario)
+
+
+def test_an_expired_document_repeats_and_changes_nothing(site: Site) -> None:
+    site.package()
+    site.package("2.0.0")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+
+    async def later(desk: Desk) -> None:
+        desk.give(wish(version="2.0.0"), exp=time.time() - 1)
+        assert "has expired" in (await desk.wait("fake", "failed"))["message"]
+        desk.give(wish(), exp=time.time() - 1)
+        await desk.until(lambda: site.calls()[2:] == ["enable 1.0.0"], "enabled again")
+        await desk.wait("fake", "succeeded")
+        desk.give(exp=time.time() - 1)
+        await desk.until(lambda: desk.reports[-1]["generation"] == site.generation, "looked at")
+
+    live(site, scenario)
+    live(site, later)
+    assert site.folder_of().exists()
+
+
+def test_a_newer_document_takes_over_between_two_handlers(site: Site) -> None:
+    for kind in ("Fake", "Next"):
+        site.package(kind=kind)
+    site.way("install", f"until [ -e {site.root}/go ]; do sleep 0.02; done")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish(), wish("next", kind="Next"))
+        await desk.until(lambda: site.calls() == ["install 1.0.0"], "the first install runs")
+        desk.give(wish())
+        (site.root / "go").touch()
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+        assert set(desk.last()) == {"fake"}
+
+    live(site, scenario)
+    assert site.calls() == ["install 1.0.0", "enable 1.0.0"]
+
+
+def test_a_damaged_memory_is_made_anew_from_the_document(site: Site) -> None:
+    site.package()
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+
+    live(site, scenario)
+    folder = site.folder("extensions")
+    (folder / "handlers.json").write_text('{"handlers": 3}')
+    (folder / "plan.json").write_text("{")
+    live(site, scenario)
+    assert (folder / "handlers.json.damaged").exists()
+    assert site.calls() == ["install 1.0.0", "enable 1.0.0"] * 2
+
+
+def test_a_log_folder_that_cannot_be_written_stops_nothing(site: Site) -> None:
+    site.package()
+    logs = site.root / "var/lib/GuestConfig/extension_logs/Test.Fake-1.0.0"
+    logs.mkdir(parents=True)
+    (logs / "CommandExecution.log").mkdir()
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+
+    live(site, scenario)
+
+
+def test_limits_follow_the_configuration_and_go_with_the_handler(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    control = site.root / "systemctl"
+    control.write_text(f'#!/bin/sh\necho "$@" >>{site.root}/controlled\n')
+    control.chmod(0o755)
+    monkeypatch.setattr(runner, "systemd", lambda: {"systemctl": str(control)})
+    site.package()
+
+    def told() -> list[str]:
+        path = site.root / "controlled"
+        words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [f"{line[-2]} {line[-3]}" for line in words]
+
+    name = "hawser-extensions-Test.Fake.slice"
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+        assert told() == [f"CPUQuota=30% {name}"]
+        desk.configure(extensions_agent_cpulimit=50)
+        await desk.until(lambda: told()[1:] == [f"CPUQuota=50% {name}"], "the new limit")
+        desk.give()
+        await desk.until(lambda: not desk.last(), "gone")
+        assert told()[-1] == f"CPUQuota= {name}"
+
+    live(site, scenario)
+
+
+def test_what_failed_is_not_tried_again_because_another_waits(site: Site) -> None:
+    site.package(network=True)
+    site.package(kind="Bad")
+    site.way("install", "case $0 in *Bad*) exit 1 ;; esac")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish("bad", kind="Bad"), wish())
+        await desk.wait("bad", "failed", code=1007)
+        await desk.wait("fake", "failed", code=1004)
+        assert site.calls() == ["install 1.0.0"]
+        assert desk.last()["bad"]["code"] == 1007
+        desk.engine.look()
+        await desk.until(lambda: site.calls() == ["install 1.0.0"] * 2, "tried again when asked")
+        await desk.wait("bad", "failed", code=1007)
+
+    live(site, scenario, download_tries=4)
