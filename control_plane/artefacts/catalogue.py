@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from control_plane.storage import catalogue
+
 Row = dict[str, Any]
-TAKERS: tuple[Callable[[Session, Sequence[Row]], object], ...] = ()
-"""Each gets every row there is, in the transaction that notes a publication, and once more from a running hub that has
-not seen that version."""
 
 
 def catalogue_rows(targets_metadata: Mapping[str, Any]) -> list[Row]:
@@ -38,7 +37,7 @@ def catalogue_rows(targets_metadata: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def replace(session: Session, rows: Sequence[Row]) -> None:
-    """Hand the whole catalogue to whoever keeps it."""
-    for take in TAKERS:
-        take(session, rows)
+def replace(session: Session, targets_metadata: Mapping[str, Any]) -> None:
+    """Make the catalogue what the targets name: in the transaction that notes a publication, and once more by a running
+    hub that has not seen that version."""
+    catalogue.replace(session, catalogue_rows(targets_metadata))

@@ -40,7 +40,7 @@ def hand_over(data: Path, database: Database, known: int | None) -> int | None:
     if current is None or current.targets.signed.version == known:
         return known
     with database.write() as session:
-        catalogue.replace(session, catalogue.catalogue_rows(current.targets.to_dict()))
+        catalogue.replace(session, current.targets.to_dict())
     return current.targets.signed.version
 
 

@@ -189,7 +189,7 @@ def _note(data: Path, action: str, detail: dict[str, Any]) -> None:
     """The audit's row and the catalogue, in one transaction."""
     current = staging.published(places.of(data))
     with opened(data) as (database, _), database.write() as session:
-        catalogue.replace(session, catalogue.catalogue_rows(current.targets.to_dict()))
+        catalogue.replace(session, current.targets.to_dict())
         audit.record(session, operator(), f"artefacts/{action}", "hub", detail=detail)
 
 

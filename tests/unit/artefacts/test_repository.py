@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft7Validator
+from sqlalchemy import delete
 
 from control_plane.artefacts import catalogue, keys, online, serving, upkeep
 from control_plane.artefacts import place as places
@@ -22,6 +23,8 @@ from control_plane.errors import OperatorError
 from control_plane.hub import open_database
 from control_plane.operate import artefacts as work
 from control_plane.storage import audit
+from control_plane.storage.catalogue import packages
+from control_plane.storage.extension_models import ExtensionPackage
 from tests.unit.artefacts.conftest import Client, add, packed, run, settle, told
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,28 +60,24 @@ def test_every_step_is_in_the_audit(top: Path, data: Path) -> None:
     ]
 
 
-def test_the_catalogue_is_handed_over(top: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[Any] = []
-    monkeypatch.setattr(catalogue, "TAKERS", (lambda _session, rows: taken.append(rows),))
+def test_the_catalogue_is_handed_over(top: Path, data: Path) -> None:
     found = add(data, top / "p.zip")
     settle(data, top / "keys")
-    row = {
-        "publisher": "Hawser",
-        "type": "Demo",
-        "version": "1.0.0",
-        "os": "linux",
-        "arch": "any",
-        "path": "extensions/Hawser.Demo/1.0.0/linux.zip",
-        "length": found.length,
-        "sha256": found.sha256,
-        "supportsMultipleExtensions": False,
-    }
-    assert taken == [[row]]
     database = open_database(data)
-    assert upkeep.hand_over(data, database, 1) == 2
+
+    def kept() -> list[tuple[str, str, str, int, str]]:
+        with database.read() as session:
+            return [(row.publisher, row.type, row.path, row.length, row.sha256) for row in packages(session)]
+
+    path = "extensions/Hawser.Demo/1.0.0/linux.zip"
+    assert kept() == [("Hawser", "Demo", path, found.length, found.sha256)]
+    with database.write() as session:
+        session.execute(delete(ExtensionPackage))
     assert upkeep.hand_over(data, database, 2) == 2
+    assert kept() == [], "this version was seen"
+    assert upkeep.hand_over(data, database, 1) == 2
+    assert len(kept()) == 1, "a command was killed before it could tell"
     database.close()
-    assert taken == [[row], [row]]
 
 
 def test_only_extensions_are_in_the_catalogue() -> None:
