@@ -19,6 +19,11 @@ from benchmarks.site import Site, cores
 
 BEATS_A_SECOND = 50
 LEAST_SECONDS = 20.0
+WARM_SECONDS = 5.0
+# Small herds are over in a moment, in which anything else on the machine counts as well: the middle one of these.
+RUNS_OF_SMALL, SMALL_HERD = 3, 10
+# What the hub may grow by for a herd: rows of twins are on the disk, in memory there are digests of those refused.
+MOST_GROWN_MIB = 64
 LONGEST_SECONDS = 3600.0
 # Copies begin to ask within this time: nobody boots machines faster than a second for each hundred.
 A_SECOND = 100
@@ -39,7 +44,7 @@ SMALL, WHOLE = Scale((1, 20)), Scale((1, 2, 100, 10_000))
 
 @dataclass(frozen=True)
 class Told:
-    """Of one herd. `alone`, `meanwhile`: seconds of the original's heartbeats; `grown`: bytes of the hub; `healed`:
+    """Of one herd. `alone`, `meanwhile`: seconds of the original's heartbeats, before and after, and during it; `grown`: bytes of the hub; `healed`:
     seconds from waking to the end of each copy; `ends`: copies by state; `wrong`: answers with 5xx."""
 
     alone: list[float]
@@ -83,6 +88,7 @@ async def _wake(twin: Twin, spread: float, number: int, count: int, healed: list
 
 async def _herd(site: Site, fleet: Fleet, count: int) -> Told:
     (original,) = fleet.machines
+    await _beaten(original, asyncio.sleep(WARM_SECONDS))
     alone = await _beaten(original, asyncio.sleep(LEAST_SECONDS))
     twins = [Twin(original, number) for number in range(count)]
     healed: list[float] = []
@@ -98,12 +104,19 @@ async def _herd(site: Site, fleet: Fleet, count: int) -> Told:
     meanwhile = await _beaten(original, all_of_them())
     wrong = sum(number for status, number in fleet.summary()["statuses"].items() if status >= 500)
     ends = Counter(twin.seen.state for twin in twins)
-    return Told(alone, meanwhile, site.memory() - before, healed, ends, wrong)
+    grown = site.memory() - before
+    alone += await _beaten(original, asyncio.sleep(LEAST_SECONDS))
+    return Told(alone, meanwhile, grown, healed, ends, wrong)
 
 
-def _rows(told: Told, count: int, policy: str) -> list[Row]:
+def _ratio(told: Told) -> float:
+    return percentiles(told.meanwhile)["p99_ms"] / percentiles(told.alone)["p99_ms"]
+
+
+def _rows(runs: list[Told], count: int, policy: str) -> list[Row]:
+    told = sorted(runs, key=_ratio)[len(runs) // 2]
     what = f"{count} {'copy wakes' if count == 1 else 'copies wake'}, policy {policy}"
-    ratio = percentiles(told.meanwhile)["p99_ms"] / percentiles(told.alone)["p99_ms"]
+    ratio = _ratio(told)
     end, state = ENDS[policy]
     healed = percentiles(told.healed)
     return [
@@ -113,7 +126,7 @@ def _rows(told: Told, count: int, policy: str) -> list[Row]:
         Row(f"{what}: until the last", healed["max_ms"] / 1000, "s", "", None),
         Row(f"{what}: copies that are not {end}", count - told.ends[state], "", "0", 0),
         Row(f"{what}: answers with 5xx", told.wrong, "", "0", 0),
-        Row(f"{what}: the hub's memory grows by", told.grown / 2**20, "MiB", "", None),
+        Row(f"{what}: the hub's memory grows by", told.grown / 2**20, "MiB", f"≤ {MOST_GROWN_MIB}", MOST_GROWN_MIB),
     ]
 
 
@@ -121,10 +134,13 @@ async def _herds(site: Site, scale: Scale, policy: str) -> list[Row]:
     site.hub.run("profiles", "set", "default", "--clones", policy)
     rows: list[Row] = []
     for count in scale.herds:
-        fleet = site.fleet(f"{policy}-{count}", 1, Pace())
-        await fleet.enrol()
-        rows += _rows(await _herd(site, fleet, count), count, policy)
-        fleet.close()
+        runs = []
+        for number in range(RUNS_OF_SMALL if count <= SMALL_HERD else 1):
+            fleet = site.fleet(f"{policy}-{count}-{number}", 1, Pace())
+            await fleet.enrol()
+            runs.append(await _herd(site, fleet, count))
+            fleet.close()
+        rows += _rows(runs, count, policy)
     return rows
 
 
