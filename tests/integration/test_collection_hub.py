@@ -151,7 +151,7 @@ def test_hub(tmp_path: Path, host: Host, wheelhouse: Path) -> None:
     configured = host.read("/var/lib/hawser-hub/config.yaml")
     target = {"name": "pager", "on": ["Expired"], "webhook": {"url": "https://pager.example", "secret_file": "/s"}}
     wrong = play(tmp_path, host, wheelhouse, code=2, hub_config={"notifications": {"targets": [target]}})
-    assert "takes no member 'on', 'yes' or 'true'" in " ".join(wrong.split())
+    assert "takes no member 'on'" in " ".join(wrong.split())
     assert "pager.example" not in wrong
     assert host.read("/var/lib/hawser-hub/config.yaml") == configured
     assert host.run(["systemctl", "show", "-p", "InvocationID", "hawser-hub"]).output == before

@@ -116,8 +116,9 @@ def _rest(life: Life) -> None:
 def _judge(step: Step, life: Life, before: Memory) -> tuple[list[str], int]:
     """Faults, and the machines at the hub that nobody is."""
     state = life.found()
-    if step.does == "sealed" and (state != "sealed" or remains.found(life.paths, with_token=False)):
-        # Cut off before it was written down: that is seen, and the next `seal` ends it.
+    # Cut off before it was written down, a seal is ended by the next one alone: what is there says so until then.
+    is_seen = step.name == "seal again" and bool(remains.found(life.paths, with_token=False))
+    if step.does == "sealed" and (state == "connected" or is_seen):
         life.seal()
     faults = life.faults()
     if state not in step.ends:
