@@ -21,7 +21,8 @@ options:
     description:
       - A dictionary with a dictionary for each host.
       - In it, C(agent) is what M(hawser.machine.agent_info) returned under that name, and C(files) the text of
-        C(/etc/machine-id) and of the public SSH host keys. Either may be missing.
+        C(/etc/machine-id), of the public SSH host keys, and a line with C(vmgenid) and the sixteen bytes of the virtual
+        machine's generation id, in hexadecimal digits. Any of it may be missing.
     type: dict
     required: true
 """

@@ -18,7 +18,8 @@ def twins(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Hosts that share something, largest group first, then those that are held as clones and share with nobody here.
 
     `found`: by host `agent` (the object of `azcmagent show --json`, None where it is not installed) and `files` (the
-    text of /etc/machine-id and of the public SSH host keys). Each entry has `hosts`, `shares` and `sentence`.
+    text of /etc/machine-id, of the public SSH host keys, and a line `vmgenid` with the bytes of the generation id). Each
+    entry has `hosts`, `shares` and `sentence`.
     """
     holders: dict[tuple[str, str], list[str]] = {}
     for host, facts in found.items():
@@ -52,6 +53,8 @@ def _facts(facts: Mapping[str, Any]) -> set[tuple[str, str]]:
         words = line.split()
         if len(words) == 1 and len(words[0]) == 32 and set(words[0]) <= set("0123456789abcdef"):
             told.add(("machine id", words[0]))
+        elif words[:1] == ["vmgenid"] and len(words) == 17 and set(words[1:]) != {"00"}:
+            told.add(("generation id", "".join(words[1:])))
         elif len(words) >= 2 and words[0].startswith(_KEY_TYPES):
             told.add(("SSH host key", f"{words[0]} {words[1]}"))
     return told

@@ -33,6 +33,16 @@ def test_what_is_shared_is_named_once_for_a_group() -> None:
     assert found[0]["sentence"].startswith("a and b share an identity (certificate, machine at the hub, ")
 
 
+def test_virtual_machines_that_were_copied_with_their_generation_id_are_named() -> None:
+    line = "vmgenid " + " ".join(f"{number:02x}" for number in range(16))
+    (found,) = twins(
+        {"a": {"files": line}, "b": {"files": f"{ID}\n{line}\n"}, "c": {"files": line.replace("0f", "10")}}
+    )
+    assert (found["hosts"], found["shares"]) == (["a", "b"], ["generation id"])
+    for nothing in ("vmgenid", "vmgenid " + " ".join(["00"] * 16)):
+        assert twins({"a": {"files": nothing}, "b": {"files": nothing}}) == []
+
+
 def test_groups_that_share_different_things_are_different_groups() -> None:
     found = twins({"a": host("1", files=ID), "b": host("1", files=ID), "c": host("2", files=f"{ID}\r\n")})
     assert [(entry["hosts"], entry["shares"]) for entry in found] == [
