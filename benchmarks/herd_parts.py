@@ -44,8 +44,9 @@ SMALL, WHOLE = Scale((1, 20)), Scale((1, 2, 100, 10_000))
 
 @dataclass(frozen=True)
 class Told:
-    """Of one herd. `alone`, `meanwhile`: seconds of the original's heartbeats, before and after, and during it; `grown`: bytes of the hub; `healed`:
-    seconds from waking to the end of each copy; `ends`: copies by state; `wrong`: answers with 5xx."""
+    """Of one herd. `alone`, `meanwhile`: seconds of the original's heartbeats, before and after it, and during it;
+    `grown`: bytes of the hub; `healed`: seconds from waking to the end of each copy; `ends`: copies by state; `wrong`:
+    answers with 5xx."""
 
     alone: list[float]
     meanwhile: list[float]

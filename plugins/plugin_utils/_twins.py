@@ -18,8 +18,8 @@ def twins(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Hosts that share something, largest group first, then those that are held as clones and share with nobody here.
 
     `found`: by host `agent` (the object of `azcmagent show --json`, None where it is not installed) and `files` (the
-    text of /etc/machine-id, of the public SSH host keys, and a line `vmgenid` with the bytes of the generation id). Each
-    entry has `hosts`, `shares` and `sentence`.
+    text of /etc/machine-id, of the public SSH host keys, and a line `vmgenid` with the bytes of the generation id).
+    Each entry has `hosts`, `shares` and `sentence`.
     """
     holders: dict[tuple[str, str], list[str]] = {}
     for host, facts in found.items():
