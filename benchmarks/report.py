@@ -147,10 +147,10 @@ class Part:
 
 
 def completed(found: Mapping[str, Any], former: Mapping[str, Any] | None, order: Sequence[str]) -> dict[str, Any]:
-    """A run of some parts, the others as the `former` run on the same machine found them. `order`: of all parts."""
-    parts = {part["name"]: part for part in found["parts"]}
-    if former is not None and former["machine"] == found["machine"]:
-        parts = {part["name"]: part for part in former["parts"]} | parts
+    """A run of some parts, the others as a `former` run found them, each with its machine. `order`: of all parts."""
+    parts = {part["name"]: {**part, "machine": found["machine"]} for part in found["parts"]}
+    if former is not None:
+        parts = {part["name"]: {"machine": former["machine"], **part} for part in former["parts"]} | parts
     return {
         "machine": found["machine"],
         "parts": [parts[name] for name in order if name in parts],
@@ -162,7 +162,14 @@ def _number(figure: float) -> str:
     return f"{figure:.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
-def _table(part: Mapping[str, Any]) -> list[str]:
+def _machine(on: Mapping[str, Any]) -> str:
+    return (
+        f"{on['cpu']}, {on['cores']} cores, {on['memory_gib']} GiB, {on['system']}, Linux {on['kernel']}, Python "
+        f"{on['python']}"
+    )
+
+
+def _table(part: Mapping[str, Any], *, with_machine: bool) -> list[str]:
     words = {True: "met", False: "**missed**", None: ""}
     title, note = TITLES[part["name"]]
     lines = ["", f"## {title}", "", note, ""]
@@ -175,7 +182,8 @@ def _table(part: Mapping[str, Any]) -> list[str]:
         )
         for row in part["rows"]
     ]
-    return [*lines, "", f"Taken in {part['seconds']} s, until {part['taken']}."]
+    where = f", on {_machine(part['machine'])}" if with_machine else ""
+    return [*lines, "", f"Taken in {part['seconds']} s, until {part['taken']}{where}."]
 
 
 def not_reached(found: Mapping[str, Any]) -> list[str]:
@@ -187,7 +195,7 @@ def not_reached(found: Mapping[str, Any]) -> list[str]:
         if row["met"] is False
     ]
     lines += [f"{TITLES[part['name']][0]}: could not be measured" for part in found["parts"] if part["problem"]]
-    return lines + [f"{TITLES[name][0]}: not measured on this machine" for name in found["left_out"]]
+    return lines + [f"{TITLES[name][0]}: not measured" for name in found["left_out"]]
 
 
 def _long(found: Mapping[str, Any]) -> list[str]:
@@ -204,8 +212,11 @@ def _long(found: Mapping[str, Any]) -> list[str]:
 
 def document(found: Mapping[str, Any]) -> str:
     """The page of `machine`, `parts`, `left_out` as benchmarks/run.py writes them."""
-    on = found["machine"]
     missed = not_reached(found)
+    several = any(part["machine"] != found["machine"] for part in found["parts"])
+    where = (
+        "Each part names the machine that it was taken on." if several else f"Taken on {_machine(found['machine'])}."
+    )
     lines = [
         "<!-- SPDX-License-Identifier: Apache-2.0 -->",
         "# Measured figures",
@@ -215,13 +226,12 @@ def document(found: Mapping[str, Any]) -> str:
         "",
         *_long(found),
         "",
-        f"Taken on {on['cpu']}, {on['cores']} cores, {on['memory_gib']} GiB, {on['system']},",
-        f"Linux {on['kernel']}, Python {on['python']}.",
+        where,
         "",
         "## Not reached",
         "",
         *([f"- {line}" for line in missed] or ["Every bar was met."]),
     ]
     for part in found["parts"]:
-        lines += _table(part)
+        lines += _table(part, with_machine=several)
     return "\n".join(lines) + "\n"

@@ -3,8 +3,8 @@
 
     python -m benchmarks.run [--long] [--parts checkins held …] [--hosts 40] [--idle-seconds 600] [--small] [--dry]
 
-What was measured is written, the bars beside the figures; parts that were left out keep what an earlier run on the same
-machine found, with its time, or are named as missing. `--small` and `--dry` are for trying the program: small numbers,
+What was measured is written, the bars beside the figures; parts that were left out keep what an earlier run found, with
+its time and machine, or are named as missing. `--small` and `--dry` are for trying the program: small numbers,
 and nothing written.
 """
 

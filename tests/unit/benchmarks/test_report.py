@@ -21,7 +21,7 @@ MACHINE = {"cpu": "C", "cores": 2, "memory_gib": 4, "system": "S", "kernel": "K"
 def found(*parts: Part, left_out: tuple[str, ...] = ()) -> dict[str, Any]:
     return {
         "machine": MACHINE,
-        "parts": [part.as_dict() for part in parts],
+        "parts": [{**part.as_dict(), "machine": MACHINE} for part in parts],
         "left_out": list(left_out),
     }
 
@@ -41,7 +41,7 @@ def test_what_was_missed_failed_or_left_out_is_named_first() -> None:
     assert not_reached(told) == [
         "rate: 1999 a second, the bar is ≥ 2000",
         "Hub: held connections, changes, cold start: could not be measured",
-        "Agent: idle services: not measured on this machine",
+        "Agent: idle services: not measured",
     ]
     page = document(told)
     assert page.index("## Not reached") < page.index("- rate: 1999") < page.index("## Hub: check-ins")
@@ -78,15 +78,22 @@ def test_every_part_has_a_title_and_every_title_a_part() -> None:
     assert set(TITLES) == {*hub_parts.PARTS, *herd_parts.PARTS, *model_parts.PARTS, *host_parts.PARTS}
 
 
-def test_a_run_of_some_parts_keeps_the_others_of_the_same_machine() -> None:
+def test_a_run_of_some_parts_keeps_the_others_with_their_machines() -> None:
     order = ["checkins", "held", "idle"]
     former = found(Part("held", AT, 9, []), Part("checkins", AT, 9, []))
     now = found(Part("checkins", "2027-01-01T00:00:00+00:00", 2, []))
     told = completed(now, former, order)
     assert [(part["name"], part["seconds"]) for part in told["parts"]] == [("checkins", 2), ("held", 9)]
     assert told["left_out"] == ["idle"]
-    elsewhere = completed(now, former | {"machine": MACHINE | {"cores": 64}}, order)
-    assert [part["name"] for part in elsewhere["parts"]] == ["checkins"]
+    page = document(told)
+    assert "Taken on C, 2 cores, 4 GiB, S, Linux K, Python 3.11." in page
+    other = MACHINE | {"cores": 64}
+    bare = {key: value for key, value in former["parts"][0].items() if key != "machine"}
+    elsewhere = completed(now, {"machine": other, "parts": [bare], "left_out": []}, order)
+    assert [(part["name"], part["machine"]["cores"]) for part in elsewhere["parts"]] == [("checkins", 2), ("held", 64)]
+    page = document(elsewhere)
+    assert "Each part names the machine that it was taken on." in page
+    assert f"Taken in 9 s, until {AT}, on C, 64 cores, 4 GiB" in page
     assert completed(now, None, order)["left_out"] == ["held", "idle"]
 
 
