@@ -22,6 +22,7 @@ from agent_runtime.extensions.steps import Call
 from agent_runtime.extensions.store import CommandStore
 from agent_runtime.extensions.texts import TEXT_LIMIT
 from agent_runtime.extensions.timing import Timing
+from agent_runtime.platform import processes
 from agent_runtime.service.desired import Host
 from agent_runtime.service.loop import Event, Task, sleep
 from agent_runtime.state import atomic
@@ -95,15 +96,12 @@ class Commands:
             run = entry["run"]
             if run is None:
                 continue
-            lost = self._runner.lost(run)
-            began = self._runner.started(run) if lost is None else None
-            if lost is not None:
-                self._store.entries[ident] = runcommands.cut_off(entry, lost, now)
-            elif began is None:
-                self._store.entries[ident] = {**entry, "executionState": runcommands.PENDING, "run": None}
-            else:
+            began = self._runner.started(run)
+            if began is not None:
                 self._store.entries[ident] = runcommands.started(entry, began, now)
                 self._spawn(ident, self._follow(ident, began))
+            else:
+                self._store.entries[ident] = runcommands.abandoned(entry, processes.boot_id(), now)
 
     async def _round(self) -> None:
         """Keeps and reports what has ended, and takes up what is new. Errors: OSError; the next round goes on."""
@@ -197,7 +195,8 @@ class Commands:
         given = runcommands.given((*wish.parameters, *protected))
         account = _account(wish.user)
         # From here on what this run leaves on the disk has its name.
-        self._store.entries[wish.ident] = {**self._store.entries[wish.ident], "run": run, "seconds": seconds}
+        entry = self._store.entries[wish.ident]
+        self._store.entries[wish.ident] = {**entry, "run": run, "seconds": seconds, "boot": processes.boot_id()}
         path = os.path.join(self._scripts, run)
         await self._place(wish, path, config)
         if account is not None:

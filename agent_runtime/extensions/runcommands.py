@@ -3,7 +3,7 @@
 agent-surface.md section 16). Pure; commands.py carries out.
 
 An **entry** is what is known of one command: the members of the report, and `run`: null or name of the run that was
-begun for it and has not ended, `seconds`: its time limit.
+begun for it and has not ended, `seconds`: its time limit, `boot`: identifier of the boot that it was begun in.
 """
 
 from __future__ import annotations
@@ -191,6 +191,7 @@ def blank(wish: Wish, now: float) -> Entry:
         "at": stamp(now),
         "run": None,
         "seconds": 0.0,
+        "boot": "",
     }
 
 
@@ -203,10 +204,13 @@ def not_started(entry: Entry, reason: str, now: float) -> Entry:
     return {**_ended(entry, "Failed", reason, now), "startTime": None, "endTime": None}
 
 
-def cut_off(entry: Entry, at: float, now: float) -> Entry:
-    """A restart of the machine has ended the script, or may have: it is not run again."""
-    reason = "The machine was restarted before the script had ended. It is not repeated: run it again."
-    return _ended(started(entry, at, now), "Failed", reason, now)
+def abandoned(entry: Entry, boot: str, now: float) -> Entry:
+    """What a service in the boot `boot` makes of a run of which nothing is left: it waits again when it cannot have
+    begun, for that is seen in the same boot alone, and is not repeated when it has, or may have."""
+    if entry["executionState"] == PENDING and entry["boot"] == boot:
+        return {**entry, "run": None}
+    reason = "The machine was restarted, or files were removed, before the script had ended. Run it again."
+    return _ended({**entry, "startTime": entry["startTime"] or entry["at"]}, "Failed", reason, now)
 
 
 def ended(entry: Entry, code: Optional[int], now: float) -> Entry:

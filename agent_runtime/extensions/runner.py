@@ -136,16 +136,6 @@ class Runner:
             atomic.unlink(claim)
         return None
 
-    def lost(self, ident: str) -> Optional[float]:
-        """When a run began that a restart of the machine has cut off, or may have; None for any other."""
-        folder = self._place(ident)
-        try:
-            known = atomic.read_json(os.path.join(folder, "command.json"))
-        except (OSError, ValueError):
-            return None
-        is_over = self._exit_code(folder) is not None or str(known["boot"]) == processes.boot_id()
-        return None if is_over else float(known["started"])
-
     def tails(self, ident: str, limit: int) -> tuple[bytes, bytes]:
         """The last `limit` bytes of output and error so far."""
         out, err = (_tail(os.path.join(self._place(ident), name), limit) for name in ("stdout", "stderr"))

@@ -59,7 +59,9 @@ def fetch_script(arguments: dict[str, Any]) -> dict[str, Any]:
         with opener.open(url, timeout=WAIT_SECONDS) as answer:
             content = answer.read(LIMIT + 1)
     except urllib.error.HTTPError as problem:
-        told = f"it answered with status {problem.code}" if problem.code not in range(300, 400) else str(problem.reason)
+        # An address of the server's choice is in what urllib says of a redirection.
+        led = ", which leads away from https or in circles" if 300 <= problem.code < 400 else ""
+        told = f"it answered with status {problem.code}{led}"
         raise errors.NetworkFailed(f"the script could not be downloaded from {host}: {told}") from None
     except (OSError, http.client.HTTPException, ValueError) as problem:
         raise errors.NetworkFailed(f"the script could not be downloaded from {host}: {_why(problem)}") from None
@@ -74,7 +76,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urlsplit(newurl).scheme != "https":
-            raise urllib.error.HTTPError("", code, "it redirects to an address that is not https", headers, fp)
+            raise urllib.error.HTTPError("", code, "away from https", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

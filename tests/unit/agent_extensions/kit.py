@@ -372,6 +372,24 @@ def wish(
     }
 
 
+def command(script: str, name: str = "run", sequence: int = 0, **more: Any) -> dict[str, Any]:
+    """An entry of a document of kind runcommands."""
+    return {
+        "name": name,
+        "sequence": sequence,
+        **({} if "scriptUri" in more else {"script": script}),
+        "parameters": [],
+        "protected": None,
+        "protectedSettingsCertThumbprint": None,
+        "runAsUser": None,
+        "timeoutSeconds": None,
+        "asyncExecution": False,
+        "outputBlobUri": None,
+        "errorBlobUri": None,
+        **more,
+    }
+
+
 def certificate_of(csr: str) -> tuple[str, str]:
     """Thumbprint and PEM of a certificate for a request."""
     request = x509.load_pem_x509_csr(csr.encode())
@@ -399,4 +417,4 @@ def envelope(pem: str, text: str, folder: Path) -> str:
     return base64.b64encode(done.stdout).decode()
 
 
-__all__ = ["Desk", "Extd", "Hub", "Site", "b64", "certificate_of", "envelope", "live", "until", "wish"]
+__all__ = ["Desk", "Extd", "Hub", "Site", "b64", "certificate_of", "command", "envelope", "live", "until", "wish"]

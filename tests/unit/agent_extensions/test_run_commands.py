@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,35 +14,15 @@ import pytest
 from jsonschema import Draft7Validator
 
 from agent_runtime.platform import processes
-from tests.unit.agent_extensions.kit import Extd, Hub, Site, certificate_of, envelope, until
+from tests.unit.agent_extensions.kit import Extd, Hub, Site, certificate_of, command, envelope, until
 from tests.unit.agent_services.courier import CHECKOUT
 
 SCHEMA = json.loads((CHECKOUT / "docs/schemas/report-runcommands.schema.json").read_text())
 DESIRED = json.loads((CHECKOUT / "docs/schemas/desired-runcommands.schema.json").read_text())
 
 
-def command(script: str, name: str = "run", sequence: int = 0, **more: Any) -> dict[str, Any]:
-    """An entry of a document, of the documented shape."""
-    source = {} if "scriptUri" in more else {"script": script}
-    made = {
-        "name": name,
-        "sequence": sequence,
-        **source,
-        "parameters": [],
-        "protected": None,
-        "protectedSettingsCertThumbprint": None,
-        "runAsUser": None,
-        "timeoutSeconds": None,
-        "asyncExecution": False,
-        "outputBlobUri": None,
-        "errorBlobUri": None,
-        **more,
-    }
-    Draft7Validator(DESIRED).validate({"runCommands": [made], "certificates": {}})
-    return made
-
-
 def give(site: Site, hub: Hub, *commands: dict[str, Any], **changes: Any) -> None:
+    Draft7Validator(DESIRED).validate({"runCommands": list(commands), "certificates": {}})
     hub.give(site.commands(*commands, **changes), "runcommands")
 
 
@@ -131,7 +112,8 @@ def test_a_script_outlives_a_kill_and_runs_once(site: Site, moment: str) -> None
     assert (site.root / "ran").read_text() == "ran\n"
 
 
-def test_a_script_that_the_power_was_taken_from_is_not_repeated(site: Site) -> None:
+@pytest.mark.parametrize("left", ["all", "nothing"])
+def test_a_script_that_the_power_was_taken_from_is_not_repeated(site: Site, left: str) -> None:
     with Hub(site) as hub:
         with Extd(site) as extd:
             give(site, hub, command(f"echo ran >>{site.root}/ran; echo $$ >{site.root}/pid; exec sleep 60"))
@@ -142,6 +124,8 @@ def test_a_script_that_the_power_was_taken_from_is_not_repeated(site: Site) -> N
         until((path.parent / "exit").exists, "ended")
         (path.parent / "exit").unlink()
         path.write_text(json.dumps({**json.loads(path.read_text()), "boot": "another"}))
+        if left == "nothing":
+            shutil.rmtree(path.parent)
         with Extd(site) as extd:
             entry = hub.ends("run", "Failed")
             assert entry["startTime"]
@@ -156,7 +140,7 @@ def test_protected_parameters_reach_the_script_and_nobody_else(site: Site) -> No
     with Hub(site) as hub, Extd(site) as extd:
         thumbprint, pem = certificate_of(site.csr)
         listed = {"protectedParameters": [{"name": "WORD", "value": secret}, {"name": "", "value": "second"}]}
-        sealed = {
+        sealed: dict[str, Any] = {
             "protected": envelope(pem, json.dumps(listed), site.root),
             "protectedSettingsCertThumbprint": thumbprint,
         }
