@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
@@ -199,7 +200,7 @@ class Commands:
         self._store.entries[wish.ident] = {**entry, "run": run, "seconds": seconds, "boot": processes.boot_id()}
         path = os.path.join(self._scripts, run)
         await self._place(wish, path, config)
-        if account is not None:
+        if account is not None and sys.platform != "win32":
             os.chown(path, account.uid, account.gid)
         await self._govern()
         self._store.save()
@@ -300,7 +301,9 @@ def _account(user: Optional[str]) -> Optional[Account]:
     """The account to run as; None for root's. Errors: ValueError, a sentence."""
     if user is None or user == "root":
         return None
-    import pwd  # Linux only, and not before somebody asks for it
+    if sys.platform == "win32":
+        raise errors.NotSupported("this release has no services on Windows")
+    import pwd  # not before somebody asks for it
 
     try:
         found = pwd.getpwnam(user)

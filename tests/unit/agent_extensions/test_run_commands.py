@@ -112,6 +112,21 @@ def test_a_script_outlives_a_kill_and_runs_once(site: Site, moment: str) -> None
     assert (site.root / "ran").read_text() == "ran\n"
 
 
+def test_whenever_the_service_is_killed_a_script_runs_once(site: Site) -> None:
+    names = [f"c{number:02}" for number in range(12)]
+    with Hub(site) as hub:
+        give(site, hub, *(command(f"echo {name} >>{site.root}/ran; sleep 0.1", name) for name in names))
+        for number in range(8):
+            with Extd(site) as extd:
+                time.sleep(0.2 + number * 0.03)
+                extd.kill()
+        hub.told.clear()
+        with Extd(site) as extd:
+            until(lambda: hub.told and states(hub) == ["Succeeded"] * 12, "all have ended well")
+            assert extd.stop() == 0
+    assert sorted((site.root / "ran").read_text().split()) == names
+
+
 @pytest.mark.parametrize("left", ["all", "nothing"])
 def test_a_script_that_the_power_was_taken_from_is_not_repeated(site: Site, left: str) -> None:
     with Hub(site) as hub:
@@ -222,6 +237,20 @@ def test_several_run_beside_each_other_and_no_more_than_a_few(site: Site) -> Non
         (site.root / "go").touch()
         until(lambda: states(hub) == ["Succeeded"] * 6, "all have ended")
         assert extd.stop() == 0
+
+
+def test_reports_wait_for_himds(site: Site) -> None:
+    kept = site.folder("extensions") / "queue/report-state-runcommands.json"
+    with Extd(site) as extd:
+        with Hub(site) as hub:
+            give(site, hub, command(f"while [ ! -e {site.root}/go ]; do sleep 0.02; done"))
+            hub.ends("run", "Running")
+        (site.root / "go").touch()
+        until(lambda: kept.exists() and "Succeeded" in kept.read_text(), "report kept")
+        with Hub(site) as hub:
+            hub.ends("run", "Succeeded")
+            until(lambda: not kept.exists(), "report handed over")
+            assert extd.stop() == 0
 
 
 def states(hub: Hub) -> list[str]:
