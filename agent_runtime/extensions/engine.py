@@ -3,7 +3,7 @@
 
 Documents are kept by service/desired.py. A change of the document, of the local configuration or of the binding, and
 each start, make a plan (plan.py); its steps (steps.py) are journalled in plan.json, so that a service that was killed
-goes on with the step it was in. What is found is reported (reports.py).
+goes on with the step it was in. What is found is reported (reports.py). Run commands go their own way (commands.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Optional
 from agent_runtime import errors
 from agent_runtime.extensions import heartbeat, lists, plan, reports, results, runner, status, wishes
 from agent_runtime.extensions.carrier import Carrier, journal
+from agent_runtime.extensions.commands import Commands
 from agent_runtime.extensions.steps import Call, Steps
 from agent_runtime.extensions.store import Store
 from agent_runtime.extensions.timing import Timing
@@ -52,7 +53,10 @@ class Engine:
         config = self._config
         self._steps = Steps(host.paths, host.log, self._runner, self._call, host.profile, config, timing)
         self._watch = Watch(host.loop, self._steps.layout, timing, self._judged, self._heard)
-        self._reporter = reports.Reporter(host.loop, timing.report, self._data, host.report)
+        self._reporter = reports.Reporter(
+            host.loop, timing.report, self._data, lambda data: host.report(KIND, data), reports.ends
+        )
+        self._commands = Commands(host, self._call, timing)
         self._work = Event()
         # What has failed is tried again when somebody wants something, not when only another's time has come.
         self._is_asked = True
@@ -74,6 +78,7 @@ class Engine:
         """Document, configuration or binding may have changed."""
         self._is_asked = True
         self._work.set()
+        self._commands.look()
 
     async def run(self) -> None:
         """Works for ever."""
@@ -81,6 +86,7 @@ class Engine:
         if damage:
             self._log.error(damage)
         self._host.loop.spawn(self._watch.run(), "status of extensions")
+        self._host.loop.spawn(self._commands.run(), "run commands")
         self._work.set()
         while True:
             await self._work.wait()

@@ -33,10 +33,16 @@ def assemble(generation: int, results: Iterable[Mapping[str, Any]]) -> dict[str,
     """The report's data, within LIMIT: where there is too much to say, everybody's texts are cut alike. Pure."""
     entries = [{name: result[name] for name in _MEMBERS} for result in results]
     made = {"generation": generation, "extensions": sorted(entries, key=lambda entry: str(entry["name"]).lower())}
-    limit = status.LIMIT
+    return within(made, "extensions", _shortened, status.LIMIT)
+
+
+def within(
+    made: dict[str, Any], member: str, shortened: Callable[[Mapping[str, Any], int], dict[str, Any]], limit: int
+) -> dict[str, Any]:
+    """A report within LIMIT: `shortened` cuts the texts of an entry of `member` to half of `limit`, or less. Pure."""
     while status.size(made) > LIMIT and limit > 32:
         limit //= 2
-        made["extensions"] = [_shortened(entry, limit) for entry in made["extensions"]]  # type: ignore[attr-defined]
+        made = {**made, member: [shortened(entry, limit) for entry in made[member]]}
     return made
 
 
@@ -52,13 +58,22 @@ def _shortened(entry: Mapping[str, Any], limit: int) -> dict[str, Any]:
 
 
 class Reporter:
-    """Sends what differs from the last report: at once when an extension has come to an end, else after a pause."""
+    """Sends what differs from the last report: at once where `ends` says so of the last and the new one, else after a
+    pause."""
 
-    def __init__(self, loop: Loop, pause: float, data: Callable[[], dict[str, Any]], send: Callable[[Any], None]):
+    def __init__(
+        self,
+        loop: Loop,
+        pause: float,
+        data: Callable[[], dict[str, Any]],
+        send: Callable[[dict[str, Any]], None],
+        ends: Callable[[Mapping[str, Any], Mapping[str, Any]], bool],
+    ) -> None:
         self._loop = loop
         self._pause = pause
         self._data = data
         self._send = send
+        self._ends = ends
         self._last: Optional[dict[str, Any]] = None
         self._last_at = float("-inf")
         self._timer: Optional[Timer] = None
@@ -69,7 +84,7 @@ class Reporter:
         if data == self._last:
             return
         left = self._last_at + self._pause - time.monotonic()
-        if left <= 0 or self._ends(data):
+        if left <= 0 or self._ends(self._last or {}, data):
             self._now(data)
         elif self._timer is None:
             self._timer = self._loop.later(left, self._later)
@@ -87,13 +102,14 @@ class Reporter:
         self._last, self._last_at = data, time.monotonic()
         self._send(data)
 
-    def _ends(self, data: Mapping[str, Any]) -> bool:
-        """Whether an extension is final that was not, or is gone."""
-        before = {entry["name"]: entry for entry in (self._last or {}).get("extensions", ())}
-        now = {entry["name"]: entry for entry in data["extensions"]}
-        return bool(set(before) - set(now)) or any(
-            entry["state"] in FINAL and _end(entry) != _end(before.get(name)) for name, entry in now.items()
-        )
+
+def ends(last: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+    """Whether an extension is final that was not, or is gone. Pure."""
+    before = {entry["name"]: entry for entry in last.get("extensions", ())}
+    now = {entry["name"]: entry for entry in data["extensions"]}
+    return bool(set(before) - set(now)) or any(
+        entry["state"] in FINAL and _end(entry) != _end(before.get(name)) for name, entry in now.items()
+    )
 
 
 def _end(entry: Optional[Mapping[str, Any]]) -> Any:

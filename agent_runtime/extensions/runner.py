@@ -6,6 +6,8 @@ A small wrapper in sh runs the command and writes, below `running/ID/`, `pid` (i
 no command runs twice. Under systemd the wrapper is a transient service in the handler's slice, outside extd's own
 walls; elsewhere, and when systemd refuses, a session of its own.
 Output goes to files, never to pipes: children that a handler leaves behind hold them open (extension-handler.md 7).
+The command, its arguments and its variables come in one file, `environment`, for they may be secrets; it is gone before
+the command begins.
 """
 
 from __future__ import annotations
@@ -30,31 +32,31 @@ CLAIM_SECONDS, CLAIM_PAUSE = 30.0, 0.05
 LOOK_PAUSE = 5.0
 # What a shell says of a command that was killed.
 KILLED_CODE = 128 + 9
-# `run`, `folder` and `command` are set before it. It is a file, for systemd expands what begins with $ in arguments.
+# `run` and `folder` are set before it. It is a file, for systemd expands what begins with $ in arguments. What the
+# command is given is set in a process of its own, where no name of it is one of ours.
 WRAPPER = """
 umask 077
 read -r stat </proc/$$/stat
 set -- ${stat##*) }
 echo "$$ ${20}" >"$run/pid.$$" && ln "$run/pid.$$" "$run/pid" || exit 0
 rm -f "$run/pid.$$"
-. "$run/environment"
-umask 022
-cd "$folder" && /bin/sh -c "$command" </dev/null >>"$run/stdout" 2>>"$run/stderr"
+(umask 022 && cd "$folder" && . "$run/environment") </dev/null >>"$run/stdout" 2>>"$run/stderr"
 code=$?
-umask 077
 echo "$code" >"$run/exit.new" && sync "$run/exit.new" 2>/dev/null
 mv "$run/exit.new" "$run/exit"
 """
 
 
 class Command(NamedTuple):
-    """`text` for the shell, run in `folder` with `environment`, at most `seconds` long; `handler` names the slice."""
+    """`text` for the shell with `arguments`, run in `folder` with `environment`, at most `seconds` long. `handler`
+    names the slice."""
 
     handler: str
     text: str
     folder: str
     environment: Mapping[str, str]
     seconds: float
+    arguments: Sequence[str] = ()
 
 
 class Ended(NamedTuple):
@@ -67,32 +69,52 @@ class Ended(NamedTuple):
 
 
 class Runner:
-    """Runs commands, one at a time. `systemd_run`, `systemctl`: programs, empty where there is no systemd."""
+    """Runs commands. `systemd_run`, `systemctl`: programs, empty where there is no systemd; names of units begin with
+    `prefix`."""
 
-    def __init__(self, loop: Loop, folder: str, log: Log, systemd_run: str = "", systemctl: str = "") -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        folder: str,
+        log: Log,
+        systemd_run: str = "",
+        systemctl: str = "",
+        prefix: str = "hawser-extension",
+    ) -> None:
         self._loop = loop
         self._folder = folder
         self._log = log
         self._systemd_run = systemd_run
         self._systemctl = systemctl
+        self._prefix = prefix
 
     async def run(self, ident: str, command: Command) -> Ended:
         """Runs the command unless it has been begun already under this `ident`; its end. Errors: OSError."""
-        folder = self._place(ident)
         started = self.started(ident)
         if started is None:
-            started = time.time()
-            await self._start(ident, folder, command, started)
+            started = await self.begin(ident, command)
+        return await self.end(ident, started, command.seconds)
+
+    async def begin(self, ident: str, command: Command) -> float:
+        """Starts the command; when that was (Unix seconds). Errors: OSError, and then `started` tells whether it was
+        started all the same."""
+        started = time.time()
+        await self._start(ident, self._place(ident), command, started)
+        return started
+
+    async def end(self, ident: str, started: float, seconds: float) -> Ended:
+        """Waits for the end of a command that was started, or ends it when its time is over."""
+        folder = self._place(ident)
         code: Optional[int] = None
         try:
             # A clock that was set back must not give a command more than its time.
-            left = min(command.seconds, started + command.seconds - time.time())
+            left = min(seconds, started + seconds - time.time())
             with Timeout(self._loop, max(0.0, left)):
                 code = await self._end(folder)
         except TimeoutExpired:
             code = self._exit_code(folder)
             if code is None:
-                await self._kill(ident, folder)
+                await self.kill(ident)
         out, err = (_head(os.path.join(folder, name)) for name in ("stdout", "stderr"))
         return Ended(code, out, err, max(0.0, time.time() - started))
 
@@ -114,6 +136,11 @@ class Runner:
             atomic.unlink(claim)
         return None
 
+    def tails(self, ident: str, limit: int) -> tuple[bytes, bytes]:
+        """The last `limit` bytes of output and error so far."""
+        out, err = (_tail(os.path.join(self._place(ident), name), limit) for name in ("stdout", "stderr"))
+        return out, err
+
     def _is_whole(self, folder: str, boot: str) -> bool:
         """Whether the run of a claimed folder has ended, goes on or was killed; not after a reboot in the middle of it.
         `boot`: as this service saw it when it began; within its walls systemd may show another than outside."""
@@ -123,11 +150,11 @@ class Runner:
         """Removes what a run has left."""
         _remove(self._place(ident))
 
-    def forget_others(self, ident: Optional[str]) -> None:
+    def forget_others(self, *idents: Optional[str]) -> None:
         """Removes what other runs have left."""
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         for name in os.listdir(self._folder):
-            if name != ident:
+            if name not in idents:
                 _remove(os.path.join(self._folder, name))
 
     def is_running(self) -> bool:
@@ -147,17 +174,16 @@ class Runner:
             # A late wrapper of the former attempt holds the old folder open by no name that is used again.
             _remove(folder)
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in command.environment.items()]
-        content = "".join(lines).encode("utf-8", "surrogateescape")
         # In a file: a proxy's URL may hold a password, and command lines are everybody's to read.
-        atomic.write_bytes(os.path.join(folder, "environment"), content)
-        told = (("run", folder), ("folder", command.folder), ("command", command.text))
+        path = os.path.join(folder, "environment")
+        atomic.write_bytes(path, _given(path, command).encode("utf-8", "surrogateescape"))
+        told = (("run", folder), ("folder", command.folder))
         script = "".join(f"{name}={shlex.quote(value)}\n" for name, value in told) + WRAPPER
         atomic.write_bytes(os.path.join(folder, "script"), script.encode("utf-8", "surrogateescape"))
         begun = {"started": started, "boot": processes.boot_id()}
         atomic.write_json(os.path.join(folder, "command.json"), begun)
         argv = ["/bin/sh", os.path.join(folder, "script")]
-        unit = _unit(ident)
+        unit = self._unit(ident)
         if not self._systemd_run:
             processes.spawn(argv)
         elif not await self._start_unit(unit, command, argv):
@@ -224,13 +250,18 @@ class Runner:
         finally:
             os.close(handle)
 
-    async def _kill(self, ident: str, folder: str) -> None:
+    async def kill(self, ident: str) -> None:
+        """Ends a command that was started, and what it has started."""
+        folder = self._place(ident)
         pid, start = _claim(folder)
         if self._systemctl:
-            await self.call([self._systemctl, "--quiet", "kill", "--signal=SIGKILL", _unit(ident)])
+            await self.call([self._systemctl, "--quiet", "kill", "--signal=SIGKILL", self._unit(ident)])
         if processes.is_alive(pid, start, folder):
             processes.kill_group(pid)
         processes.reap(pid)
+
+    def _unit(self, ident: str) -> str:
+        return f"{self._prefix}-{ident}.service"
 
     def _exit_code(self, folder: str) -> Optional[int]:
         try:
@@ -247,8 +278,11 @@ def _remove(folder: str) -> None:
         os.rmdir(folder)
 
 
-def _unit(ident: str) -> str:
-    return f"hawser-extension-{ident}.service"
+def _given(path: str, command: Command) -> str:
+    """Content of the file at `path` that the wrapper reads."""
+    exports = [f"export {name}={shlex.quote(value)}\n" for name, value in command.environment.items()]
+    words = ["/bin/sh", "-c", command.text, "sh", *command.arguments]
+    return f"rm -f {shlex.quote(path)}\n{''.join(exports)}exec {' '.join(map(shlex.quote, words))}\n"
 
 
 def _claim(folder: str) -> tuple[int, str]:
@@ -269,13 +303,23 @@ def _head(path: str) -> str:
         return ""
 
 
+def _tail(path: str, limit: int) -> bytes:
+    """The last part of a file of output."""
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
+            return file.read(limit)
+    except OSError:
+        return b""
+
+
 def systemd() -> dict[str, str]:
     """The programs of systemd where it runs this machine, as arguments of Runner."""
     if not os.path.isdir("/run/systemd/system"):
         return {}
-    return {"systemd_run": _program("systemd-run"), "systemctl": _program("systemctl")}
+    return {"systemd_run": program("systemd-run"), "systemctl": program("systemctl")}
 
 
-def _program(name: str) -> str:
-    """Its path; empty when it is missing, and then commands run plainly."""
+def program(name: str) -> str:
+    """The path of a program of the system; empty when it is missing, and then commands run plainly."""
     return next((path for path in (f"/usr/bin/{name}", f"/bin/{name}") if os.access(path, os.X_OK)), "")

@@ -3,7 +3,8 @@
 
 Below the service's folder (docs/protocol.md section 15.4): `handlers.json` `{"v": 1, "handlers": {key: record of
 plan.py}, "results": {ident: entry of the report}, "certificates", "generation", "machine"}`; `plan.json`: the plan that
-is being carried out, see carrier.py.
+is being carried out, see carrier.py. `runcommands.json` `{"v": 1, "commands": {ident: entry of runcommands.py},
+"generation", "machine"}`.
 A step's effect is written to handlers.json before plan.json says that it is done, so a crash between them applies it
 twice; `plan.applied` may be.
 """
@@ -17,7 +18,7 @@ from typing import Any, Optional
 from agent_runtime.extensions import plan
 from agent_runtime.state import atomic
 
-HANDLERS, PLAN = "handlers.json", "plan.json"
+HANDLERS, PLAN, COMMANDS = "handlers.json", "plan.json", "runcommands.json"
 LIMIT = 16 * 1024 * 1024
 
 
@@ -92,3 +93,37 @@ class Store:
 
     def drop_plan(self) -> None:
         atomic.unlink(os.path.join(self._folder, PLAN))
+
+
+class CommandStore:
+    """runcommands.json in `folder`: `entries` by ident, `generation` of the document that was carried out last, for the
+    machine `machine`."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, COMMANDS)
+        self._kept: Optional[dict[str, Any]] = None
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.generation = 0
+        self.machine = ""
+
+    def open(self) -> str:
+        """Reads the file; a sentence when it was damaged and is moved aside. Errors: OSError."""
+        try:
+            found = atomic.read_json(self._path, LIMIT)
+            self.entries = {str(ident): dict(entry) for ident, entry in found["commands"].items()}
+            self.generation, self.machine = int(found["generation"]), str(found["machine"])
+        except FileNotFoundError:
+            return ""
+        except (ValueError, LookupError, TypeError, AttributeError) as problem:
+            os.replace(self._path, f"{self._path}.damaged")
+            self.entries = {}
+            return f"{COMMANDS} was damaged and is moved aside ({problem}); what is wished is not run, it may have been"
+        return ""
+
+    def save(self) -> None:
+        """Writes the file where it would change. Errors: OSError."""
+        commands = {ident: dict(entry) for ident, entry in self.entries.items()}
+        made = {"v": 1, "commands": commands, "generation": self.generation, "machine": self.machine}
+        if made != self._kept:
+            atomic.write_json(self._path, made)
+            self._kept = made

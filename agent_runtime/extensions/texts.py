@@ -35,3 +35,11 @@ def cut(text: str, limit: int = TEXT_LIMIT) -> str:
     if len(encoded) <= limit:
         return text
     return encoded[: max(0, limit - len(MARK))].decode("utf-8", "ignore") + MARK
+
+
+def tail(content: bytes, limit: int = TEXT_LIMIT) -> str:
+    """The end of what a program has written, redacted, in at most `limit` bytes of UTF-8. `content` begins further
+    ahead, so that no signature is met in its middle."""
+    text = redacted(content.decode("utf-8", "replace").replace("\0", "\ufffd"))
+    encoded = text.encode("utf-8")
+    return encoded[max(0, len(encoded) - limit) :].decode("utf-8", "ignore")

@@ -23,6 +23,9 @@ class Timing(NamedTuple):
     # Handlers write their status without renaming: what is half is read again.
     status_tries: int = 5
     status_pause: float = 2
+    # A run command that says nothing else; its script's download.
+    command: float = 90 * 60
+    script: float = 5 * 60
     heartbeat: float = 2 * 60
     report: float = 5
     download: float = 30 * 60

@@ -64,7 +64,7 @@ class Host(NamedTuple):
 
     `kept`: payload of the kept document of a kind, None when there is none for the machine that this is; `profile`: the
     cloud profile with the anchors in force, None without a binding; `config`: own and effective values as they were
-    read last, None before they could be read; `report`: hands a state to himds, kept until himds has it.
+    read last, None before they could be read; `report`: hands the state of a kind to himds, kept until himds has it.
     """
 
     loop: Loop
@@ -73,11 +73,11 @@ class Host(NamedTuple):
     kept: Callable[[str], Optional[dict[str, Any]]]
     profile: Callable[[], Optional[dict[str, Any]]]
     config: Callable[[], Optional[tuple[dict[str, Any], dict[str, Any]]]]
-    report: Callable[[dict[str, Any]], None]
+    report: Callable[[str, dict[str, Any]], None]
 
 
 class Duty(NamedTuple):
-    """What one service is. `kinds` of documents, `report_kind` of its reports, `enabled` over the effective config;
+    """What one service is. `kinds` of documents, `report_kind` of its verdicts, `enabled` over the effective config;
     `work` is made once the service runs."""
 
     service: str
@@ -238,7 +238,8 @@ class Resident:
             return
         self._number += 1
         self._sent[self._number] = (kind, data)
-        arguments = {"kind": TRUST if kind == TRUST else self._duty.report_kind, "data": data}
+        own = TRUST if kind == TRUST else self._duty.report_kind
+        arguments = {"kind": kind[len(STATE) :] if kind.startswith(STATE) else own, "data": data}
         try:
             await self._stream.send({"v": 1, "id": self._number, "verb": "report", "args": arguments})
         except OSError:
@@ -353,12 +354,12 @@ class Resident:
         bound = self._bound()
         return None if bound is None else bound.profile
 
-    def _report_state(self, data: dict[str, Any]) -> None:
+    def _report_state(self, kind: str, data: dict[str, Any]) -> None:
         try:
-            self._store.keep_report(STATE, data)
+            self._store.keep_report(f"{STATE}{kind}", data)
         except OSError as problem:
             self._log.error(f"a report cannot be kept: {_said(problem)}")
-        self._loop.spawn(self._report(STATE, data), "report")
+        self._loop.spawn(self._report(f"{STATE}{kind}", data), "report")
 
     def _bound(self) -> Bound | None:
         """None when root has not bound this machine, or its cloud profile is gone."""

@@ -3,7 +3,7 @@
 
 Layout below the service's folder (docs/protocol.md section 12), all of it root's:
 `queue/KIND.jws` pushed and not judged yet, one a kind, the newest; `queue/report-KIND.json` the last verdict over a
-document and `queue/report-state.json` the last state of what a service carries out, not yet handed to himds;
+document and `queue/report-state-KIND.json` the last state of what is carried out of a kind, not yet handed to himds;
 `desired/KIND.jws` the last accepted document; `floor.json` `{"v": 1, "floors": {vmId: {kind: generation}}}`.
 Every write is whole or absent, and each step may be repeated after a crash.
 """
@@ -19,8 +19,8 @@ from agent_runtime.state import atomic
 DOCUMENT_LIMIT = 1024 * 1024
 # A machine that is connected anew gets a new vmId; floors of so many are kept.
 MACHINES_KEPT = 8
-# What is reported beside verdicts over documents; no kind is called so.
-STATE = "state"
+# Names of what is reported beside verdicts over documents begin with it; no kind does.
+STATE = "state-"
 
 
 class Store:
@@ -96,13 +96,13 @@ class Store:
         return atomic.unlink(self._desired_path(kind))
 
     def keep_report(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Keeps the last verdict of a kind, or the last STATE, until himds has it. Errors: OSError."""
+        """Keeps the last verdict of a kind, or its last state (STATE + kind), until himds has it. Errors: OSError."""
         atomic.write_json(self._report_path(kind), dict(data))
 
     def reports(self) -> list[tuple[str, dict[str, Any]]]:
-        """Verdicts, and the state, that himds does not have yet."""
+        """Verdicts, and states, that himds does not have yet."""
         found = []
-        for kind in (*self.kinds, STATE):
+        for kind in (*self.kinds, *(f"{STATE}{kind}" for kind in self.kinds)):
             data = self._report(kind)
             if data is not None:
                 found.append((kind, data))

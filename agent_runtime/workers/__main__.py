@@ -24,6 +24,8 @@ VERBS = {
     "verify-document": ("documents", "verify_for_worker"),
     "resolve": ("names", "resolve"),
     "fetch-package": ("packages", "fetch_package"),
+    "open-envelope": ("scripts", "open_envelope"),
+    "fetch-script": ("scripts", "fetch_script"),
     "unpack-package": ("unpacking", "unpack_package"),
 }
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lab import Host, Lab
 from tests.integration.connected_host import install
-from tests.unit.agent_extensions.kit import COMMANDS, wish
+from tests.unit.agent_extensions.kit import COMMANDS, command, wish
 from tests.unit.agent_services.courier import VM_ID, sign
 
 pytestmark = pytest.mark.hosts
@@ -96,10 +96,13 @@ def host(make_lab: Callable[..., Lab], agent_deb: Path) -> Host:
 
 
 def give(host: Host, *extensions: dict[str, Any]) -> None:
-    content = {"extensions": list(extensions), "certificates": {}}
-    document = sign(Ed25519PrivateKey.generate(), kind="extensions", content=content)
+    keep(host, "extensions", {"extensions": list(extensions), "certificates": {}})
+
+
+def keep(host: Host, kind: str, content: dict[str, Any]) -> None:
+    document = sign(Ed25519PrivateKey.generate(), kind=kind, content=content)
     host.run(["mkdir", "-p", "/var/lib/GuestConfig/extensions/desired"])
-    host.write("/var/lib/GuestConfig/extensions/desired/extensions.jws", document)
+    host.write(f"/var/lib/GuestConfig/extensions/desired/{kind}.jws", document)
 
 
 def test_an_extension_outlives_the_service_in_a_slice_of_its_own(host: Host) -> None:
@@ -124,6 +127,32 @@ def test_an_extension_outlives_the_service_in_a_slice_of_its_own(host: Host) -> 
         host.run(["systemctl", "show", "himdsd", "-p", "CPUQuotaPerSecUSec"]).output.strip()
         == "CPUQuotaPerSecUSec=500ms"
     )
+
+
+def test_a_run_command_is_a_service_that_its_removal_ends_with_all_that_it_has_started(host: Host) -> None:
+    script = """cat /proc/self/cgroup >/root/cgroup-command
+setsid sleep 1000 &
+echo $! >/root/escaped
+echo ran >>/root/commands
+sleep 1000
+"""
+    long, short = command(script, "long"), command("#!/bin/bash\nid -un", "short", runAsUser="nobody")
+    keep(host, "runcommands", {"runCommands": [long, short], "certificates": {}})
+    host.run(["systemctl", "restart", "extd"])
+    assert "hawser-extensions-Microsoft.CPlat.Core.RunCommandHandlerLinux.slice/hawser-command-" in until(
+        host, ["cat", "/root/cgroup-command"], ".service"
+    )
+    known = ["cat", "/var/lib/GuestConfig/extensions/runcommands.json"]
+    assert '"executionState": "Running"' in until(host, known, '"output": "nobody\\n"')
+    host.kill("extd")
+    sleeper = until(host, ["cat", "/root/escaped"], "\n").strip()
+    host.run(["kill", "-0", sleeper])
+    keep(host, "runcommands", {"runCommands": [], "certificates": {}})
+    host.run(["systemctl", "restart", "extd"])
+    until(host, known, '"commands": {}')
+    assert host.run(["kill", "-0", sleeper], check=False).code != 0
+    assert host.run(["cat", "/root/commands"]).output.split() == ["ran"]
+    assert host.run(["ls", "/var/lib/GuestConfig/extensions/commands"]).output == ""
 
 
 def test_its_removal_lifts_the_limits(host: Host) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import functools
 import hashlib
@@ -103,29 +104,34 @@ class Hub(Courier):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self.reports: list[dict[str, Any]] = []
+        self.told: list[dict[str, Any]] = []
         self.hello: dict[str, Any] = {}
-        self._pushed: str | None = None
+        self._pushed: dict[str, str] = {}
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
         while True:
             try:
                 self.hello = self.welcome()
-                if self._pushed is not None:
-                    self.push(self._pushed, "extensions")
+                for kind, document in list(self._pushed.items()):
+                    self.push(document, kind)
                 while True:
                     report = self.report()
                     if "extensions" in report["data"] or "desired" in report["data"]:
                         self.reports.append(report["data"])
+                    if "runCommands" in report["data"]:
+                        assert report["kind"] == "runcommands"
+                        self.told.append(report["data"])
             except (OSError, AssertionError):
                 if self.listener.fileno() < 0:
                     return
 
-    def give(self, document: str) -> None:
-        """Pushes a document of kind extensions, now and to every service that says hello."""
-        self._pushed = document
+    def give(self, document: str, kind: str = "extensions") -> None:
+        """Pushes a document, now and to every service that says hello."""
+        self._pushed[kind] = document
         if self.hello:
-            self.push(document, "extensions")
+            with contextlib.suppress(OSError):  # of the service that has ended; the next one says hello
+                self.push(document, kind)
 
     def last(self) -> dict[str, dict[str, Any]]:
         """Extensions by name in the last report."""
@@ -144,6 +150,24 @@ class Hub(Courier):
             found: dict[str, Any] = until(probe, f"{name} is {state}")
         except AssertionError:
             raise AssertionError(f"{name} is not {state} {members}: {self.last().get(name)}") from None
+        return found
+
+    def command(self, name: str) -> dict[str, Any] | None:
+        """A run command in the last report."""
+        listed = self.told[-1]["runCommands"] if self.told else []
+        return next((entry for entry in listed if entry["name"] == name), None)
+
+    def ends(self, name: str, state: str, sequence: int = 0) -> dict[str, Any]:
+        """The entry of a run command once it is in a state."""
+
+        def probe() -> dict[str, Any] | None:
+            entry = self.command(name)
+            return entry if entry and (entry["executionState"], entry["sequence"]) == (state, sequence) else None
+
+        try:
+            found: dict[str, Any] = until(probe, f"{name} is {state}")
+        except AssertionError:
+            raise AssertionError(f"{name} is not {state}: {self.command(name)}") from None
         return found
 
     def gone(self, name: str) -> None:
@@ -230,6 +254,12 @@ class Site(Machine):
         content = {"extensions": list(extensions), "certificates": certificates or {}}
         return sign(self.key, kind="extensions", content=content, generation=self.generation, **changes)
 
+    def commands(self, *commands: dict[str, Any], **changes: Any) -> str:
+        """A document of kind runcommands."""
+        self.generation += 1
+        content = {"runCommands": list(commands), "certificates": {}}
+        return sign(self.key, kind="runcommands", content=content, generation=self.generation, **changes)
+
 
 class Desk:
     """The engine in this process, with a document in its hand: for what needs no service around it."""
@@ -250,14 +280,17 @@ class Desk:
             self._kept,
             lambda: profile,
             lambda: (self.own, dict(config.effective(self.own))),
-            self.reports.append,
+            self._report,
         )
         timing = Timing(**{**QUICK, **times})  # type: ignore[arg-type]
         self.engine = Engine(host, Doubles(loop, site.root / "repo").call, timing)
 
     def _kept(self, kind: str) -> dict[str, Any] | None:
+        return self.payload if kind == "extensions" else None
+
+    def _report(self, kind: str, data: dict[str, Any]) -> None:
         assert kind == "extensions"
-        return self.payload
+        self.reports.append(data)
 
     def give(self, *extensions: dict[str, Any], certificates: dict[str, str] | None = None, **changes: Any) -> None:
         self.site.generation += 1
@@ -339,6 +372,24 @@ def wish(
     }
 
 
+def command(script: str, name: str = "run", sequence: int = 0, **more: Any) -> dict[str, Any]:
+    """An entry of a document of kind runcommands."""
+    return {
+        "name": name,
+        "sequence": sequence,
+        **({} if "scriptUri" in more else {"script": script}),
+        "parameters": [],
+        "protected": None,
+        "protectedSettingsCertThumbprint": None,
+        "runAsUser": None,
+        "timeoutSeconds": None,
+        "asyncExecution": False,
+        "outputBlobUri": None,
+        "errorBlobUri": None,
+        **more,
+    }
+
+
 def certificate_of(csr: str) -> tuple[str, str]:
     """Thumbprint and PEM of a certificate for a request."""
     request = x509.load_pem_x509_csr(csr.encode())
@@ -366,4 +417,4 @@ def envelope(pem: str, text: str, folder: Path) -> str:
     return base64.b64encode(done.stdout).decode()
 
 
-__all__ = ["Desk", "Extd", "Hub", "Site", "b64", "certificate_of", "envelope", "live", "until", "wish"]
+__all__ = ["Desk", "Extd", "Hub", "Site", "b64", "certificate_of", "command", "envelope", "live", "until", "wish"]

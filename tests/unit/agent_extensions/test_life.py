@@ -167,10 +167,10 @@ def test_reports_wait_for_himds_and_refusals_travel_beside_them(site: Site) -> N
         (site.folder_of() / "status/0.status").write_text(
             '[{"status": {"status": "error", "code": 3, "formattedMessage": {"lang": "en", "message": "later"}}}]'
         )
-        until((folder / "queue/report-state.json").exists, "report kept")
+        until((folder / "queue/report-state-extensions.json").exists, "report kept")
         with Hub(site) as hub:
             assert hub.wait("fake", "failed")["message"] == "later"
-            until(lambda: not (folder / "queue/report-state.json").exists(), "report handed over")
+            until(lambda: not (folder / "queue/report-state-extensions.json").exists(), "report handed over")
             hub.give(site.document(wish(), machine="99999999-57f1-4f11-9d6d-0f3f9d1d2c3b"))
             until(lambda: any("desired" in report for report in hub.reports), "refusal reported")
             refusal = next(report["desired"] for report in hub.reports if "desired" in report)

@@ -188,7 +188,7 @@ def test_a_repository_that_is_away_is_asked_again_and_given_up(site: Site) -> No
         desk.give(wish())
         await desk.wait("fake", "succeeded")
 
-    live(site, scenario, download_tries=3)
+    live(site, scenario, download_tries=3, report=0.0)
 
 
 def test_two_extensions_of_a_handler_for_one(site: Site) -> None:
