@@ -192,6 +192,19 @@ def _advanced(seal: Seal, row: Main, branch: Other, at: int, still: int, now: by
     return Step(Lease.OTHER, row.nonce, row.previous, given)
 
 
+def is_main(seal: Seal, hub_epoch: int, row: Main | None, nonce: str, at: int) -> bool:
+    """True for the nonce of the main branch's holder: the last or the one before, or one of a branch that the same boot
+    began with it after a lost answer (an agent that ends while its heartbeat is held loses the answer) and since which
+    the main one has not advanced. A copy on another disk was booted, and knows neither."""
+    if row is None or row.epoch != hub_epoch:
+        return False
+    given = nonce.encode("utf-8", "replace")
+    if any(hmac.compare_digest(given, one.encode("utf-8", "replace")) for one in (row.nonce, row.previous) if one):
+        return True
+    branch = seal.read(nonce, at)
+    return branch is not None and branch.lost and branch.same_boot and branch.main == mark(row.nonce)
+
+
 def newest(seal: Seal, hub_epoch: int, row: Main | None, epoch: int, nonce: str, at: int) -> bool:
     """True for the nonce of the holder that was heard last: the main branch's, the one it was heard with (the answer
     is lost whenever an agent ends while its heartbeat is held), or one of another branch since which the main one has

@@ -84,14 +84,17 @@ def next_pulse(
     return Pulse(at, since, epoch, step.main, step.previous, request_id, digest, address, conflicts), step
 
 
-def is_new_holder(old: Pulse | None, step: Step, seal: Seal, boot_id: str | None) -> bool:
+def is_new_holder(old: Pulse | None, step: Step, seal: Seal, nonce: str, boot_id: str | None) -> bool:
     """True when a heartbeat may be that of another holder than the one before: on another branch, after another boot,
     or in another epoch, of which nothing is remembered. Pure."""
     if old is None or old.epoch == 0:
         return False  # just enrolled: nobody can have copied it
+    given_to, boot = seal.boot(nonce), branches.boot_mark(boot_id)
+    if step.lease is Lease.LOST and any(boot) and given_to == boot:
+        return False  # the agent was started again while its heartbeat was held
     if step.lease in BESIDE or step.lease in (Lease.REBASE, Lease.RECOVERED, Lease.ROLLBACK):
         return True
-    return branches.boots_differ(seal.boot(old.nonce), branches.boot_mark(boot_id))
+    return branches.boots_differ(seal.boot(old.nonce), boot)
 
 
 def differs(wanted: dict[str, int], known: dict[str, Any]) -> bool:
@@ -179,8 +182,7 @@ async def _begin(hub: Hub, scope: Scope, receive: Receive) -> tuple[Record, tupl
 def _hint(hub: Hub, record: Record, old: Pulse | None, step: Step, body: dict[str, Any], at: int) -> None:
     """Remember what hints at another holder. A machine holds one heartbeat at a time, unless its connection has died
     unseen."""
-    is_held = bool(record.waiters) or (hub.live.shared and not record.mine)
-    if is_held or is_new_holder(old, step, _seal(hub, record), body.get("bootId")):
+    if record.waiters or is_new_holder(old, step, _seal(hub, record), body["nonce"], body.get("bootId")):
         hub.twins.challenge(record.machine_id, at)
 
 

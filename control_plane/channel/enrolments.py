@@ -300,7 +300,10 @@ def check_reserved(session: Session, token: EnrolmentToken, vm_id: str, at: int)
     uses = session.scalar(select(func.count()).where(TokenUse.token_id == token.id)) or 0
     kept = session.scalar(
         select(func.count()).where(
-            Enrolment.token_id == token.id, Enrolment.expires > at, Enrolment.asker != asker("join", token.id, vm_id)
+            Enrolment.token_id == token.id,
+            Enrolment.expires > at,
+            Enrolment.asker != asker("join", token.id, vm_id),
+            Enrolment.vm_id.not_in(select(TokenUse.vm_id).where(TokenUse.token_id == token.id)),
         )
     )
     if uses + (kept or 0) >= token.uses:

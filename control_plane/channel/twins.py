@@ -6,14 +6,13 @@ itself. Both are small: nothing is kept of a machine without a twin.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
 
 from control_plane.channel import evidence
-from control_plane.channel.branches import Seal, boot_mark
+from control_plane.channel.branches import Main, Seal, boot_mark, is_main
 from control_plane.channel.live import FLUSH_SECONDS, Live, Record
 from control_plane.channel.verdict import SILENCE, may_renew
 from control_plane.clock import now
@@ -128,14 +127,8 @@ class Twins:
         pulse = record.pulse
         if not renews and record.machine_id not in self._barred:
             return
-        given = (nonce or "").encode("utf-8", "replace")
-        mine = (
-            pulse is not None
-            and pulse.epoch == epoch
-            and any(
-                hmac.compare_digest(given, known.encode()) for known in (pulse.nonce, pulse.previous_nonce) if known
-            )
-        )
+        row = Main(pulse.epoch, pulse.nonce, pulse.previous_nonce, pulse.request_id) if pulse is not None else None
+        mine = is_main(seal, epoch, row, nonce or "", now())
         mine = mine and not record.stale and not self.lost_main(record.machine_id, pulse, seal)
         hint = self._challenged.get(record.machine_id)
         if not (may_renew(main=mine, since_another=None if hint is None else now() - hint) if renews else mine):

@@ -216,7 +216,7 @@ def test_a_machine_that_was_set_back_goes_on_with_a_new_certificate(
         answer = hub.session().post(
             f"{hub.url}/channel/v1/renew",
             json={"protocol": 1, "requestId": question["requestId"], "slot": 1, "csr": question["csr"]},
-            headers={"Authorization": f"Bearer {channel}"},
+            headers={"Authorization": f"Bearer {channel}", "Hawser-Lease": question["nonce"]},
             timeout=30,
         )
         assert answer.status_code == 200, answer.text

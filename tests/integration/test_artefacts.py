@@ -264,7 +264,8 @@ def test_a_running_hub_renews_what_is_due(site: Site, tmp_path: Path) -> None:
     ends = time.monotonic() + 20
     while (site.repository / "metadata/timestamp.json").read_bytes() == old and time.monotonic() < ends:
         time.sleep(0.1)
-    assert {item["role"]: item["daysLeft"] for item in artefacts.every(site.hub.data)["roles"]}["timestamp"] == 6
+    days = {item["role"]: item["daysLeft"] for item in artefacts.every(site.hub.data)["roles"]}
+    assert days["timestamp"] in (6, 7), "seven days less some seconds, or none"
 
 
 @pytest.fixture

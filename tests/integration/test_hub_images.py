@@ -140,7 +140,9 @@ def test_a_token_of_many_uses_is_not_spent_beyond_them_by_a_crowd(hub: HubProces
 
     with ThreadPoolExecutor(8) as pool:
         statuses = sorted(pool.map(come, range(8)))
-    assert statuses == [200] * 3 + [403] * 5
+    assert statuses[:3] == [200] * 3
+    assert set(statuses[3:]) <= {403, 429}, "spent, or kept for those who are joining"
+    assert come(9) == 403
 
 
 def test_a_token_is_for_its_image_and_ends_when_revoked(hub: HubProcess, ask: Ask, profile: str) -> None:

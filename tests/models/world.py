@@ -162,9 +162,9 @@ class Hub:
         step = self.rules.step(self._seal(), self.epoch, old, held, at)
         given, is_beside = step.given, step.lease in BESIDE
         is_held_elsewhere = bool(self.holding - {id(holder)})
-        if is_held_elsewhere or (
-            old is not None and (is_beside or step.lease in CHANGING or self._is_booted(old, holder))
-        ):
+        is_restarted = step.lease is Lease.LOST and self._seal().boot(holder.nonce) == _mark(holder.boot)
+        is_other = is_beside or step.lease in CHANGING or (old is not None and self._is_booted(old, holder))
+        if is_held_elsewhere or (old is not None and is_other and not is_restarted):
             self.challenged = at
         if 0 < holder.epoch < self.epoch and digest != self.machine.digest:
             known = self.rules.after_gap(self.machine.evidence, digest)
@@ -205,7 +205,7 @@ class Hub:
     def renew(self, holder: Holder, at: int, lost: bool = False) -> bool:
         """The next certificate, for the holder of the main branch while there is no sign of another."""
         row = self.machine.row
-        known = row is not None and row.epoch == self.epoch and holder.nonce in (row.nonce, row.previous)
+        known = branches.is_main(self._seal(), self.epoch, row, holder.nonce, at)
         since = None if self.challenged is None else at - self.challenged
         if not self.rules.renews(main=known and not self._lost_main(), since_another=since):
             return False

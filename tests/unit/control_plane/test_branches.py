@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.channel import branches, checkin
-from control_plane.channel.branches import Main, Other, Seal
+from control_plane.channel.branches import Held, Main, Other, Seal
 from control_plane.channel.verdict import SILENCE, Lease
 from control_plane.storage.pulse import Pulse
 
@@ -253,3 +253,22 @@ def test_a_nonce_that_was_altered_is_unknown() -> None:
     for index in range(16):
         altered = nonce[:index] + ("A" if nonce[index] != "A" else "B") + nonce[index + 1 :]
         assert seal.read(altered, 10**9) is None
+
+
+def test_the_same_boot_speaks_for_the_main_branch_after_a_lost_answer_and_no_other() -> None:
+    seal, at = Seal(b"key", 7, 3), 1_800_000_000
+    first = seal.main("boot-1")
+    row = Main(3, seal.main("boot-1"), first, "r1")
+    same = branches.step(seal, 3, row, Held(3, first, "r2", "boot-1"), at)
+    copy = branches.step(seal, 3, row, Held(3, first, "r3", "boot-2"), at)
+    unknown = branches.step(seal, 3, row, Held(3, seal.main("boot-1"), "r4", "boot-1"), at)
+    assert [step.lease for step in (same, copy, unknown)] == [Lease.LOST, Lease.LOST, Lease.CONFLICT]
+    assert branches.is_main(seal, 3, row, row.nonce, at)
+    assert branches.is_main(seal, 3, row, first, at)
+    assert branches.is_main(seal, 3, row, same.given, at + 60)
+    for nonce in (copy.given, unknown.given, "", "AAAAAAAAAAAAAAAA"):
+        assert not branches.is_main(seal, 3, row, nonce, at)
+    moved = Main(3, seal.main("boot-1"), row.nonce, "r5")
+    assert not branches.is_main(seal, 3, moved, same.given, at), "the main branch has gone on: there are two"
+    assert not branches.is_main(seal, 4, row, row.nonce, at)
+    assert not branches.is_main(seal, 3, None, row.nonce, at)
