@@ -22,7 +22,8 @@ class FakeArm(FakeHub):
     """`way`: how writes go on, `operation`, `location`, `resource` or `now`. `looks`: how many an operation takes.
 
     `fate`: how the next operations end, `Succeeded` or an error; `trouble`: answers that come before the true ones.
-    `said`: the instance view of a run command that has ended. `sent`: bodies of all PUTs.
+    `said`: the instance view of a run command that has ended. `sent`: bodies of all PUTs. `operations`: by number, what
+    each is about and how many looks it still takes; hosts work beside one another.
     """
 
     way: str = "operation"
@@ -33,8 +34,7 @@ class FakeArm(FakeHub):
     sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     trouble: list[Answer] = field(default_factory=list)
     said: dict[str, Any] = field(default_factory=dict)
-    left: int = 0
-    current: tuple[str, str] = ("", "")
+    operations: dict[str, tuple[str, str, int]] = field(default_factory=dict)
 
     def answer(self, method: str, path: str, body: Any) -> Answer:
         """The answer to a request."""
@@ -47,7 +47,7 @@ class FakeArm(FakeHub):
         assert parse_qs(parts.query).get("api-version"), path
         target = unquote(parts.path)
         if "/operations/" in target:
-            return self._look()
+            return self._look(target.rsplit("/", maxsplit=1)[-1])
         if method == "PUT":
             return self._put(target, body)
         if method == "DELETE":
@@ -56,7 +56,8 @@ class FakeArm(FakeHub):
 
     def _get(self, target: str) -> Answer:
         if self.way == "resource":
-            self._advance()
+            for number in [key for key, (_, about, _) in self.operations.items() if about.lower() == target.lower()]:
+                self._advance(number)
         kind, name = target.split("/")[-2:]
         if kind == "machines":
             known = name in self.machines
@@ -86,25 +87,26 @@ class FakeArm(FakeHub):
         return self._begin("DELETE", target, 202)
 
     def _begin(self, method: str, target: str, status: int) -> Answer:
-        self.current, self.left = (method, target), self.looks
-        url = "{url}/operations/1?api-version=2026-07-15"
+        number = str(len(self.operations) + 1)
+        self.operations[number] = (method, target, self.looks)
+        url = f"{{url}}/operations/{number}?api-version=2026-07-15"
         # An answer to DELETE that leads nowhere means that it is done.
         if self.way == "now" or (method == "DELETE" and self.way == "resource"):
-            self.left = 0
-            self._advance()
+            self.operations[number] = (method, target, 0)
+            self._advance(number)
         headers = {"operation": {"Azure-AsyncOperation": url}, "location": {"Location": url}}.get(self.way, {})
         status = 202 if self.way == "location" else status
         if method == "DELETE":
             return Answer(status if headers else 204, None, headers)
         return Answer(status, copy.deepcopy(self.resources[target.lower()]), {**headers, "Retry-After": "1"})
 
-    def _advance(self) -> bool:
+    def _advance(self, number: str) -> bool:
         """One look; whether the operation has ended."""
-        method, target = self.current
+        method, target, left = self.operations[number]
+        self.operations[number] = (method, target, left - 1)
         resource = self.resources.get(target.lower())
-        self.left -= 1
-        if self.left > 0 or resource is None:
-            return self.left <= 0
+        if left > 1 or resource is None or left < 0:
+            return left <= 1
         properties = resource["properties"]
         if method == "DELETE":
             del self.resources[target.lower()]
@@ -120,10 +122,10 @@ class FakeArm(FakeHub):
             properties["instanceView"] = {"status": {"code": "1009", "level": "Error", "message": "It said no."}}
         return True
 
-    def _look(self) -> Answer:
-        ended = self._advance()
+    def _look(self, number: str) -> Answer:
+        ended = self._advance(number)
         if self.way == "location":
-            resource = self.resources.get(self.current[1].lower())
+            resource = self.resources.get(self.operations[number][1].lower())
             return Answer(200, resource) if ended else Answer(202, None, {"Retry-After": "1"})
         body: dict[str, Any] = {"status": "InProgress", "percentComplete": 40}
         if ended:
