@@ -21,8 +21,8 @@ STATES = (OPEN, RELEASED, ADOPTED, REJECTED, HEALED)
 BARRING = (OPEN, ADOPTED, REJECTED)
 """States in which the twin's heartbeats are refused: an adopted one may not return to the identity that it copied."""
 KEPT_HISTORY = 20
-MOST_ROWS = 64
-"""Holders of one identity that have rows of their own; what more there are have one together."""
+MOST_ROWS = 20_000
+"""Holders of one identity that have rows of their own: more than a herd has. What more there are have one together."""
 
 
 @dataclass(frozen=True)
