@@ -219,6 +219,9 @@ class Himds:
             self._keeper.start(hub)
             self._reports.flush()
             self._tell_services({"v": 1, "push": "identity", "state": self._known.state})
+            if csr is None and not adopt and self._settings_csr is not None:
+                # extd said hello while the machine was being connected.
+                self._loop.spawn(self._settings_certificate(), "settings certificate")
             return result
 
     async def _disconnect(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:

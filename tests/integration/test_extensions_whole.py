@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.identity import ClientSecretCredential
 from azure.mgmt.hybridcompute import HybridComputeManagementClient
 from azure.mgmt.hybridcompute.models import MachineExtension, MachineExtensionProperties
@@ -69,6 +69,15 @@ def host(site: LabHosts, client: HybridComputeManagementClient) -> Host:
 def put(client: HybridComputeManagementClient, **properties: Any) -> MachineExtension:
     wanted = {"publisher": "Hawser", "type": "CustomScript", "type_handler_version": "1.0.0", **properties}
     extension = MachineExtension(location="local", properties=MachineExtensionProperties(**wanted))
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        try:
+            return client.machine_extensions.begin_create_or_update(GROUP, NAME, "setup", extension).result(120)
+        except ResourceExistsError as early:
+            # Right after connecting the machine's extension service may still be making its key.
+            if "SettingsCertificateMissing" not in str(early):
+                raise
+            time.sleep(1)
     return client.machine_extensions.begin_create_or_update(GROUP, NAME, "setup", extension).result(120)
 
 
