@@ -192,14 +192,19 @@ def _advanced(seal: Seal, row: Main, branch: Other, at: int, still: int, now: by
     return Step(Lease.OTHER, row.nonce, row.previous, given)
 
 
+def _is_given(row: Main, nonce: str) -> bool:
+    """True for the main branch's nonce and the one before."""
+    given = nonce.encode("utf-8", "replace")
+    return any(hmac.compare_digest(given, one.encode("utf-8", "replace")) for one in (row.nonce, row.previous) if one)
+
+
 def is_main(seal: Seal, hub_epoch: int, row: Main | None, nonce: str, at: int) -> bool:
     """True for the nonce of the main branch's holder: the last or the one before, or one of a branch that the same boot
     began with it after a lost answer (an agent that ends while its heartbeat is held loses the answer) and since which
     the main one has not advanced. A copy on another disk was booted, and knows neither."""
     if row is None or row.epoch != hub_epoch:
         return False
-    given = nonce.encode("utf-8", "replace")
-    if any(hmac.compare_digest(given, one.encode("utf-8", "replace")) for one in (row.nonce, row.previous) if one):
+    if _is_given(row, nonce):
         return True
     branch = seal.read(nonce, at)
     return branch is not None and branch.lost and branch.same_boot and branch.main == mark(row.nonce)
@@ -211,8 +216,7 @@ def newest(seal: Seal, hub_epoch: int, row: Main | None, epoch: int, nonce: str,
     not advanced."""
     if row is None or row.epoch != hub_epoch or epoch != hub_epoch:
         return False
-    given = nonce.encode("utf-8", "replace")
-    if any(hmac.compare_digest(given, one.encode("utf-8", "replace")) for one in (row.nonce, row.previous) if one):
+    if _is_given(row, nonce):
         return True
     branch = seal.read(nonce, at)
     return branch is not None and branch.main == mark(row.nonce)

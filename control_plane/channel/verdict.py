@@ -36,7 +36,7 @@ class Lease(StrEnum):
 
 
 class Slot(StrEnum):
-    """USABLE: the current credential. TAKE_OVER: first use of the next one. SUPERSEDED: retired. UNKNOWN: not ours."""
+    """USABLE: the current credential. TAKE_OVER: the next one, before its first heartbeat. SUPERSEDED: retired. UNKNOWN: not ours."""
 
     USABLE = "usable"
     TAKE_OVER = "take_over"
@@ -54,7 +54,7 @@ def slot(states: Mapping[int, str], used: int) -> Slot:
 
 
 def taken_over(states: Mapping[int, str], used: int) -> dict[int, str]:
-    """States after the first use of slot `used`: it is current, everything older is retired."""
+    """States after the first heartbeat with slot `used`: it is current, everything older is retired."""
     return {
         number: CURRENT if number == used else (RETIRED if number < used else state) for number, state in states.items()
     }
