@@ -36,7 +36,8 @@ class Lease(StrEnum):
 
 
 class Slot(StrEnum):
-    """USABLE: the current credential. TAKE_OVER: the next one, before its first heartbeat. SUPERSEDED: retired. UNKNOWN: not ours."""
+    """USABLE: the current credential. TAKE_OVER: the next one, before its first heartbeat. SUPERSEDED: retired.
+    UNKNOWN: not ours."""
 
     USABLE = "usable"
     TAKE_OVER = "take_over"
