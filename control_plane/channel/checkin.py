@@ -280,7 +280,7 @@ async def endpoint(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None
             "headers": [(b"content-type", b"application/json"), (b"cache-control", b"no-store")],
         }
     )
-    hold = body["holdSeconds"]
+    hold = 0 if hub.twins.is_shown(record.machine_id, body["nonce"]) else body["holdSeconds"]
     if hold and not differs(record.generations, body["generations"]) and not hub.live.stopping:
         await send({"type": "http.response.body", "body": b" ", "more_body": True})
         if not await _hold(hub, record, hold, receive, send):

@@ -55,6 +55,15 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """The answer; the hot row when the asker may go on; the key of the asker's row when it may not."""
+
+    reply: Reply
+    lease: Pulse | None = None
+    barred: Key | None = None
+
+
+@dataclass(frozen=True)
 class Proven:
     """The machine that an assertion speaks for, and the slot of its certificate with its state."""
 
@@ -168,13 +177,16 @@ async def ask(hub: Hub, body: dict[str, Any], peer: str) -> Reply:
     holder = await hub.twins.proves_alive(record) if maybe else None
     if record.stale:
         await hub.live.reread(record)
-    reply, lease = await asyncio.to_thread(_decide, hub, record, proven, asked, holder, silent, at)
-    if lease is not None:
+    decided = await asyncio.to_thread(_decide, hub, record, proven, asked, holder, silent, at)
+    if decided.barred is not None:
+        hub.twins.bar(record.machine_id, decided.barred.digest, decided.barred.boot)
+        hub.twins.show(record, asked.nonce)
+    if decided.lease is not None:
         await asyncio.to_thread(hub.twins.apply, record.machine_id)
-        hub.live.beat(record, lease)
+        hub.live.beat(record, decided.lease)
         await hub.live.claim(record)
         hub.live.dropped(record.machine_id)
-    return reply
+    return decided.reply
 
 
 def _remembered(hub: Hub, proven: Proven, asked: Asked) -> dict[str, Any] | None:
@@ -212,8 +224,8 @@ def _facts(
 
 def _decide(
     hub: Hub, record: Record, proven: Proven, asked: Asked, holder: str | None, silent: int | None, at: int
-) -> tuple[Reply, Pulse | None]:
-    """The answer, and the hot row when the asker may go on. `holder`: the evidence of another one that is alive."""
+) -> Decided:
+    """What the asker is told. `holder`: the evidence of another one that is alive."""
     with hub.database.write() as session:
         machine = session.get(Machine, record.machine_id)
         if machine is None:
@@ -239,16 +251,16 @@ def _decide(
             evicted = Found("question", Word.CLONE, settings.policy(image), address=_address(record))
             rows.note(session, machine, Key(holder), evicted, at)
         if outcome is None:
-            return _accepted(hub, session, record, machine, proven, asked, judged, (key, Key("")), at)
+            return Decided(*_accepted(hub, session, record, machine, proven, asked, judged, (key, Key("")), at))
         if outcome == "wait":
             actor, target = audit.Actor("machine", machine.client_id), record.resource_id
             if hub.refusals.first("twins/wait", target):
                 audit.record(session, actor, "twins/wait", target, detail={"differs": list(facts.differs)})
-            return _conflict(Word.UNDECIDED, facts.differs, retry=judged.seconds), None
+            return Decided(_conflict(Word.UNDECIDED, facts.differs, retry=judged.seconds))
         told = Found("question", judged.word, outcome, facts.differs, asked.peer, asked.hostname, asked.image_id)
         row = rows.note(session, machine, key, told, at)
-        hub.twins.bar(machine.id, key.digest, key.boot)
-        return _held(hub, session, record, machine, asked, judged.word, outcome, row, settings, name, image, at), None
+        reply = _held(hub, session, record, machine, asked, judged.word, outcome, row, settings, name, image, at)
+        return Decided(reply, barred=key)
 
 
 def _decided(row: Twin | None) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
@@ -92,6 +93,9 @@ class Twins:
         self._database = database
         self._live = live
         self._barred: dict[int, Barred] = {}
+        self._shown: dict[int, set[str]] = {}
+        self._changing = threading.Lock()
+        self._changes = 0
         self._waiting: dict[int, set[asyncio.Future[str]]] = {}
         self._woken: dict[int, float] = {}
         self._challenged: dict[int, int] = {}
@@ -128,7 +132,7 @@ class Twins:
         if not renews and record.machine_id not in self._barred:
             return
         row = Main(pulse.epoch, pulse.nonce, pulse.previous_nonce, pulse.request_id) if pulse is not None else None
-        mine = is_main(seal, epoch, row, nonce or "", now())
+        mine = is_main(seal, epoch, row, nonce or "", now()) and not self.is_shown(record.machine_id, nonce or "")
         mine = mine and not record.stale and not self.lost_main(record.machine_id, pulse, seal)
         hint = self._challenged.get(record.machine_id)
         if not (may_renew(main=mine, since_another=None if hint is None else now() - hint) if renews else mine):
@@ -198,12 +202,29 @@ class Twins:
                 self._woken.pop(record.machine_id, None)
 
     def bar(self, machine_id: int, digest: str, boot: str) -> None:
-        """Refuse the heartbeats of a holder that was just noted. From any thread."""
-        _add(self._barred.setdefault(machine_id, Barred()), digest, boot)
+        """Refuse the heartbeats of a holder whose row was just committed. From any thread."""
+        with self._changing:
+            self._changes += 1
+            _add(self._barred.setdefault(machine_id, Barred()), digest, boot)
+
+    def show(self, record: Record, nonce: str) -> None:
+        """A holder that is refused has this nonce. Where the main branch's holder has it too, it tells them apart no
+        longer: that holder is given another one at once, and this one is worth nothing until then."""
+        pulse = record.pulse
+        shown = self._shown.setdefault(record.machine_id, set())
+        if pulse is not None and nonce in (pulse.nonce, pulse.previous_nonce) and nonce not in shown:
+            shown &= {pulse.nonce, pulse.previous_nonce}
+            shown.add(nonce)
+            self._live.wake(record)
+
+    def is_shown(self, machine_id: int, nonce: str) -> bool:
+        """True for a nonce that a refused holder has as well."""
+        return nonce in self._shown.get(machine_id, ())
 
     def apply(self, *machines: int) -> None:
         """Take up what the database says, of these machines or of all that changed. From any thread but the loop's."""
         found: dict[int, Barred] = {}
+        changes = self._changes
         with self._database.read() as session:
             # Whoever decides sets `last`; the seconds that have just begun are looked at again.
             state = session.execute(
@@ -221,14 +242,19 @@ class Twins:
             for machine_id, digest, boot, recorded in session.execute(query):
                 fits = frozenset(evidence.fitting(recorded or {}))
                 _add(found.setdefault(machine_id, Barred(fits=fits)), digest, boot)
-        if not machines:
-            self._barred, self._read = found, tuple(state)
-            return
-        for machine_id in machines:
-            if machine_id in found:
-                self._barred[machine_id] = found[machine_id]
-            else:
-                self._barred.pop(machine_id, None)
+        with self._changing:
+            if not machines:
+                if changes != self._changes:
+                    return  # what was read may be older than what is known; the next look is soon
+                self._barred, self._read = found, tuple(state)
+                self._shown = {key: nonces for key, nonces in self._shown.items() if key in found}
+                return
+            self._changes += 1
+            for machine_id in machines:
+                if machine_id in found:
+                    self._barred[machine_id] = found[machine_id]
+                else:
+                    self._barred.pop(machine_id, None)
 
     async def run(self) -> None:
         """Keep up with the database; ends when cancelled."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,19 @@ def refused(answer: requests.Response) -> tuple[int, str]:
 def forged(machine: Machine, **changes: Any) -> Machine:
     """A holder that says of its evidence whatever it likes."""
     return machine.copy(evidence={**ELSEWHERE, "digest": uuid4().hex * 2}, **changes)
+
+
+def test_the_nonce_that_a_refused_clone_has_shown_is_worth_nothing(hub: HubProcess, original: Machine) -> None:
+    """The original proves itself with one heartbeat: what the clone has is the nonce before the last one then."""
+    clone = original.copy(evidence=ELSEWHERE, boot="boot-clone")
+    beat = threading.Timer(1, lambda: original.checkin(hold=20))
+    beat.start()
+    assert told(clone.ask()) == (403, "quarantined", "clone")
+    beat.join()
+    wish = {"protocol": 1, "requestId": str(uuid4()), "slot": 1, "resource": "https://vault.azure.net"}
+    for answer in (clone.post("tokens", wish), clone.desired("resource"), clone.report("services", {})):
+        assert refused(answer) == (409, "StaleLease")
+    assert original.post("tokens", {**wish, "requestId": str(uuid4())}).status_code == 200
 
 
 def test_a_quarantined_clone_gets_nothing_more(hub: HubProcess, original: Machine) -> None:
