@@ -4,20 +4,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import sys
+import tempfile
 import time
+from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvloop
 
 from benchmarks.checkin_load import percentiles
 from benchmarks.report import Row
-from benchmarks.simulator import Fleet, Machine, Pace, Twin
+from benchmarks.simulator import Fleet, Pace, Twin
 from benchmarks.site import Site, cores
 
-BEATS_A_SECOND = 50
+ROOT = Path(__file__).resolve().parents[1]
 LEAST_SECONDS = 20.0
 WARM_SECONDS = 5.0
 # Small herds are over in a moment, in which anything else on the machine counts as well: the middle one of these.
@@ -25,6 +31,7 @@ RUNS_OF_SMALL, SMALL_HERD = 3, 10
 # What the hub may grow by for a herd: rows of twins are on the disk, in memory there are digests of those refused.
 MOST_GROWN_MIB = 64
 LONGEST_SECONDS = 3600.0
+LONGEST_LINE = 1 << 24
 # Copies begin to ask within this time: nobody boots machines faster than a second for each hundred.
 A_SECOND = 100
 
@@ -56,27 +63,35 @@ class Told:
     wrong: int
 
 
-async def _beat(machine: Machine, durations: list[float]) -> None:
-    """Heartbeats at a steady rate until cancelled; each counts from the moment at which it was due."""
-    due = time.perf_counter()
-    while True:
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        await machine.take_over(await machine.checkin(0))
-        durations.append(time.perf_counter() - due)
-        due += 1 / BEATS_A_SECOND
+@asynccontextmanager
+async def _beating(fleet: Fleet) -> AsyncIterator[Process]:
+    """The fleet's one machine, beating in heartbeats.py."""
+    with tempfile.TemporaryDirectory(prefix="hawser-bench-") as directory:
+        state = Path(directory) / "fleet.json"
+        fleet.save(state)
+        argv = [sys.executable, "-m", "benchmarks.heartbeats", "--state", str(state), "--cpu", str(cores()[1])]
+        process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE, cwd=ROOT)
+        try:
+            yield process
+        finally:
+            await process.communicate(b"")
 
 
-async def _beaten(machine: Machine, work: Awaitable[object]) -> list[float]:
-    durations: list[float] = []
-    beats = asyncio.create_task(_beat(machine, durations))
-    try:
-        await work
-        if beats.done():
-            beats.result()
-    finally:
-        beats.cancel()
-        await asyncio.wait([beats])
-    return durations
+async def _since(original: Process) -> list[float]:
+    """Seconds of its heartbeats since this was asked last."""
+    if original.stdin is None or original.stdout is None:
+        raise ValueError("this process was started without pipes")
+    original.stdin.write(b"\n")
+    if not (line := await original.stdout.readline()):
+        raise RuntimeError("the original was refused")
+    found: list[float] = json.loads(line)
+    return found
+
+
+async def _beaten(original: Process, work: Awaitable[object]) -> list[float]:
+    await _since(original)
+    await work
+    return await _since(original)
 
 
 async def _wake(twin: Twin, spread: float, number: int, count: int, healed: list[float]) -> None:
@@ -88,10 +103,15 @@ async def _wake(twin: Twin, spread: float, number: int, count: int, healed: list
 
 
 async def _herd(site: Site, fleet: Fleet, count: int) -> Told:
-    (original,) = fleet.machines
-    await _beaten(original, asyncio.sleep(WARM_SECONDS))
+    (machine,) = fleet.machines
+    async with _beating(fleet) as original:
+        await asyncio.sleep(WARM_SECONDS)
+        return await _woken(site, fleet, [Twin(machine, number) for number in range(count)], original)
+
+
+async def _woken(site: Site, fleet: Fleet, twins: list[Twin], original: Process) -> Told:
+    count = len(twins)
     alone = await _beaten(original, asyncio.sleep(LEAST_SECONDS))
-    twins = [Twin(original, number) for number in range(count)]
     healed: list[float] = []
     before = site.memory()
     fleet.forget_trouble()
