@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from typing import Optional
 
 from agent_runtime.extensions import environment, texts
@@ -37,6 +36,8 @@ def sentence(verb: str, what: str, folder: str, command: str, ended: Ended, seco
 
 def lacking(command: str) -> Optional[str]:
     """What keeps the program of a command from being started, as far as its first line tells."""
+    import shutil  # a resident's memory: not before a command has failed so
+
     try:
         program = shlex.split(command)[0]
         with open(program, "rb") as file:

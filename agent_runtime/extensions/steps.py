@@ -276,6 +276,8 @@ class Steps:
             commandlog.append(self.layout.logs(handler, version), extension, entry)
         if verb == "uninstall":
             await self._lift(handler, scene)
+        elif ended.code == 0 and verb != "disable" and not self.layout.is_whole(handler, version):
+            return Outcome(False, NO_MANIFEST, f"{verb} of {handler} {version} has removed its own files", 0)
         return _judged(verb, f"{handler} {version}", folder, text, ended, seconds)
 
     async def _finished(self, verb: str, what: str, folder: str, run: str) -> Outcome:

@@ -164,6 +164,26 @@ def test_a_handler_may_remove_its_own_folder(site: Site) -> None:
     assert site.record() is None
 
 
+@pytest.mark.parametrize("verb", ["install", "enable"])
+def test_a_handler_that_removes_itself_too_early_has_failed(site: Site, verb: str) -> None:
+    site.package()
+    site.way(verb, 'rm -rf "$AZURE_GUEST_AGENT_EXTENSION_PATH"')
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        entry = await desk.wait("fake", "failed")
+        assert (entry["code"], entry["operation"]) == (1002, verb)
+        assert f"{verb} of Test.Fake 1.0.0 has removed its own files" in entry["message"]
+        await desk.idle()
+        assert len([call for call in site.calls() if call.startswith("install")]) == 1, "not again by itself"
+        site.way(verb, "true")
+        site.generation = 1
+        desk.give(wish(sequence=1))
+        await desk.wait("fake", "succeeded", sequence=1)
+
+    live(site, scenario)
+
+
 def test_removal_goes_on_over_failures(site: Site) -> None:
     site.package()
     site.way("disable", "exit 3")
