@@ -101,7 +101,8 @@ def surroundings(own: Mapping[str, str], config: Mapping[str, Any], publisher: s
         return made
     proxy = config.get("proxy.url") or own.get("HTTPS_PROXY") or own.get("https_proxy")
     if proxy:
-        made["HTTPS_PROXY"] = made["https_proxy"] = str(proxy)
+        # The last is what handlers look for that know connected machines.
+        made["HTTPS_PROXY"] = made["https_proxy"] = made["ProxySettings"] = str(proxy)
         around = own.get("NO_PROXY") or own.get("no_proxy")
         made["NO_PROXY"] = made["no_proxy"] = around or "localhost,127.0.0.1"
     return made

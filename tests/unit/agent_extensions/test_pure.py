@@ -313,6 +313,7 @@ def test_bypassed_extensions_are_given_no_proxy() -> None:
         "LANG": "de",
         "HTTPS_PROXY": "http://p:1",
         "https_proxy": "http://p:1",
+        "ProxySettings": "http://p:1",
         "NO_PROXY": "localhost,127.0.0.1",
         "no_proxy": "localhost,127.0.0.1",
     }
