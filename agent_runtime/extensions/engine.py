@@ -24,7 +24,7 @@ from agent_runtime.extensions.watch import Watch
 from agent_runtime.extensions.wishes import Wish
 from agent_runtime.service import worker
 from agent_runtime.service.desired import Host
-from agent_runtime.service.loop import Event
+from agent_runtime.service.loop import Event, sleep
 
 KIND = "extensions"
 
@@ -87,6 +87,7 @@ class Engine:
             self._log.error(damage)
         self._host.loop.spawn(self._watch.run(), "status of extensions")
         self._host.loop.spawn(self._commands.run(), "run commands")
+        self._host.loop.spawn(self._trim_events(), "events of extensions")
         self._work.set()
         while True:
             await self._work.wait()
@@ -100,6 +101,13 @@ class Engine:
                 where = f"{filename}: " if isinstance(filename, str) else ""
                 self._log.error(f"extensions wait: {where}{getattr(problem, 'strerror', None) or problem}")
                 self._again(self._timing.failure)
+
+    async def _trim_events(self) -> None:
+        while True:
+            await sleep(self._timing.events)
+            records = list(self._store.records.values())
+            known = [(f"{record['publisher']}.{record['type']}", record["version"]) for record in records]
+            self._steps.layout.trim_events((handler, version) for handler, version in known if version is not None)
 
     def _config(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return self._host.config() or ({}, {})

@@ -8,9 +8,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
+from agent_runtime.extensions import events
+
 FILE = "HandlerEnvironment.json"
 IMDS = "http://localhost:40342"
 NOT_RUN = "NOT_RUN"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Parts of the hub's names in proxy.bypass that stand for extensions (agent-surface.md section 10): by publisher.
 _BYPASSES = {"ama": ("microsoft.azure.monitor",), "arcdata": ("microsoft.azuredata",)}
 
@@ -37,13 +40,16 @@ def text(name: str, folder: str, logs: str) -> str:
     """Content of the file, for the handler's folder and log folder.
 
     Shims of real handlers cut `logFolder` out of the text: it stands before others, and separators are a comma or a
-    colon with one blank. Without a collector of events the keys of their folders are left out (section 18).
+    colon with one blank. The folder of events has two names; libraries of handlers refuse to work without it.
     """
+    told = f"{logs}/{events.FOLDER}"
     places = {
         "logFolder": logs,
         "configFolder": f"{folder}/config",
         "statusFolder": f"{folder}/status",
         "heartbeatFile": f"{folder}/heartbeat.log",
+        "eventsFolder": told,
+        "eventsFolder_preview": told,
     }
     return json.dumps([{"name": name, "version": 1.0, "handlerEnvironment": places}])
 
@@ -53,6 +59,7 @@ def variables(operation: Operation) -> dict[str, str]:
     made = {
         "AZURE_GUEST_AGENT_EXTENSION_PATH": operation.folder,
         "AZURE_GUEST_AGENT_EXTENSION_VERSION": operation.version,
+        "AZURE_GUEST_AGENT_EXTENSION_SUPPORTED_FEATURES": json.dumps([events.FEATURE]),
         "ConfigSequenceNumber": str(operation.sequence),
         "IDENTITY_ENDPOINT": f"{IMDS}/metadata/identity/oauth2/token",
         "IMDS_ENDPOINT": IMDS,
@@ -82,7 +89,7 @@ def surroundings(own: Mapping[str, str], config: Mapping[str, Any], publisher: s
     """Variables that are not the contract's: search path, language, home, the agent's proxy. `own`: extd's, from which
     nothing but the language and the proxy is taken: what belongs to our interpreter is no concern of a handler."""
     made = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": PATH,
         "HOME": "/root",
         # Old Python handlers read it without a default.
         "PYTHONPATH": "",
@@ -94,7 +101,8 @@ def surroundings(own: Mapping[str, str], config: Mapping[str, Any], publisher: s
         return made
     proxy = config.get("proxy.url") or own.get("HTTPS_PROXY") or own.get("https_proxy")
     if proxy:
-        made["HTTPS_PROXY"] = made["https_proxy"] = str(proxy)
+        # The last is what handlers look for that know connected machines.
+        made["HTTPS_PROXY"] = made["https_proxy"] = made["ProxySettings"] = str(proxy)
         around = own.get("NO_PROXY") or own.get("no_proxy")
         made["NO_PROXY"] = made["no_proxy"] = around or "localhost,127.0.0.1"
     return made

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from typing import Optional
 
-from agent_runtime.extensions import environment, manifest, settings
+from agent_runtime.extensions import environment, events, manifest, settings
 from agent_runtime.platform.paths import Paths
 from agent_runtime.state import atomic
 
@@ -57,6 +57,7 @@ class Layout:
             os.chmod(os.path.join(folder, name), 0o700)
         os.chmod(folder, 0o700)
         os.makedirs(logs, mode=0o750, exist_ok=True)
+        os.makedirs(os.path.join(logs, events.FOLDER), mode=0o700, exist_ok=True)
         atomic.write_bytes(
             os.path.join(folder, environment.FILE), environment.text(handler, folder, logs).encode("ascii")
         )
@@ -99,6 +100,13 @@ class Layout:
             _remove(os.path.join(folder, name))
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(folder)
+
+    def trim_events(self, handlers: Iterable[tuple[str, str]]) -> None:
+        """Removes what is too much of the events of these handlers and versions, and of those that old libraries of
+        handlers write beside the handlers."""
+        for handler, version in handlers:
+            events.trim(os.path.join(self.logs(handler, version), events.FOLDER))
+        events.trim(os.path.join(self._paths.handlers, events.FOLDER))
 
     def certificate(self, thumbprint: str) -> tuple[str, str]:
         """Certificate and key that a handler opens its protected settings with."""

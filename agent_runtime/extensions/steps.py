@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Optional
 
 from agent_runtime import errors
-from agent_runtime.extensions import commandlog, environment, governance, manifest, plan, settings, texts, versions
+from agent_runtime.extensions import commandlog, endings, environment, governance, manifest, plan, settings, versions
 from agent_runtime.extensions.layout import Layout
 from agent_runtime.extensions.runner import Command, Ended, Runner
 from agent_runtime.extensions.timing import Timing
@@ -30,13 +30,6 @@ CODES = {"install": 1007, "update": 1008, "enable": 1009, "disable": 1010, "unin
 COMMANDS = tuple(CODES)
 UNPACKED_LIMIT = 2 * 1024 * 1024 * 1024
 DELETE_TRIES, DELETE_PAUSE = 3, 1.0
-_MEANS = {
-    51: "this operating system is not supported by it",
-    52: "something it depends on is missing",
-    64: "its folder is on a file system that is mounted noexec",
-    126: "the command is not executable: look at its mode and at how {folder} is mounted",
-    127: "the command, or the interpreter that its first line names, is not on this machine",
-}
 
 
 class Outcome(NamedTuple):
@@ -283,13 +276,15 @@ class Steps:
             commandlog.append(self.layout.logs(handler, version), extension, entry)
         if verb == "uninstall":
             await self._lift(handler, scene)
-        return _judged(verb, f"{handler} {version}", folder, ended, seconds)
+        elif ended.code == 0 and verb != "disable" and not self.layout.is_whole(handler, version):
+            return Outcome(False, NO_MANIFEST, f"{verb} of {handler} {version} has removed its own files", 0)
+        return _judged(verb, f"{handler} {version}", folder, text, ended, seconds)
 
     async def _finished(self, verb: str, what: str, folder: str, run: str) -> Outcome:
         """The outcome of a command that was begun already."""
         seconds = getattr(self._timing, verb)
         ended = await self._runner.run(run, Command(what, "", folder, {}, seconds))
-        return _judged(verb, what, folder, ended, seconds)
+        return _judged(verb, what, folder, "", ended, seconds)
 
     def _operation(self, step: plan.Step, scene: Scene, folder: str, found: manifest.Manifest) -> environment.Operation:
         verb, version, chain = step["do"], step["version"], scene.chain
@@ -350,16 +345,13 @@ def _told(found: manifest.Manifest) -> dict[str, Any]:
     }
 
 
-def _judged(verb: str, what: str, folder: str, ended: Ended, seconds: float) -> Outcome:
+def _judged(verb: str, what: str, folder: str, command: str, ended: Ended, seconds: float) -> Outcome:
     if ended.code == 0:
         return Outcome(True, exit_code=0)
-    said = texts.redacted((ended.err.strip() or ended.out.strip())[-1500:])
+    message = endings.sentence(verb, what, folder, command, ended, seconds)
     if ended.code is None:
-        message = f"{verb} of {what} was killed after {seconds:g} s"
-        return Outcome(False, TIME_OUT, texts.cut(f"{message}: {said}" if said else message), -1)
-    means = _MEANS.get(ended.code, "").format(folder=folder)
-    message = f"{verb} of {what} failed with exit code {ended.code}" + (f" ({means})" if means else "")
-    return Outcome(False, CODES[verb], texts.cut(f"{message}: {said}" if said else message), ended.code)
+        return Outcome(False, TIME_OUT, message, -1)
+    return Outcome(False, CODES[verb], message, ended.code)
 
 
 def _other_package(answer: Mapping[str, Any], wish: Wish) -> str:

@@ -27,6 +27,7 @@ class Timing(NamedTuple):
     command: float = 90 * 60
     script: float = 5 * 60
     heartbeat: float = 2 * 60
+    events: float = 5 * 60
     report: float = 5
     download: float = 30 * 60
     unpack: float = 30 * 60

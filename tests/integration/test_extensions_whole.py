@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,47 @@ from tests.conftest import LabHosts
 from tests.integration import hub_process
 from tests.integration.connected_host import connect, install
 from tests.integration.test_collection_extensions import publish
+from tests.unit.agent_extensions.kit import COMMANDS
 
 pytestmark = pytest.mark.hosts
 
 GROUP, NAME = "extended", "ext02"
 HANDLER = "/var/lib/waagent/Hawser.CustomScript-1.0.0"
+# A handler that behaves as its public setting `way` says; paths of commands as they are met in real manifests.
+DIFFICULT = """#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+status=status/$ConfigSequenceNumber.status
+say() {
+    message='"formattedMessage": {"lang": "en", "message": "'$2'"}'
+    printf '[{"timestampUTC": "2026-01-01T00:00:00Z", "status": {"status": "%s", "code": 0, %s}}]' "$1" "$message"
+}
+if [ "$1" = uninstall ]; then rm -rf "$PWD"; fi
+[ "$1" = enable ] || exit 0
+case $(sed -n 's/.*"way": *"\\([a-z]*\\)".*/\\1/p' "config/$ConfigSequenceNumber.settings") in
+child) sleep 77777 & say success child >$status ;;
+scrub) : >"config/$ConfigSequenceNumber.settings"; say success scrubbed >$status ;;
+late) (sleep 2; say success half | head -c 60 >$status; sleep 2; say success late >$status) & ;;
+half) say success half | head -c 60 >$status ;;
+huge) say success "$(head -c 5000000 /dev/zero | tr '\\0' x)" >$status ;;
+word) say Failed unknown >$status ;;
+gone) say success gone >$status; rm -rf "$PWD" ;;
+esac
+exit 0
+"""
+
+
+def difficult(package: Path) -> None:
+    """Makes its package, with a byte-order mark and words for booleans, and no executable file."""
+    commands = {f"{verb}Command": f"/handler.sh  {verb}" for verb in COMMANDS}
+    body = [
+        {
+            "handlerManifest": {**commands, "reportHeartbeat": "False", "updateMode": "updatewithinstall"},
+            "signingInfo": {"publisher": "Test", "type": "Difficult", "version": "1.0.0"},
+        }
+    ]
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("handler.sh", DIFFICULT)
+        archive.writestr("HandlerManifest.json", json.dumps(body).encode("utf-8-sig"))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +73,9 @@ def site(make_lab: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory)
     hub = hub_process.make(data, "--location", "local", host=str(lab.gateway))
     hub.listen = hub.url.removeprefix("https://")
     hub.start()
-    publish(hub, tmp_path_factory.mktemp("packages"))
+    package = tmp_path_factory.mktemp("difficult") / "Test.Difficult_1.0.0_linux.zip"
+    difficult(package)
+    publish(hub, tmp_path_factory.mktemp("packages"), package)
     yield LabHosts(lab, hub)
     assert hub.stop() == 0
 
@@ -115,6 +154,63 @@ def test_a_script_that_fails_says_how(client: HybridComputeManagementClient, hos
     with pytest.raises(HttpResponseError) as failed:
         put(client, settings={"commandToExecute": "echo what went wrong >&2; exit 7"})
     assert "what went wrong" in str(failed.value)
+    client.machine_extensions.begin_delete(GROUP, NAME, "setup").result(120)
+
+
+def test_difficult_handlers_are_told_in_one_sentence_each(client: HybridComputeManagementClient, host: Host) -> None:
+    def told(way: str) -> tuple[str | None, str]:
+        try:
+            made = put(client, publisher="Test", type="Difficult", settings={"way": way})
+        except HttpResponseError as failed:
+            return (failed.error.code, str(failed.error.message)) if failed.error else (None, str(failed))
+        assert made.properties is not None
+        assert made.properties.instance_view is not None
+        assert made.properties.instance_view.status is not None
+        return made.properties.provisioning_state, str(made.properties.instance_view.status.message)
+
+    assert told("child") == ("Succeeded", "child")
+    assert told("scrub") == ("Succeeded", "scrubbed")
+    assert told("late") == ("Succeeded", "late")
+    assert told("word") == ("ExtensionFailed", "unknown")
+    assert told("half") == ("1012", "the handler's status file cannot be used: the status file is not JSON")
+    code, message = told("huge")
+    assert code == "-1"
+    assert "is longer than 4194304 bytes" in message
+    assert told("gone") == ("1002", "enable of Test.Difficult 1.0.0 has removed its own files")
+    assert told("child") == ("Succeeded", "child")
+    client.machine_extensions.begin_delete(GROUP, NAME, "setup").result(120)
+    left = host.run(["ls", "/var/lib/waagent", "/opt/GC_Ext/downloads"]).output
+    assert "Difficult" not in left
+    assert host.run(["systemctl", "is-active", "extd"]).output.strip() == "active"
+
+
+def test_on_a_full_disk_nothing_is_half_installed(client: HybridComputeManagementClient, host: Host) -> None:
+    host.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", "/var/lib/waagent"])
+    try:
+        with pytest.raises(HttpResponseError) as failed:
+            put(client, settings={"commandToExecute": "echo room"})
+        assert failed.value.error is not None
+        assert failed.value.error.code == "1005"
+        assert "are free" in str(failed.value)
+        assert host.run(["ls", "-A", "/var/lib/waagent"]).output == ""
+    finally:
+        host.run(["umount", "/var/lib/waagent"])
+    made = put(client, settings={"commandToExecute": "echo room"})
+    assert made.properties is not None
+    assert made.properties.provisioning_state == "Succeeded"
+    client.machine_extensions.begin_delete(GROUP, NAME, "setup").result(120)
+
+
+def test_a_lock_of_the_package_manager_is_named(client: HybridComputeManagementClient, host: Host) -> None:
+    lock = "/var/lib/dpkg/lock-frontend"
+    hold = f"import fcntl, time; f = open('{lock}', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(600)"
+    host.run(["systemd-run", "--unit=holder", "python3", "-c", hold])
+    try:
+        with pytest.raises(HttpResponseError) as failed:
+            put(client, settings={"commandToExecute": "apt-get install --yes --reinstall hostname"})
+        assert f"Could not get lock {lock}" in str(failed.value)
+    finally:
+        host.run(["systemctl", "stop", "holder"])
     client.machine_extensions.begin_delete(GROUP, NAME, "setup").result(120)
 
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from agent_runtime.extensions import events
 from agent_runtime.platform import processes
 from tests.unit.agent_extensions.kit import Desk, Site, live, wish
 
@@ -163,6 +164,26 @@ def test_a_handler_may_remove_its_own_folder(site: Site) -> None:
     assert site.record() is None
 
 
+@pytest.mark.parametrize("verb", ["install", "enable"])
+def test_a_handler_that_removes_itself_too_early_has_failed(site: Site, verb: str) -> None:
+    site.package()
+    site.way(verb, 'rm -rf "$AZURE_GUEST_AGENT_EXTENSION_PATH"')
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        entry = await desk.wait("fake", "failed")
+        assert (entry["code"], entry["operation"]) == (1002, verb)
+        assert f"{verb} of Test.Fake 1.0.0 has removed its own files" in entry["message"]
+        await desk.idle()
+        assert len([call for call in site.calls() if call.startswith("install")]) == 1, "not again by itself"
+        site.way(verb, "true")
+        site.generation = 1
+        desk.give(wish(sequence=1))
+        await desk.wait("fake", "succeeded", sequence=1)
+
+    live(site, scenario)
+
+
 def test_removal_goes_on_over_failures(site: Site) -> None:
     site.package()
     site.way("disable", "exit 3")
@@ -194,6 +215,29 @@ def test_heartbeats_are_read_whatever_their_spelling(site: Site) -> None:
         await desk.until(lambda: desk.last()["fake"]["handler"]["status"] == "Unresponsive", "unresponsive")
 
     live(site, scenario)
+
+
+def test_events_that_a_handler_insists_on_writing_do_not_pile_up(site: Site) -> None:
+    site.package()
+    # As libraries of real handlers do: none without the folder, and never anything removed; old ones write beside.
+    site.way(
+        "install",
+        """folder=$(sed 's/.*"eventsFolder": "\\([^"]*\\)".*/\\1/' HandlerEnvironment.json)
+[ -d "$folder" ] || exit 52
+case $AZURE_GUEST_AGENT_EXTENSION_SUPPORTED_FEATURES in *ExtensionTelemetryPipeline*) ;; *) exit 52 ;; esac
+mkdir -p ../events
+for number in $(seq 400); do echo '{}' >"$folder/$number.json"; echo '{}' >"../events/$number.tld"; done""",
+    )
+    told = site.root / "var/lib/GuestConfig/extension_logs/Test.Fake-1.0.0/events"
+    beside = site.root / "var/lib/waagent/events"
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        await desk.until(lambda: len(os.listdir(told)) == events.MOST, "the oldest are gone")
+        await desk.until(lambda: len(os.listdir(beside)) == events.MOST, "the oldest are gone")
+
+    live(site, scenario, events=0.1)
 
 
 def test_the_variables_and_the_folder_of_a_command(site: Site) -> None:

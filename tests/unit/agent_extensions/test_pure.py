@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from agent_runtime.extensions import (
     commandlog,
+    endings,
     environment,
+    events,
     governance,
     heartbeat,
     lists,
@@ -237,8 +240,67 @@ def test_the_environment_file_is_as_shims_cut_it() -> None:
     text = environment.text("P.t", "/lib/P.t-1", "/logs/P.t-1")
     assert text == (
         '[{"name": "P.t", "version": 1.0, "handlerEnvironment": {"logFolder": "/logs/P.t-1", "configFolder": '
-        '"/lib/P.t-1/config", "statusFolder": "/lib/P.t-1/status", "heartbeatFile": "/lib/P.t-1/heartbeat.log"}}]'
+        '"/lib/P.t-1/config", "statusFolder": "/lib/P.t-1/status", "heartbeatFile": "/lib/P.t-1/heartbeat.log", '
+        '"eventsFolder": "/logs/P.t-1/events", "eventsFolder_preview": "/logs/P.t-1/events"}}]'
     )
+
+
+@given(st.lists(st.tuples(st.integers(0, 2 * events.MOST_BYTES), st.integers(0, 9)), max_size=2 * events.MOST))
+def test_the_newest_events_are_kept_within_bounds(sizes: list[tuple[int, int]]) -> None:
+    files = [events.File(f"{number}.json", size, written) for number, (size, written) in enumerate(sizes)]
+    gone = set(events.surplus(files))
+    kept = [file for file in files if file.name not in gone]
+    assert len(kept) <= events.MOST
+    assert sum(file.size for file in kept) <= events.MOST_BYTES
+    oldest = min((file.written for file in kept), default=None)
+    if oldest is not None:
+        assert all(file.written <= oldest for file in files if file.name in gone), "what goes is older"
+    assert len(kept) == len(files) or len(files) > events.MOST or sum(file.size for file in files) > events.MOST_BYTES
+
+
+def test_folders_and_links_among_events_are_let_be(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for number in range(events.MOST + 5):
+        (outside / f"{number}.json").touch()
+    folder = tmp_path / "events"
+    folder.symlink_to(outside)
+    events.trim(str(folder))
+    assert len(list(outside.iterdir())) == events.MOST + 5, "a link in the place of the folder is not followed"
+    folder.unlink()
+    events.trim(str(folder))
+    folder.mkdir()
+    (folder / "sub").mkdir()
+    (folder / "link.json").symlink_to(outside / "0.json")
+    for number in range(events.MOST + 5):
+        (folder / f"{number}.json").touch()
+    events.trim(str(folder))
+    assert (folder / "sub").is_dir()
+    assert len(list(folder.iterdir())) == events.MOST + 1
+    assert (outside / "0.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("#!/usr/bin/nosuchpython -u", "h.py needs /usr/bin/nosuchpython, which is not on this machine"),
+        ("#!/usr/bin/env nosuchpython", "h.py needs nosuchpython, which is not on this machine"),
+        ("#!/usr/bin/env -S A=1 nosuchpython -u", "h.py needs nosuchpython, which is not on this machine"),
+        ("#!/bin/sh\r", "the first line of h.py ends with a carriage return: convert its line ends"),
+        ("#!/bin/sh", None),
+        ("#!", None),
+        ("exit 127", None),
+    ],
+)
+def test_what_a_command_lacks_is_named(tmp_path: Path, line: str, says: str | None) -> None:
+    (tmp_path / "h.py").write_bytes(f"{line}\nexit 127\n".encode())
+    assert endings.lacking(f"'{tmp_path}'/h.py -install") == says
+
+
+def test_a_command_that_is_not_there_lacks_nothing_that_is_known() -> None:
+    assert endings.lacking("/nonexistent/h.py -install") is None
+    assert endings.lacking("") is None
+    assert endings.lacking("'") is None
 
 
 def test_bypassed_extensions_are_given_no_proxy() -> None:
@@ -251,6 +313,7 @@ def test_bypassed_extensions_are_given_no_proxy() -> None:
         "LANG": "de",
         "HTTPS_PROXY": "http://p:1",
         "https_proxy": "http://p:1",
+        "ProxySettings": "http://p:1",
         "NO_PROXY": "localhost,127.0.0.1",
         "no_proxy": "localhost,127.0.0.1",
     }
