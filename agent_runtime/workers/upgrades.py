@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Begins an upgrade of the agent, and sees that one goes on (agent_runtime/upgrade). Run in a worker by extd, and by
+the command line in its own process."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from agent_runtime import errors
+from agent_runtime.platform import local
+from agent_runtime.platform import paths as places
+from agent_runtime.service import worker
+from agent_runtime.upgrade import packages, plan, unit
+from agent_runtime.upgrade.journal import Files
+from agent_runtime.upgrade.watchdog import stamp
+
+BUSY = "an upgrade of the agent is under way"
+_WAIT = "Wait for its end; see /var/lib/GuestConfig/upgrade/upgrade.log"
+
+
+def begin_upgrade(arguments: dict[str, Any]) -> dict[str, Any]:
+    """`{"root", "wish": the members of plan.Wish but format}` → the journal. What cannot be upgraded is a journal that
+    has failed. Errors: AZCM0027 while another is under way; AZCM0002; OSError."""
+    wish = plan.Wish(**arguments["wish"], format="")
+    files = Files(places.here(arguments["root"]))
+    files.make()
+    try:
+        with local.alone(files.folder):
+            return _begin(files, wish)
+    except BlockingIOError:
+        raise errors.ConfigurationConflict(BUSY, _WAIT) from None
+
+
+def _begin(files: Files, wish: plan.Wish) -> plan.Journal:
+    try:
+        last = files.read()
+    except ValueError:
+        files.put_aside()
+        last = None
+    if last is not None and not plan.is_final(last):
+        unit.ensure(files)
+        raise errors.ConfigurationConflict(BUSY, _WAIT)
+    ident, now = str(uuid.uuid4()), stamp()
+    try:
+        manager = packages.here()
+        if manager.installed() != (wish.installed, True):
+            raise errors.ConfigurationConflict(
+                f"version {wish.installed} runs, and it is not what the package manager has installed",
+                "Restart the agent's services, or repair the package",
+            )
+    except errors.AgentError as problem:
+        journal = plan.refused(plan.begun(wish, ident, worker.PROGRAM, now), problem.as_dict(), now)
+        files.write(journal)
+        return journal
+    journal = plan.begun(wish._replace(format=manager.format), ident, worker.PROGRAM, now)
+    unit.begin(files, journal)
+    return journal
+
+
+def resume_upgrade(arguments: dict[str, Any]) -> dict[str, Any]:
+    """`{"root"}` → `{}`: an upgrade that has not ended goes on. Errors: AZCM0002; OSError."""
+    files = Files(places.here(arguments["root"]))
+    journal = files.read()
+    if journal is not None and not plan.is_final(journal):
+        unit.ensure(files)
+    return {}
