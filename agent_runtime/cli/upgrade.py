@@ -62,7 +62,8 @@ def run(session: Session) -> int:
     cloud = status.get("cloud") or session.cloud(args.cloud)["name"]
     files = Files(session.paths)
     files.make()
-    _check_idle(files)
+    upgrades.resume_upgrade({"root": ""})
+    upgrades.check_idle(files)
     question = {**question_of(session.paths, files, cloud), "format": manager.format, "version": args.version}
     version = str(worker.ask("find-agent", question)["version"])
     if version == session.version:
@@ -79,28 +80,12 @@ def run(session: Session) -> int:
         deadline=args.deadline,
     )
     members = {name: value for name, value in wish._asdict().items() if name != "format"}
-    journal = upgrades.begin_upgrade({"root": "", "wish": members})
+    journal = upgrades.begin_upgrade({"root": "", "wish": members})["journal"]
     session.tell_himds()  # which tells extd, which reports
     if args.background:
         session.out.result({"status": "begun", **plan.report(journal)}, f"The upgrade to version {version} has begun")
         return 0
     return _told(session, _followed(session, files, journal))
-
-
-def _check_idle(files: Files) -> None:
-    """Errors: AZCM0027."""
-    try:
-        last = files.read()
-    except ValueError:
-        return  # put aside by what begins the next one
-    if last is not None and not plan.is_final(last):
-        from agent_runtime.workers import upgrades
-
-        upgrades.resume_upgrade({"root": ""})
-        raise errors.ConfigurationConflict(
-            f"{upgrades.BUSY}: from {last['from']} to {last['to']}, {last['state']}",
-            f"Wait for its end; see {files.log}",
-        )
 
 
 def _followed(session: Session, files: Files, begun: plan.Journal) -> plan.Journal:

@@ -23,7 +23,7 @@ from agent_runtime.upgrade.journal import Files
 
 NAME = "azcmagent-upgrade.service"
 FOLDER = "/etc/systemd/system"
-ENTRY = "import sys\nfrom agent_runtime.upgrade.watchdog import main\nsys.exit(main())\n"
+ENTRY = b"import sys\nfrom agent_runtime.upgrade.watchdog import main\nsys.exit(main())\n"
 TEXT = """# Made for an upgrade of the agent, and removed at its end.
 [Unit]
 Description=Upgrade of the Azure Connected Machine Agent
@@ -87,16 +87,20 @@ def archive(package: str) -> bytes:
     """The agent's modules below `package` as a program that Python runs (zipapp of the standard library, with one date,
     so that the same modules give the same bytes). Errors: OSError."""
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as target:
-        target.writestr(zipfile.ZipInfo("__main__.py"), ENTRY)
-        for folder, names, entries in sorted(os.walk(package)):
-            names[:] = [name for name in names if name != "__pycache__"]
+    with zipfile.ZipFile(made, "w") as target:
+
+        def put(name: str, content: bytes) -> None:
+            target.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+
+        put("__main__.py", ENTRY)
+        for folder, names, entries in os.walk(package):
+            names[:] = sorted(name for name in names if name != "__pycache__")
+            inside = os.path.normpath(os.path.join("agent_runtime", os.path.relpath(folder, package)))
+            put(f"{inside}/", b"")  # a package without __init__.py is found by its folder alone
             for entry in sorted(entries):
                 if entry.endswith(".py"):
-                    path = os.path.join(folder, entry)
-                    with open(path, "rb") as file:
-                        name = os.path.join("agent_runtime", os.path.relpath(path, package))
-                        target.writestr(zipfile.ZipInfo(name), file.read())
+                    with open(os.path.join(folder, entry), "rb") as file:
+                        put(f"{inside}/{entry}", file.read())
     return made.getvalue()
 
 

@@ -87,7 +87,7 @@ class Upgrades:
                 self._host.log.info(f"the hub wishes version {wish.version} of the agent in the place of {VERSION}")
                 members = {name: value for name, value in wish._asdict().items() if name != "format"}
                 arguments = {"root": self._root, "wish": members}
-                journal = await worker.run(self._host.loop, "begin-upgrade", arguments)
+                journal = (await worker.run(self._host.loop, "begin-upgrade", arguments))["journal"]
                 self._resumed = time.monotonic()
         if journal is None:
             return

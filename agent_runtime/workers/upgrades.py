@@ -20,27 +20,30 @@ _WAIT = "Wait for its end; see /var/lib/GuestConfig/upgrade/upgrade.log"
 
 
 def begin_upgrade(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`{"root", "wish": the members of plan.Wish but format}` → the journal. What cannot be upgraded is a journal that
+    """`{"root", "wish": the members of plan.Wish but format}` → `{"journal"}`. What cannot be upgraded is a journal that
     has failed. Errors: AZCM0027 while another is under way; AZCM0002; OSError."""
     wish = plan.Wish(**arguments["wish"], format="")
     files = Files(places.here(arguments["root"]))
     files.make()
-    try:
-        with local.alone(files.folder):
-            return _begin(files, wish)
-    except BlockingIOError:
-        raise errors.ConfigurationConflict(BUSY, _WAIT) from None
+    check_idle(files)
+    # At its end the watchdog tidies up for a moment; of two that begin at once the second finds the first's journal.
+    with local.alone(files.folder, waits=True):
+        check_idle(files)
+        return {"journal": _begin(files, wish)}
 
 
-def _begin(files: Files, wish: plan.Wish) -> plan.Journal:
+def check_idle(files: Files) -> None:
+    """Errors: AZCM0027 while an upgrade is under way."""
     try:
         last = files.read()
     except ValueError:
         files.put_aside()
-        last = None
+        return
     if last is not None and not plan.is_final(last):
-        unit.ensure(files)
-        raise errors.ConfigurationConflict(BUSY, _WAIT)
+        raise errors.ConfigurationConflict(f"{BUSY}, from {last['from']} to {last['to']}: {last['state']}", _WAIT)
+
+
+def _begin(files: Files, wish: plan.Wish) -> plan.Journal:
     ident, now = str(uuid.uuid4()), stamp()
     try:
         manager = packages.here()
@@ -61,7 +64,10 @@ def _begin(files: Files, wish: plan.Wish) -> plan.Journal:
 def resume_upgrade(arguments: dict[str, Any]) -> dict[str, Any]:
     """`{"root"}` → `{}`: an upgrade that has not ended goes on. Errors: AZCM0002; OSError."""
     files = Files(places.here(arguments["root"]))
-    journal = files.read()
+    try:
+        journal = files.read()
+    except ValueError:
+        return {}  # whoever begins the next one puts it aside
     if journal is not None and not plan.is_final(journal):
         unit.ensure(files)
     return {}

@@ -87,18 +87,22 @@ def _of_deb(file: BinaryIO) -> tuple[str, str]:
     """Name and version. Errors: ValueError, TarError, OSError."""
     if file.read(8) != b"!<arch>\n":
         raise ValueError("it is no ar archive")
+    control = b""
     while header := file.read(60):
         if len(header) < 60 or header[58:] != b"`\n":
             raise ValueError("its ar header is damaged")
         member, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), int(header[48:58])
-        if not 0 <= size <= SIZE_LIMIT:
-            raise ValueError("its ar header is damaged")
+        if not 0 <= size <= (_CONTROL_LIMIT if member.startswith("control.tar") else SIZE_LIMIT):
+            raise ValueError(f"{member} is too long")
+        content = file.read(size)
+        if len(content) < size:
+            raise ValueError(f"it ends in {member}")
+        file.seek(size % 2, 1)
         if member.startswith("control.tar"):
-            if size > _CONTROL_LIMIT:
-                raise ValueError(f"{member} is too long")
-            return _of_control(file.read(size))
-        file.seek(size + size % 2, 1)
-    raise ValueError("it has no control.tar")
+            control = content
+    if not control:
+        raise ValueError("it has no control.tar")
+    return _of_control(control)
 
 
 def _of_control(content: bytes) -> tuple[str, str]:

@@ -42,8 +42,11 @@ def agent_rows(targets_metadata: Mapping[str, Any]) -> list[Row]:
     rows = []
     for path, target in sorted(targets_metadata["signed"]["targets"].items()):
         custom = target.get("custom")
-        if isinstance(custom, dict) and custom.get("kind") == "agent":
-            rows.append({name: custom[name] for name in ("version", "os", "format")} | {"path": path})
+        if not isinstance(custom, dict) or custom.get("kind") != "agent":
+            continue
+        row = {name: custom.get(name) for name in ("version", "os", "format")}
+        if all(isinstance(value, str) for value in row.values()):
+            rows.append({**row, "path": path})
     return rows
 
 

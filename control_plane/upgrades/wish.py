@@ -29,15 +29,17 @@ def written(
     tried again. Errors: ApiError 400 `AgentVersionNotFound`.
     """
     made = dict(merged)
-    if sent is None or made == before:
+    if sent is None:
         return made
     wanted = sent.get("desiredVersion")
-    if wanted is not None:
+    if wanted is not None and (made != before or sent.get("correlationId") is None):
         made["desiredVersion"] = _published(str(wanted), published)
         if sent.get("correlationId") is None:
             made["correlationId"] = str(uuid4())
         return made
-    return {**made, **automatic(made, published, running)} if made.get("enableAutomaticUpgrade") else made
+    if wanted is not None or not made.get("enableAutomaticUpgrade"):
+        return made
+    return {**made, **automatic(made, published, running)}
 
 
 def automatic(wish: Mapping[str, Any], published: Sequence[str], running: str | None) -> dict[str, str]:

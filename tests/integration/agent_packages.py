@@ -26,9 +26,28 @@ def variant(deb: Path, version: str, folder: Path, spoil: Callable[[Path], None]
     return made
 
 
+# What a newer version may do to state that the former one must read again: members that only the newer one knows.
+NEWER = """
+import glob, json, os
+for top in ("/var/opt/azcmagent", "/var/lib/GuestConfig"):
+    for path in glob.glob(f"{top}/**/*.json", recursive=True):
+        if os.path.islink(path) or "/tuf/" in path:
+            continue
+        known = os.stat(path)
+        with open(path) as file:
+            content = json.load(file)
+        with open(path, "w") as file:
+            json.dump({**content, "of the newer version": {"a": [1]}}, file)
+        print("newer:", path)
+"""
+
+
 def mute(tree: Path) -> None:
-    """A himds that never starts."""
+    """A himds that never starts, of a version that has more to say in every file of state."""
     (tree / LAUNCHER).write_text("#!/bin/sh\nexit 1\n")
+    (tree / "usr/share/azcmagent/newer").write_text(NEWER)
+    script = tree / "DEBIAN/postinst"
+    script.write_text(script.read_text() + '[ "$1" != configure ] || python3 /usr/share/azcmagent/newer >/root/newer\n')
 
 
 def unconfigurable(tree: Path) -> None:
