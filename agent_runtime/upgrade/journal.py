@@ -2,8 +2,9 @@
 """Files of an upgrade of the agent: below `/var/lib/GuestConfig/upgrade`, root's, outside the package.
 
 `journal.json`: the upgrade under way, or the last one (plan.py); `kept.json` `{"v": 1, "version", "path", "sha256"}`:
-the package of the version that the last upgrade installed; `packages/`: packages; `tuf/`: their signed metadata;
-`watchdog.pyz`: the program that carries it out.
+the package of the version that the last upgrade installed; `taken.json` `{"v": 1, "machine", "version",
+"correlationId"}`: the hub's last wish that was taken up, whatever came of it; `packages/`: packages; `tuf/`: their
+signed metadata; `watchdog.pyz`: the program that carries it out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Files:
         self.folder = paths.upgrade
         self.journal = os.path.join(self.folder, "journal.json")
         self.kept = os.path.join(self.folder, "kept.json")
+        self.taken = os.path.join(self.folder, "taken.json")
         self.packages = os.path.join(self.folder, "packages")
         self.metadata = os.path.join(self.folder, "tuf")
         self.program = os.path.join(self.folder, "watchdog.pyz")
@@ -56,6 +58,20 @@ class Files:
         """A damaged journal must not stand in the way of the next upgrade. Errors: OSError."""
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.journal, f"{self.journal}.damaged")
+
+    def was_taken(self, mark: Mapping[str, Any]) -> bool:
+        """Whether the hub's last wish that was taken up is this one; a damaged file counts as none."""
+        try:
+            found = atomic.read_json(self.taken, LIMIT)
+        except (OSError, ValueError):
+            return False
+        return {name: found.get(name) for name in mark} == dict(mark)
+
+    def take(self, mark: Mapping[str, Any]) -> None:
+        """Notes that a wish was taken up. Errors: OSError."""
+        if not self.was_taken(mark):
+            self.make()
+            atomic.write_json(self.taken, {"v": 1, **mark})
 
     def kept_package(self, version: str) -> Optional[dict[str, str]]:
         """The package of a version that an upgrade has brought, `{"path", "sha256"}`, if it is there and whole."""

@@ -196,4 +196,5 @@ def _named(path: str, done: subprocess.CompletedProcess[str]) -> tuple[str, str]
 
 def _last(output: str) -> str:
     """The last words of a program, in one line."""
-    return " ".join(output.split())[-_WORDS:]
+    words = " ".join(output.split())
+    return words if len(words) <= _WORDS else f"…{words[-_WORDS:].partition(' ')[2]}"

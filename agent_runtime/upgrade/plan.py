@@ -237,15 +237,21 @@ def _time_left(journal: Mapping[str, Any], seen: Seen, limit: float) -> tuple[Jo
     return dict(journal), clock["seconds"] + limit - seen.seconds
 
 
-def is_asked(wish: Wish, last: Optional[Mapping[str, Any]]) -> bool:
-    """Whether the hub's wish begins an upgrade: another version than the installed one, which was not tried for this
-    very wish before. What was rolled back is tried again when the hub says so with another correlation id."""
+def mark(wish: Wish) -> dict[str, Any]:
+    """What makes a wish of the hub this very one: the version, for this machine, and who asked for it."""
+    return {"machine": wish.machine, "version": wish.version, "correlationId": wish.correlation}
+
+
+def is_settled(wish: Wish, last: Optional[Mapping[str, Any]]) -> bool:
+    """Whether the hub's wish needs no upgrade any more: its version is installed, or the last upgrade was for it."""
     if wish.version == wish.installed:
-        return False
-    if last is None or not is_final(last):
-        return last is None
-    same = (last["machine"], last["to"], last["correlationId"]) == (wish.machine, wish.version, wish.correlation)
-    return not (same and last["by"] == wish.by)
+        return True
+    known = last is not None and {
+        "machine": last["machine"],
+        "version": last["to"],
+        "correlationId": last["correlationId"],
+    }
+    return last is not None and last["by"] == wish.by and known == mark(wish)
 
 
 def report(journal: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,11 +83,14 @@ class Upgrades:
         journal = self._journal()
         if journal is None or plan.is_final(journal):
             wish = self._wish()
-            if wish is not None and plan.is_asked(wish, journal):
+            if wish is not None and plan.is_settled(wish, journal):
+                self._files.take(plan.mark(wish))
+            elif wish is not None and not self._files.was_taken(plan.mark(wish)):
                 self._host.log.info(f"the hub wishes version {wish.version} of the agent in the place of {VERSION}")
                 members = {name: value for name, value in wish._asdict().items() if name != "format"}
                 arguments = {"root": self._root, "wish": members}
                 journal = (await worker.run(self._host.loop, "begin-upgrade", arguments))["journal"]
+                self._files.take(plan.mark(wish))
                 self._resumed = time.monotonic()
         if journal is None:
             return

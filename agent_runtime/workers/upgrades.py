@@ -20,8 +20,8 @@ _WAIT = "Wait for its end; see /var/lib/GuestConfig/upgrade/upgrade.log"
 
 
 def begin_upgrade(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`{"root", "wish": the members of plan.Wish but format}` → `{"journal"}`. What cannot be upgraded is a journal that
-    has failed. Errors: AZCM0027 while another is under way; AZCM0002; OSError."""
+    """`{"root", "wish": the members of plan.Wish but format}` → `{"journal"}`. What cannot be upgraded is a journal
+    that has failed. Errors: AZCM0027 while another is under way; AZCM0002; OSError."""
     wish = plan.Wish(**arguments["wish"], format="")
     files = Files(places.here(arguments["root"]))
     files.make()

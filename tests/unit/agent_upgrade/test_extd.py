@@ -46,6 +46,15 @@ def test_a_wish_that_cannot_be_carried_out_is_reported_once(machine: Machine) ->
         assert courier.report()["data"]["generation"] == 5
         assert journal(machine)["id"] != first["id"]
         assert extd.stop() == 0
+    # An upgrade by hand that came after it does not bring the hub's old wish back.
+    by_hand = {**journal(machine), "by": "command", "id": "by hand", "correlationId": None, "to": "8.0.0.0"}
+    (machine.folder("upgrade") / "journal.json").write_text(json.dumps(by_hand))
+    with Courier(machine) as courier, Service(machine, "extensions") as extd:
+        courier.welcome()
+        while courier.report()["data"].get("desiredVersion") != "8.0.0.0":
+            pass
+        assert extd.stop() == 0
+    assert journal(machine) == by_hand
 
 
 @pytest.mark.parametrize("switched_off", [{"automaticupgrade.enabled": False}, {"extensions.enabled": False}])

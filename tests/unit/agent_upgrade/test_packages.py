@@ -163,6 +163,17 @@ def test_a_journal_that_makes_no_sense_is_damaged(tmp_path: Path, damage: dict[s
         files.read()
 
 
+def test_the_wish_that_was_taken_up_is_remembered(tmp_path: Path) -> None:
+    files = Files(linux(str(tmp_path)))
+    mark = {"machine": "m", "version": "1.0.0.2", "correlationId": None}
+    assert not files.was_taken(mark)
+    files.take(mark)
+    assert files.was_taken(mark)
+    assert not files.was_taken({**mark, "correlationId": "c"})
+    Path(files.taken).write_text("[]")
+    assert not files.was_taken(mark)
+
+
 def test_the_package_in_force_is_kept_as_long_as_it_is_whole(tmp_path: Path) -> None:
     files = Files(linux(str(tmp_path)))
     files.make()
