@@ -241,7 +241,9 @@ def test_another_upgrade_meanwhile_and_bad_input(site: Site) -> None:
         found, told = site.upgrade(*words, check=False)
         assert (found, told["error"]["code"]) == (code, f"AZCM{code:04}"), told
     journal = site.journal()
-    site.host.write(f"{FOLDER}/journal.json", json.dumps({**journal, "state": "downloading"}), mode=0o600)
+    site.host.write(
+        f"{FOLDER}/journal.json", json.dumps({**journal, "state": "downloading", "from": "0.0.0.1"}), mode=0o600
+    )
     found, told = site.upgrade(check=False)
     assert (found, told["error"]["code"]) == (27, "AZCM0027")
     site.until(lambda: site.journal()["state"] == "failed", "not ended")
