@@ -63,7 +63,7 @@ def run(session: Session) -> int:
     files = Files(session.paths)
     files.make()
     upgrades.resume_upgrade({"root": ""})
-    upgrades.check_idle(files)
+    files.check_idle()
     question = {**question_of(session.paths, files, cloud), "format": manager.format, "version": args.version}
     version = str(worker.ask("find-agent", question)["version"])
     if version == session.version:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from agent_runtime import errors
 from agent_runtime.platform.paths import Paths
 from agent_runtime.state import atomic
 from agent_runtime.upgrade import plan
@@ -58,6 +59,18 @@ class Files:
         """A damaged journal must not stand in the way of the next upgrade. Errors: OSError."""
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.journal, f"{self.journal}.damaged")
+
+    def check_idle(self) -> None:
+        """Errors: AZCM0027 while an upgrade is under way; OSError."""
+        try:
+            last = self.read()
+        except ValueError:
+            return  # whoever begins the next one puts it aside
+        if last is not None and not plan.is_final(last):
+            raise errors.ConfigurationConflict(
+                f"an upgrade of the agent is under way, from {last['from']} to {last['to']}: {last['state']}",
+                f"Wait for its end; see {self.log}",
+            )
 
     def was_taken(self, mark: Mapping[str, Any]) -> bool:
         """Whether the hub's last wish that was taken up is this one; a damaged file counts as none."""

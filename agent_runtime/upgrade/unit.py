@@ -52,10 +52,11 @@ def begin(files: Files, journal: plan.Journal) -> None:
     files.make()
     atomic.unlink(files.program)
     files.write(journal)
-    ensure(files)
+    # The former watchdog may not have quite ended, and then a start would mean nothing.
+    ensure(files, "restart")
 
 
-def ensure(files: Files) -> None:
+def ensure(files: Files, verb: str = "start") -> None:
     """See that the upgrade of the journal goes on. The watchdog's program is that of the version which began it.
     Errors: as `begin`."""
     if not os.path.exists(files.program):
@@ -67,12 +68,7 @@ def ensure(files: Files) -> None:
         atomic.write_bytes(path, text, mode=0o644)
         _systemctl("daemon-reload")
     _systemctl("enable", NAME)
-    _systemctl("start", "--no-block", NAME)
-
-
-def is_active() -> bool:
-    """Whether the watchdog runs, or is about to run again."""
-    return _call("is-active", "--quiet", NAME).returncode == 0 or b"activating" in _call("is-active", NAME).stdout
+    _systemctl(verb, "--no-block", NAME)
 
 
 def end(files: Files) -> None:

@@ -15,9 +15,6 @@ from agent_runtime.upgrade import packages, plan, unit
 from agent_runtime.upgrade.journal import Files
 from agent_runtime.upgrade.watchdog import stamp
 
-BUSY = "an upgrade of the agent is under way"
-_WAIT = "Wait for its end; see /var/lib/GuestConfig/upgrade/upgrade.log"
-
 
 def begin_upgrade(arguments: dict[str, Any]) -> dict[str, Any]:
     """`{"root", "wish": the members of plan.Wish but format}` → `{"journal"}`. What cannot be upgraded is a journal
@@ -25,25 +22,18 @@ def begin_upgrade(arguments: dict[str, Any]) -> dict[str, Any]:
     wish = plan.Wish(**arguments["wish"], format="")
     files = Files(places.here(arguments["root"]))
     files.make()
-    check_idle(files)
+    files.check_idle()
     # At its end the watchdog tidies up for a moment; of two that begin at once the second finds the first's journal.
     with local.alone(files.folder, waits=True):
-        check_idle(files)
+        files.check_idle()
         return {"journal": _begin(files, wish)}
 
 
-def check_idle(files: Files) -> None:
-    """Errors: AZCM0027 while an upgrade is under way."""
+def _begin(files: Files, wish: plan.Wish) -> plan.Journal:
     try:
-        last = files.read()
+        files.read()
     except ValueError:
         files.put_aside()
-        return
-    if last is not None and not plan.is_final(last):
-        raise errors.ConfigurationConflict(f"{BUSY}, from {last['from']} to {last['to']}: {last['state']}", _WAIT)
-
-
-def _begin(files: Files, wish: plan.Wish) -> plan.Journal:
     ident, now = str(uuid.uuid4()), stamp()
     try:
         manager = packages.here()

@@ -31,6 +31,7 @@ SECOND, THIRD, MUTE, UNCONFIGURABLE, LAST = (f"1.0.0.9{number}" for number in ra
 
 @dataclass
 class Site:
+    lab: Lab
     host: Host
     hub: HubProcess
     owner: dict[str, Any]
@@ -126,7 +127,7 @@ def site(
     host = lab.hosts["up01"]
     install(host, agent_deb)
     connect(host, hub, hub.principal("onboarding", "Onboarding"), "upgrades")
-    yield Site(host, hub, hub.principal("owner", "Owner"), show(host)["agentVersion"])
+    yield Site(lab, host, hub, hub.principal("owner", "Owner"), show(host)["agentVersion"])
     assert hub.stop() == 0
 
 
@@ -225,9 +226,20 @@ def test_an_upgrade_that_lost_its_unit_goes_on_when_extd_starts(site: Site) -> N
     before = show(host)["agentVersion"]
     host.run(["azcmagent", "upgrade", "--version", MUTE, "--deadline", "30", "--background"])
     site.until(lambda: site.journal()["state"] == "waiting", "not installed")
+    host.run(["systemctl", "stop", "extd"])
     host.run(["systemctl", "disable", "--now", UNIT])
     host.run(["rm", "-f", f"/etc/systemd/system/{UNIT}", f"{FOLDER}/watchdog.pyz"])
-    host.run(["systemctl", "restart", "extd"])
+    host.run(["systemctl", "start", "extd"])
+    site.until(lambda: site.journal()["state"] == "rolled back", "not taken back")
+    site.settled(before, "Failed")
+
+
+def test_an_upgrade_goes_on_after_a_reboot(site: Site) -> None:
+    before = show(site.host)["agentVersion"]
+    site.host.run(["azcmagent", "upgrade", "--version", MUTE, "--deadline", "25", "--background"])
+    site.until(lambda: site.journal()["state"] == "waiting", "not installed")
+    site.lab.power_off(site.host.name)
+    site.lab.power_on(site.host.name)
     site.until(lambda: site.journal()["state"] == "rolled back", "not taken back")
     site.settled(before, "Failed")
 
