@@ -42,6 +42,7 @@ def run(session: Session) -> int:
     """Errors: AZCM0023 for a version that is none, AZCM0003 where the agent cannot upgrade itself, AZCM0027 while
     another upgrade is under way, AZCM0026 and AZCM0074 of the repository, AZCM0061 without himds; AZCM0101 when the
     upgrade failed and the former version is back."""
+    from agent_runtime.cli import binding
     from agent_runtime.service import worker
     from agent_runtime.upgrade import packages
     from agent_runtime.upgrade.watchdog import question_of
@@ -58,8 +59,13 @@ def run(session: Session) -> int:
             f"Give --deadline from {plan.DEADLINES[0]} to {plan.DEADLINES[1]} seconds",
         )
     manager = packages.here()
-    status = session.himds().status()
-    cloud = status.get("cloud") or session.cloud(args.cloud)["name"]
+    # himds faces the network: whose packages root installs is not its to say.
+    bound = binding.read(session) or {}
+    cloud = str(bound.get("cloud") or session.cloud(args.cloud)["name"])
+    if args.cloud and args.cloud.lower() != cloud.lower():
+        raise errors.ParameterInvalid(
+            f"this machine belongs to cloud {cloud!r}, not to {args.cloud[:64]!r}", "Leave --cloud out"
+        )
     files = Files(session.paths)
     files.make()
     upgrades.resume_upgrade({"root": ""})
@@ -72,7 +78,7 @@ def run(session: Session) -> int:
         return 0
     wish = plan.Wish(
         by="command",
-        machine=str(status.get("vmId") or "").lower(),
+        machine=str(bound.get("vmId") or "").lower(),
         cloud=cloud,
         installed=session.version,
         version=version,

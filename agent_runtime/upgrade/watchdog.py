@@ -157,12 +157,12 @@ class Watchdog:
             wanted = journal["to"] if journal["state"] == plan.WAITING else journal["from"]
             try:
                 status = self._himds.status()
-                answers, services = str(status.get("agentVersion") or ""), _services(status)
+                answers, services = str(status.get("agentVersion") or "")[:64], _services(status)
                 if answers == wanted and journal["connected"] and journal["state"] == plan.WAITING:
                     self._himds.call("checkin", {})
                     beat = True
             except errors.AgentError as problem:
-                trouble = problem.message
+                trouble = problem.message[:300]
         return plan.Seen(
             package.version, package.whole, answers, beat, services, trouble, processes.boot_id(), uptime()
         )
@@ -193,6 +193,8 @@ def target(version: str, form: str) -> str:
 def question_of(paths: Paths, files: Files, cloud: str) -> dict[str, Any]:
     """What workers need to ask the repository of a cloud. Errors: AZCM0075 when there is no such cloud; AZCM0070."""
     try:
+        if os.path.basename(cloud) != cloud:
+            raise ValueError("a path")
         profile = {**atomic.read_json(os.path.join(paths.clouds, f"{cloud}.json")), "name": cloud}
     except (OSError, ValueError):
         raise errors.CloudNotObtained(f"the profile of the cloud {cloud!r} cannot be read") from None

@@ -19,6 +19,7 @@ from agent_runtime.platform.paths import linux
 from agent_runtime.upgrade import packages, plan, unit
 from agent_runtime.upgrade.journal import Files, digest
 from agent_runtime.upgrade.packages import Dpkg, Found
+from agent_runtime.upgrade.watchdog import question_of
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/usr/bin/dpkg"), reason="a system of Debian's family")
 NOW = "2026-11-28T12:00:00Z"
@@ -161,6 +162,16 @@ def test_a_journal_that_makes_no_sense_is_damaged(tmp_path: Path, damage: dict[s
     files.write(journal(**damage))
     with pytest.raises(ValueError, match="damaged"):
         files.read()
+
+
+@pytest.mark.parametrize("cloud", ["../state/mine", "/var/opt/azcmagent/state/mine", "none", ""])
+def test_only_root_says_whose_packages_are_installed(tmp_path: Path, cloud: str) -> None:
+    paths = linux(str(tmp_path))
+    for folder in (paths.clouds, paths.own):
+        os.makedirs(folder)
+    Path(paths.own, "mine.json").write_text('{"tuf_root": "{}", "artefacts": ["https://mine.test/a"]}')
+    with pytest.raises(errors.CloudNotObtained):
+        question_of(paths, Files(paths), cloud)
 
 
 def test_the_wish_that_was_taken_up_is_remembered(tmp_path: Path) -> None:
