@@ -195,7 +195,7 @@ class ExtensionFailed(AgentError):
 
 
 class ExtensionNotAdded(AgentError):
-    """A package, or what says which packages there are, must not be believed."""
+    """A package, or what says which packages there are, must not be believed, or there is none."""
 
     code = "AZCM0074"
     default_remedy = "See at the hub that the package is valid: hawser-hub artefacts list"

@@ -35,6 +35,7 @@ from control_plane.fleet.watcher import Watcher
 from control_plane.http import enveloped
 from control_plane.hub import Hub
 from control_plane.storage import upkeep
+from control_plane.upgrades.keeper import Keeper as UpgradeKeeper
 from control_plane.web import health, page
 
 log = logging.getLogger("hawser.hub")
@@ -119,6 +120,7 @@ def build(hub: Hub, *beside: Callable[[], Coroutine[Any, Any, None]]) -> ASGIApp
         notifier = Notifier(hub.database, hub.settings.url, targets, shared=hub.database.url is not None)
         cleaner = Cleaner(hub.database, hub.live.changed, hub.live.dropped)
         keeper = Keeper(hub.database, hub.live.pulse, hub.live.changed)
+        upgrades = UpgradeKeeper(hub.database, hub.live.changed)
         hub.live.on_beat = watcher.beat
         work = (
             hub.live.run(),
@@ -132,6 +134,7 @@ def build(hub: Hub, *beside: Callable[[], Coroutine[Any, Any, None]]) -> ASGIApp
             notifier.run(),
             cleaner.run(),
             keeper.run(),
+            upgrades.run(),
             *(item() for item in beside),
         )
         tasks = [asyncio.create_task(item) for item in work]

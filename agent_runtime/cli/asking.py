@@ -12,8 +12,6 @@ import calendar
 import email.utils
 import json
 import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -81,7 +79,7 @@ class Channel:
                     name: credential[name] for name in ("slot", "resourceId", "location") if name in credential
                 },
             }
-            done = _work("sign-assertion", arguments)
+            done = worker.ask("sign-assertion", arguments)
             if str(done.get("vmId")).lower() != bound_to.lower():
                 raise errors.ConfigurationConflict(
                     "the certificate in use is not that of the machine that this one is bound to",
@@ -157,18 +155,3 @@ def _object(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _work(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A worker's answer, for a program without a loop. Errors: those it answers; AZCM0002."""
-    try:
-        done = subprocess.run(
-            [sys.executable or "/usr/bin/python3", "-I", worker.PROGRAM, verb],
-            input=json.dumps(arguments).encode("ascii"),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        raise errors.InternalError(f"the worker {verb} could not be started, or took too long") from None
-    return worker.answer_of(verb, done.stdout)

@@ -32,10 +32,11 @@ COMMANDS = {
     "show": Command("show", "status of this machine", False),
     "specialise": Command("specialise", "give this copy a name of its own, where its image or the hub says so", True),
     "unseal": Command("unseal", "let a sealed machine connect again", True),
+    "upgrade": Command("upgrade", "bring the agent to the newest version of the hub, or another", True),
     "version": Command("version", "the installed version", False),
 }
 # Documented commands that come with a later release.
-LATER = ("genkey", "upgrade")
+LATER = ("genkey",)
 
 
 def split(argv: list[str]) -> tuple[str, list[str]]:

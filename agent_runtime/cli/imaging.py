@@ -24,6 +24,7 @@ from agent_runtime.platform.base import Signal
 from agent_runtime.platform.image_checks import Finding
 from agent_runtime.platform.paths import Paths
 from agent_runtime.state import atomic
+from agent_runtime.upgrade.journal import Files
 
 if TYPE_CHECKING:
     from agent_runtime.cli.session import Session
@@ -156,6 +157,7 @@ def seal(image: Image, wish: sealing.Wish) -> list[str] | None:
     try:
         if sealing.is_finished(image.paths, wish):
             return None
+        Files(image.paths).check_idle()
         sealing.check(image.paths, wish.force)  # refused while the services still run
         _check_writable(image.paths)
         with standing_still(image):

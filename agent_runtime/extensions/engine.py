@@ -3,7 +3,8 @@
 
 Documents are kept by service/desired.py. A change of the document, of the local configuration or of the binding, and
 each start, make a plan (plan.py); its steps (steps.py) are journalled in plan.json, so that a service that was killed
-goes on with the step it was in. What is found is reported (reports.py). Run commands go their own way (commands.py).
+goes on with the step it was in. What is found is reported (reports.py). Run commands (commands.py)
+and upgrades of the agent itself (agent_runtime/upgrade) go their own way.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from agent_runtime.extensions.wishes import Wish
 from agent_runtime.service import worker
 from agent_runtime.service.desired import Host
 from agent_runtime.service.loop import Event, sleep
+from agent_runtime.upgrade.wishes import Upgrades
 
 KIND = "extensions"
 
@@ -57,6 +59,7 @@ class Engine:
             host.loop, timing.report, self._data, lambda data: host.report(KIND, data), reports.ends
         )
         self._commands = Commands(host, self._call, timing)
+        self._upgrades = Upgrades(host)
         self._work = Event()
         # What has failed is tried again when somebody wants something, not when only another's time has come.
         self._is_asked = True
@@ -79,6 +82,7 @@ class Engine:
         self._is_asked = True
         self._work.set()
         self._commands.look()
+        self._upgrades.look()
 
     async def run(self) -> None:
         """Works for ever."""
@@ -88,6 +92,7 @@ class Engine:
         self._host.loop.spawn(self._watch.run(), "status of extensions")
         self._host.loop.spawn(self._commands.run(), "run commands")
         self._host.loop.spawn(self._trim_events(), "events of extensions")
+        self._host.loop.spawn(self._upgrades.run(), "upgrade of the agent")
         self._work.set()
         while True:
             await self._work.wait()

@@ -32,7 +32,7 @@ from agent_runtime.version import RELEASED, VERSION
 SERVICE_KINDS = {"gcad": ("policy", "trust"), "extd": ("extensions", "runcommands", "agent", "trust")}
 SERVICE_NAMES = {"gcad": "GC Service", "extd": "Extension Service"}
 ADOPTED = 4104
-REPORT_KINDS = ("services", "extensions", "policy", "runcommands", "trust")
+REPORT_KINDS = ("services", "extensions", "policy", "runcommands", "agent", "trust")
 
 
 class Himds:

@@ -132,6 +132,11 @@ class Paths:
         return self._below(self.guest_config, "extensions")
 
     @property
+    def upgrade(self) -> str:
+        """Root's: an upgrade of the agent, outside its package."""
+        return self._below(self.guest_config, "upgrade")
+
+    @property
     def gc_agent_log(self) -> str:
         return self._below(self.guest_config, "arc_policy_logs", "gc_agent.log")
 

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from agent_runtime import errors
@@ -87,6 +88,23 @@ async def _talk(ours: int, theirs: int, content: bytes) -> bytes:
         os.close(theirs)
         if ours >= 0:
             os.close(ours)
+
+
+def ask(verb: str, arguments: Mapping[str, Any], seconds: float = 60.0, program: str = PROGRAM) -> dict[str, Any]:
+    """As `run`, for a program without a loop; `program`: the worker's, of an installed agent."""
+    import subprocess  # residents have no need of it
+
+    try:
+        done = subprocess.run(
+            [sys.executable or "/usr/bin/python3", "-I", program, verb],
+            input=json.dumps(arguments).encode("ascii"),
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        raise errors.InternalError(f"the worker {verb} could not be started, or took too long") from None
+    return answer_of(verb, done.stdout)
 
 
 def answer_of(verb: str, output: bytes) -> dict[str, Any]:

@@ -102,6 +102,13 @@ PROPERTIES = _table(
         "guestconfiguration.agent.cpulimit", "percent", 5, "Processor limit of the policy service in percent", "10"
     ),
     Property(
+        "automaticupgrade.enabled",
+        "bool",
+        True,
+        "Whether the hub may upgrade the agent; azcmagent upgrade does it all the same",
+        "false",
+    ),
+    Property(
         "config.mode",
         "choice",
         "full",

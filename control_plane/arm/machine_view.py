@@ -17,6 +17,8 @@ from control_plane.extensions.view import extension_json, instance_view
 from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
 from control_plane.storage.pulse import Pulse
+from control_plane.upgrades.view import attempt
+from control_plane.upgrades.wish import MEMBER as AGENT_UPGRADE
 
 # Members of the inventory report that go to `properties` under their own names.
 _DIRECT = (
@@ -112,6 +114,8 @@ def properties(row: MachineRow, at: int) -> dict[str, Any]:
         shown["agentConfiguration"] = row.reports["configuration"]
     if "services" in row.reports:
         shown["serviceStatuses"] = row.reports["services"]
+    if "agent" in row.reports:
+        shown[AGENT_UPGRADE] = {**shown.get(AGENT_UPGRADE, {}), **attempt(row.reports["agent"])}
     detected = _detected(inventory)
     if detected:
         shown["detectedProperties"] = detected

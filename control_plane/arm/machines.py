@@ -19,8 +19,9 @@ from control_plane.arm.status import AWAITING
 from control_plane.call import HubCall
 from control_plane.errors import ApiError, forbidden, not_found
 from control_plane.http import Reply
-from control_plane.storage import extensions, machines
+from control_plane.storage import agent_packages, extensions, machines
 from control_plane.storage.models import Machine, ResourceGroup
+from control_plane.upgrades import wish as upgrades
 
 CREATE_GROUP_HEADER = "hawser-create-group"
 FIRST_GENERATIONS = {"resource": 1, "settings": 1, "extensions": 0, "policy": 0, "runcommands": 0, "agent": 0}
@@ -171,7 +172,7 @@ def _create(call: HubCall, session: Session, wish: Wish) -> tuple[Machine, Resou
         vm_id=wish.vm_id or str(uuid4()),
         vm_id_given=wish.vm_id is not None,
         client_public_key=wish.client_public_key,
-        properties=machine_body.merged({}, wish.properties),
+        properties=_with_upgrade(session, None, {}, wish),
         client_id=str(uuid4()),
         principal_id=str(uuid4()),
         generations=dict(FIRST_GENERATIONS),
@@ -184,7 +185,7 @@ def _create(call: HubCall, session: Session, wish: Wish) -> tuple[Machine, Resou
         modified_by=caller.client_id,
         modified_by_type=caller.audit_type,
     )
-    if "agentUpgrade" in machine.properties:
+    if upgrades.MEMBER in machine.properties:
         machine.generations["agent"] = 1
     session.add(machine)
     session.flush()
@@ -244,8 +245,8 @@ def _rewrite(call: HubCall, session: Session, row: MachineRow, wish: Wish) -> No
         machine.vm_id, machine.vm_id_given = wish.vm_id, True
     if wish.client_public_key is not None:
         machine.client_public_key = wish.client_public_key
-    _apply(call, machine, wish)
-    call.record(session, Action.MACHINE_WRITE, target)
+    _apply(call, session, machine, wish)
+    call.record(session, Action.MACHINE_WRITE, target, _detail(machine, wish))
 
 
 def _changes(machine: Machine, wish: Wish) -> bool:
@@ -257,16 +258,37 @@ def _changes(machine: Machine, wish: Wish) -> bool:
     )
 
 
-def _apply(call: HubCall, machine: Machine, wish: Wish) -> None:
+def _with_upgrade(session: Session, machine: Machine | None, before: dict[str, Any], wish: Wish) -> dict[str, Any]:
+    """Properties after a write, with the version of the agent that is wished.
+
+    Errors: ApiError 400 `AgentVersionNotFound`.
+    """
+    made, name = machine_body.merged(before, wish.properties), upgrades.MEMBER
+    if wish.properties.get(name) is not None:
+        running = machine.agent_version if machine is not None else None
+        published = agent_packages.versions(session)
+        made[name] = upgrades.written(before.get(name), wish.properties[name], made[name], published, running)
+    return made
+
+
+def _detail(machine: Machine, wish: Wish) -> dict[str, Any] | None:
+    """What the audit says of a write beside that there was one."""
+    found: dict[str, Any] = {} if wish.tags is None else {"tags": wish.tags}
+    if upgrades.MEMBER in wish.properties:
+        found[upgrades.MEMBER] = machine.properties.get(upgrades.MEMBER)
+    return found or None
+
+
+def _apply(call: HubCall, session: Session, machine: Machine, wish: Wish) -> None:
     """Write what was sent, and raise the generation of each kind of desired state that it changes."""
-    properties = machine_body.merged(machine.properties, wish.properties)
+    properties = _with_upgrade(session, machine, machine.properties, wish)
     raised = dict(machine.generations)
     if wish.tags is not None and wish.tags != machine.tags:
         raised["resource"] += 1
         machine.tags = wish.tags
     if properties.get("privateLinkScopeResourceId") != machine.properties.get("privateLinkScopeResourceId"):
         raised["settings"] += 1
-    if properties.get("agentUpgrade") != machine.properties.get("agentUpgrade"):
+    if properties.get(upgrades.MEMBER) != machine.properties.get(upgrades.MEMBER):
         raised["agent"] += 1
     machine.properties = properties
     machine.generations = raised
@@ -287,8 +309,8 @@ def patch_machine(call: HubCall) -> Reply:
     with call.hub.database.write() as session:
         row = _find(call, session)
         machine = row.machine
-        _apply(call, machine, wish)
-        call.record(session, Action.MACHINE_WRITE, target, {"tags": wish.tags} if wish.tags is not None else None)
+        _apply(call, session, machine, wish)
+        call.record(session, Action.MACHINE_WRITE, target, _detail(machine, wish))
         answer = Reply(200, _shown(call, session, row))
         generations = dict(machine.generations)
     call.hub.live.changed(machine.id, generations)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the published targets say about extension packages, for the part of the hub that resolves versions."""
+"""What the published targets say about packages, for the parts of the hub that resolve versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from control_plane.storage import catalogue
+from control_plane.storage import agent_packages, catalogue
 
 Row = dict[str, Any]
 
@@ -37,7 +37,21 @@ def catalogue_rows(targets_metadata: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def agent_rows(targets_metadata: Mapping[str, Any]) -> list[Row]:
+    """`{version, os, format, path}` of each package of the agent itself, by path. Pure."""
+    rows = []
+    for path, target in sorted(targets_metadata["signed"]["targets"].items()):
+        custom = target.get("custom")
+        if not isinstance(custom, dict) or custom.get("kind") != "agent":
+            continue
+        row = {name: custom.get(name) for name in ("version", "os", "format")}
+        if all(isinstance(value, str) for value in row.values()):
+            rows.append({**row, "path": path})
+    return rows
+
+
 def replace(session: Session, targets_metadata: Mapping[str, Any]) -> None:
-    """Make the catalogue what the targets name: in the transaction that notes a publication, and once more by a running
-    hub that has not seen that version."""
+    """Make the catalogues what the targets name: in the transaction that notes a publication, and once more by a
+    running hub that has not seen that version."""
     catalogue.replace(session, catalogue_rows(targets_metadata))
+    agent_packages.replace(session, agent_rows(targets_metadata))

@@ -14,14 +14,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from control_plane.artefacts import place as places
 from control_plane.artefacts.online import moment
-from control_plane.artefacts.package import Package
 from control_plane.artefacts.place import Place, Published
 from control_plane.errors import OperatorError
 from control_plane.settings import sync
@@ -130,7 +129,20 @@ def stage_targets(place: Place, at: int, change: Callable[[Targets], None]) -> i
     return made.version
 
 
-def add(place: Place, source: Path, package: Package, at: int) -> bool:
+class Offered(Protocol):
+    """A package that was looked at: an extension's, or the agent's."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def custom(self) -> dict[str, Any]: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+def add(place: Place, source: Path, package: Offered, at: int) -> bool:
     """Stage a package. False: it is there already, and nothing was changed.
 
     Errors: OperatorError: another one has its place, or the file changed meanwhile.

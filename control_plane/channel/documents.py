@@ -13,6 +13,7 @@ from control_plane.extensions import desired
 from control_plane.keyring import Keyring
 from control_plane.runcommands import desired as commands
 from control_plane.storage.models import Machine
+from control_plane.upgrades import wish as upgrades
 
 KINDS = ("resource", "settings", "extensions", "policy", "runcommands", "agent", "trust")
 VALID_SECONDS = 14 * 86400
@@ -26,7 +27,6 @@ def content(
         return desired.content(session, machine)
     if kind == commands.KIND:
         return commands.content(session, machine)
-    upgrade = machine.properties.get("agentUpgrade", {})
     wanted: dict[str, dict[str, Any]] = {
         "resource": {
             "id": str(resource),
@@ -42,10 +42,7 @@ def content(
             "privateLinkScopeId": machine.properties.get("privateLinkScopeResourceId"),
         },
         "policy": {"assignments": []},
-        "agent": {
-            "desiredVersion": upgrade.get("desiredVersion"),
-            "enableAutomaticUpgrade": bool(upgrade.get("enableAutomaticUpgrade", False)),
-        },
+        "agent": upgrades.content(machine.properties),
         "trust": {"caPem": keys.ca_pem, "desiredStateKeys": keys.desired_jwks},
     }
     return wanted[kind]

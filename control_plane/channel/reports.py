@@ -21,11 +21,12 @@ from control_plane.hub import Hub
 from control_plane.runcommands import reported as commands
 from control_plane.storage import audit, twins
 from control_plane.storage.models import Machine, Report
+from control_plane.upgrades import reported as upgrades
 
-EVIDENCE, EXTENSIONS, RUN_COMMANDS = "evidence", "extensions", "runcommands"
+EVIDENCE, EXTENSIONS, RUN_COMMANDS, AGENT = "evidence", "extensions", "runcommands", "agent"
 _BESIDE = (EXTENSIONS, RUN_COMMANDS)
 """Kinds whose member `desired` stands beside the rest."""
-KINDS = ("inventory", "configuration", "services", EXTENSIONS, "policy", RUN_COMMANDS, "trust", EVIDENCE)
+KINDS = ("inventory", "configuration", "services", EXTENSIONS, "policy", RUN_COMMANDS, AGENT, "trust", EVIDENCE)
 MAX_REPORTS = 32
 _TEXTS = (
     "osType",
@@ -145,6 +146,8 @@ def cleaned(kind: str, data: dict[str, Any]) -> dict[str, Any]:
         return reported.cleaned(data)
     if kind == RUN_COMMANDS:
         return commands.cleaned(data)
+    if kind == AGENT:
+        return upgrades.cleaned(data)
     return _services(data) if kind == "services" else data
 
 
@@ -219,6 +222,8 @@ def _keep(hub: Hub, machine_id: int, changed: dict[str, tuple[int, dict[str, Any
                 generations = dict(machine.generations)
             if kind == RUN_COMMANDS:
                 commands.take(session, machine, data, now())
+            if kind == AGENT:
+                upgrades.take(session, machine, data)
     if generations is not None:
         hub.live.changed(machine_id, generations)
 

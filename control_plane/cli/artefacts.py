@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
+from control_plane.artefacts import agent_package, package
 from control_plane.artefacts import keys as keyfiles
-from control_plane.artefacts import package
 from control_plane.cli.common import json_option, print_json, table, told
 from control_plane.errors import OperatorError
 from control_plane.operate import artefacts as work
@@ -106,7 +106,7 @@ _ARCH = click.option("--arch", type=click.Choice(package.ARCHITECTURES), default
 
 
 @artefacts.command("add")
-@click.argument("source", type=_FILE, metavar="PACKAGE.zip")
+@click.argument("source", type=_FILE, metavar="PACKAGE")
 @click.option("--publisher", help="Otherwise what the package itself says.")
 @click.option("--type", "kind")
 @click.option("--version")
@@ -125,8 +125,14 @@ def artefacts_add(
     arch: str,
     as_json: bool,
 ) -> None:
-    """Check a handler's package and stage it."""
-    found = package.inspect(source, publisher, kind, version, system, arch)
+    """Check a package and stage it: a handler's zip, or the agent's own deb or rpm."""
+    found: package.Package | agent_package.AgentPackage
+    if agent_package.is_one(source):
+        if any(value is not None for value in (publisher, kind, version)):
+            raise OperatorError("The agent's package says itself what it is.", "Leave --publisher and the like out.")
+        found = agent_package.inspect(source)
+    else:
+        found = package.inspect(source, publisher, kind, version, system, arch)
     fresh = work.add(data, source, found)
     if as_json:
         print_json(
@@ -151,6 +157,19 @@ def artefacts_add(
 def artefacts_remove(data: Path, publisher: str, kind: str, version: str, system: str, arch: str) -> None:
     """Stage the list without a package. Machines keep what they have installed."""
     path = package.target_path(publisher, kind, version, system, arch)
+    work.remove(data, path)
+    print(f"{path} goes with the next publication.")
+    _next(data)
+
+
+@artefacts.command("remove-agent")
+@click.argument("version")
+@click.option("--format", "form", type=click.Choice(agent_package.FORMATS), default="deb", show_default=True)
+@click.pass_obj
+@told
+def artefacts_remove_agent(data: Path, version: str, form: str) -> None:
+    """Stage the list without a package of the agent. Machines keep the version they have."""
+    path = agent_package.target_path(version, form)
     work.remove(data, path)
     print(f"{path} goes with the next publication.")
     _next(data)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tuf.api.metadata import Root, Targets
 
-from control_plane.artefacts import bundle, catalogue, keys, package, publishing, staging
+from control_plane.artefacts import bundle, catalogue, keys, publishing, staging
 from control_plane.artefacts import place as places
 from control_plane.artefacts.online import moment
 from control_plane.artefacts.staging import Holders
@@ -60,7 +60,7 @@ def init(data: Path, root: Holders, targets: Holders) -> dict[str, list[str]]:
     return found
 
 
-def add(data: Path, source: Path, found: package.Package) -> bool:
+def add(data: Path, source: Path, found: staging.Offered) -> bool:
     """Stage a package. False: it was there.
 
     Errors: OperatorError.

@@ -90,3 +90,17 @@ class ExtensionPackage(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     supports_multiple: Mapped[bool] = mapped_column(Boolean)
     created: Mapped[int] = mapped_column(TIME)
+
+
+class AgentPackage(Base):
+    """A package of the agent itself that signed metadata names (docs/protocol.md section 15.6). `format`: deb or rpm;
+    `path`: its target."""
+
+    __tablename__ = "agent_packages"
+    __table_args__ = (UniqueConstraint("path"), {"sqlite_autoincrement": True})
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    version: Mapped[str] = mapped_column(String(64))
+    os: Mapped[str] = mapped_column(String(16))
+    format: Mapped[str] = mapped_column(String(16))
+    path: Mapped[str] = mapped_column(String(512))
+    created: Mapped[int] = mapped_column(TIME)

@@ -232,11 +232,12 @@ def test_desired_documents_are_signed_for_this_machine(hub: HubProcess, owner: s
         Draft7Validator(schema).validate(payload)
         assert (payload["machine"], payload["kind"]) == (machine.vm_id, kind)
         assert payload["exp"] - payload["iat"] == 14 * 86400
-    wish = {"properties": {"agentUpgrade": {"desiredVersion": "1.1.0.0", "enableAutomaticUpgrade": True}}}
+    wish = {"properties": {"agentUpgrade": {"enableAutomaticUpgrade": True}}}
     assert _arm(hub, owner, "PATCH", machine.resource_id, json=wish).status_code == 200
     assert machine.checkin(hold=60).json()["generations"]["agent"] == 1
     content = payload_of(machine.desired("agent").json()["document"])["content"]
-    assert content == {"desiredVersion": "1.1.0.0", "enableAutomaticUpgrade": True}
+    nothing = {"desiredVersion": None, "correlationId": None}
+    assert content == {**nothing, "enableAutomaticUpgrade": True, "deadlineSeconds": 600}
 
 
 def test_renewal_retires_the_old_slot_at_first_use_of_the_new(hub: HubProcess, owner: str) -> None:

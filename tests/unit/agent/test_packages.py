@@ -232,6 +232,43 @@ def test_what_is_not_offered(source: Source, tmp_path: Path, target: str) -> Non
     refused(source, tmp_path, errors.ExtensionNotAdded, words, target=target)
 
 
+@pytest.mark.parametrize(
+    ("form", "version", "found"),
+    [
+        ("deb", None, "1.10.0.1"),
+        ("deb", "1.2", "1.2.0.10"),
+        ("deb", "1.2.0.1", "1.2.0.1"),
+        ("deb", "1", "1.10.0.1"),
+        ("rpm", None, "3.0.0.0"),
+    ],
+)
+def test_the_newest_agent_is_found(source: Source, tmp_path: Path, form: str, version: str | None, found: str) -> None:
+    for path in ("1.2.0.1/linux.deb", "1.2.0.10/linux.deb", "1.10.0.1/linux.deb", "3.0.0.0/linux.rpm", "4/linux.deb"):
+        source.add(b"x", f"agent/{path}")
+    source.add(b"x", "extensions/9.9.9.9/linux.deb")
+    assert packages.find_agent(wanted(source, tmp_path, form, version)) == {"version": found}
+
+
+def wanted(source: Source, folder: Path, form: str = "deb", version: str | None = None) -> dict[str, Any]:
+    asked = {"artefacts": [source.url], "caPem": source.ca_pem, "tufRoot": source.root, "proxy": None}
+    return {**asked, "metadata": str(folder / "tuf"), "format": form, "version": version}
+
+
+@pytest.mark.parametrize("version", ["1.2.0", "1.2.0.1.1", "2", "0"])
+def test_an_agent_that_is_not_published(source: Source, tmp_path: Path, version: str) -> None:
+    source.add(b"x", "agent/1.2.1.1/linux.deb")
+    with pytest.raises(errors.ExtensionNotAdded, match=r"the versions there are 1\.2\.1\.1"):
+        packages.find_agent(wanted(source, tmp_path, "deb", version))
+
+
+def test_no_agent_is_published(source: Source, tmp_path: Path) -> None:
+    with pytest.raises(errors.ExtensionNotAdded, match="there are none"):
+        packages.find_agent(wanted(source, tmp_path))
+    source.publish(days=-1)
+    with pytest.raises(errors.ExtensionNotAdded, match="out of date"):
+        packages.find_agent(wanted(source, tmp_path))
+
+
 def test_nobody_answers(source: Source, tmp_path: Path, pauses: list[int]) -> None:
     sources = ["https://127.0.0.1:1/artefacts"]
     refused(source, tmp_path, errors.NetworkFailed, "the connection was refused", artefacts=sources)

@@ -18,6 +18,9 @@ from agent_runtime.identity.sealing import Wish
 from agent_runtime.platform import image_checks
 from agent_runtime.platform import paths as places
 from agent_runtime.platform.base import Signal
+from agent_runtime.platform.paths import linux
+from agent_runtime.upgrade import plan
+from agent_runtime.upgrade.journal import Files
 
 from .conftest import Machine
 
@@ -91,6 +94,18 @@ def test_a_connected_machine_is_not_sealed_unless_forced(machine: Machine) -> No
     assert (forced.code, forced.json["changed"]) == (0, True)
     assert (identity(machine), leftovers(machine)) == ("sealed", [])
     assert check(machine, "--agent-only")[0] == 0
+
+
+def test_a_machine_in_the_middle_of_an_upgrade_is_not_sealed(machine: Machine) -> None:
+    inhabited(machine, "disconnected")
+    files = Files(linux(str(machine.root)))
+    files.make()
+    wish = plan.Wish("command", "", "demo", "1.0.0.1", "1.0.0.2", "deb")
+    files.write(plan.begun(wish, "id", "/worker", "2026-11-28T12:00:00Z"))
+    done = machine.run(*WORDS)
+    assert done.code == 27
+    assert "an upgrade of the agent is under way, from 1.0.0.1 to 1.0.0.2" in done.out
+    assert identity(machine) == "disconnected"
 
 
 def test_a_sealed_image_keeps_its_configuration_and_knows_its_name(machine: Machine) -> None:

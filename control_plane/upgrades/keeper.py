@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Automatic upgrades of the agent: when another version was published, machines with `enableAutomaticUpgrade` are
+brought to the newest, so many at a time. One for each hub process; several find each other's work done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from control_plane.storage import agent_packages, audit, twins
+from control_plane.storage.database import Database
+from control_plane.storage.models import Machine
+from control_plane.upgrades import wish
+
+EVERY_SECONDS = 10
+LOOKED = 2000
+"""Machines that one turn looks at."""
+CHUNK = 200
+"""Machines that one turn sends for the new package."""
+ACTOR = audit.Actor("hub", "agentUpgrade")
+log = logging.getLogger("hawser.hub.upgrades")
+
+
+class Keeper:
+    """`changed`: told of machines whose document is another one."""
+
+    def __init__(self, database: Database, changed: Callable[[int, dict[str, int]], None]) -> None:
+        self._database, self._changed = database, changed
+        self._stamp: tuple[int, int] | None = None
+        self._after: int | None = None
+
+    def turn(self) -> None:
+        """Once. In a thread."""
+        with self._database.read() as session:
+            stamp = agent_packages.stamp(session)
+            if stamp != self._stamp:
+                self._stamp, self._after = stamp, 0
+            if self._after is None:
+                return
+            due, after = self._due(session, self._after)
+        moved: dict[int, dict[str, int]] = {}
+        if due:
+            with self._database.write() as session:
+                published = agent_packages.versions(session)
+                for machine_id in due:
+                    machine = session.get(Machine, machine_id)
+                    if machine is not None and _move(session, machine, published):
+                        moved[machine_id] = dict(machine.generations)
+        self._after = after
+        for machine_id, generations in moved.items():
+            self._changed(machine_id, generations)
+
+    def _due(self, session: Session, after: int) -> tuple[list[int], int | None]:
+        """Machines to be moved, from an id on, and the id to go on from; None at the end."""
+        published = agent_packages.versions(session)
+        query = select(Machine.id, Machine.properties, Machine.agent_version).where(Machine.id > after)
+        due: list[int] = []
+        rows = session.execute(query.order_by(Machine.id).limit(LOOKED)).all()
+        for machine_id, properties, running in rows:
+            after = machine_id
+            wanted = properties.get(wish.MEMBER) or {}
+            if wanted.get("enableAutomaticUpgrade") and wish.automatic(wanted, published, running):
+                due.append(machine_id)
+                if len(due) == CHUNK:
+                    return due, after
+        return due, after if len(rows) == LOOKED else None
+
+    async def run(self) -> None:
+        """Ends when cancelled."""
+        while True:
+            try:
+                await asyncio.to_thread(self.turn)
+            except Exception:
+                log.exception("Automatic upgrades could not be looked after; it is tried again.")
+            await asyncio.sleep(EVERY_SECONDS)
+
+
+def _move(session: Session, machine: Machine, published: list[str]) -> bool:
+    """Raise what is wished of one machine, if it still is to be."""
+    wanted = machine.properties.get(wish.MEMBER) or {}
+    fresh = wish.automatic(wanted, published, machine.agent_version) if wanted.get("enableAutomaticUpgrade") else {}
+    if not fresh:
+        return False
+    machine.properties = {**machine.properties, wish.MEMBER: {**wanted, **fresh}}
+    machine.generations = {**machine.generations, "agent": machine.generations["agent"] + 1}
+    audit.record(session, ACTOR, "machines/agentUpgrade", twins.resource_id(session, machine), detail=dict(fresh))
+    return True

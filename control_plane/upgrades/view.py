@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last attempt to upgrade an agent in ARM's words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_STATUS = {"succeeded": "Success", "rolled back": "Failed", "failed": "Failed"}
+
+
+def status_of(data: Mapping[str, Any]) -> str | None:
+    """`lastAttemptStatus` of a report of kind `agent`; None while the upgrade is under way."""
+    return _STATUS.get(data["state"])
+
+
+def attempt(data: Mapping[str, Any]) -> dict[str, str]:
+    """The members `lastAttempt…` of `agentUpgrade` (identity-and-arm-api.md C.5)."""
+    found = {
+        "lastAttemptDesiredVersion": data["desiredVersion"],
+        "lastAttemptTimestamp": data["at"],
+        "lastAttemptMessage": data["message"],
+    }
+    status = status_of(data)
+    return {**found, "lastAttemptStatus": status} if status else found

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `properties.agentUpgrade` of a machine becomes by a write, and the document made of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from control_plane.errors import ApiError
+from control_plane.extensions.versions import is_version, newest, parts, same
+
+DEADLINE_SECONDS = 600
+"""For a new version's first heartbeat."""
+MEMBER = "agentUpgrade"
+
+
+def written(
+    before: Mapping[str, Any] | None,
+    sent: Mapping[str, Any] | None,
+    merged: Mapping[str, Any],
+    published: Sequence[str],
+    running: str | None,
+) -> dict[str, Any]:
+    """The member after a write. `sent`: as the caller sent it; `merged`: over what was there; `published`: versions,
+    the oldest first; `running`: what the machine runs.
+
+    A version that is sent without a correlation id is a new wish, also when it is the same version: so what failed is
+    tried again. Errors: ApiError 400 `AgentVersionNotFound`.
+    """
+    made = dict(merged)
+    if sent is None:
+        return made
+    wanted = sent.get("desiredVersion")
+    if wanted is not None and (made != before or sent.get("correlationId") is None):
+        made["desiredVersion"] = _published(str(wanted), published)
+        if sent.get("correlationId") is None:
+            made["correlationId"] = str(uuid4())
+        return made
+    if wanted is not None or not made.get("enableAutomaticUpgrade"):
+        return made
+    return {**made, **automatic(made, published, running)}
+
+
+def automatic(wish: Mapping[str, Any], published: Sequence[str], running: str | None) -> dict[str, str]:
+    """What `enableAutomaticUpgrade` changes: nothing, or the newest version, which is never one that was wished already
+    (it may have been rolled back), nor an older one than the machine has."""
+    found = newest(published)
+    if found is None or (running and is_version(running) and parts(found) <= parts(running)):
+        return {}
+    wanted = wish.get("desiredVersion")
+    if wanted is not None and is_version(wanted) and parts(wanted) >= parts(found):
+        return {}
+    return {"desiredVersion": found, "correlationId": str(uuid4())}
+
+
+def _published(wanted: str, published: Sequence[str]) -> str:
+    found = [version for version in published if is_version(wanted) and same(version, wanted)]
+    if not found:
+        there = ", ".join(published[-20:]) or "none yet"
+        raise ApiError(
+            400,
+            "AgentVersionNotFound",
+            f"The artefacts of this hub have no package of version '{wanted}' of the agent; the versions are {there}. "
+            "Add it with 'hawser-hub artefacts add'.",
+            target="properties.agentUpgrade.desiredVersion",
+        )
+    return found[0]
+
+
+def content(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of the document of kind `agent`."""
+    wish = properties.get(MEMBER, {})
+    return {
+        "desiredVersion": wish.get("desiredVersion"),
+        "enableAutomaticUpgrade": bool(wish.get("enableAutomaticUpgrade", False)),
+        "correlationId": wish.get("correlationId"),
+        "deadlineSeconds": DEADLINE_SECONDS,
+    }

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hub's part in upgrades of the agent: wishes, automatic ones, what machines report (docs/protocol.md 15.6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from control_plane.hub import open_database
+from control_plane.storage import agent_packages
+from tests.integration import hub_process
+from tests.integration.extension_site import Arm, arm_of, code_of, until
+from tests.integration.hub_machine import Machine, payload_of
+from tests.integration.hub_process import HubProcess
+
+AT = "2026-11-28T12:00:00Z"
+
+
+def publish(hub: HubProcess, versions: Sequence[str]) -> None:
+    """Exactly these, from another process than the hub's, as `artefacts publish` does."""
+    rows = [{"version": item, "os": "linux", "format": "deb", "path": f"agent/{item}/linux.deb"} for item in versions]
+    database = open_database(hub.data)
+    try:
+        with database.write() as session:
+            agent_packages.replace(session, rows)
+    finally:
+        database.close()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    started = hub_process.make(tmp_path_factory.mktemp("hub") / "data").start()
+    publish(started, ["1.0.0.1", "1.0.0.2"])
+    yield started
+    assert started.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def owner(hub: HubProcess) -> str:
+    return hub.token(hub.principal("owner", "Owner"))
+
+
+@pytest.fixture
+def arm(hub: HubProcess, owner: str) -> Arm:
+    return arm_of(hub, owner)
+
+
+@pytest.fixture
+def machine(hub: HubProcess, owner: str) -> Machine:
+    return Machine(hub, f"m-{uuid4().hex[:8]}").connect(owner)
+
+
+@pytest.fixture
+def wish(arm: Arm, machine: Machine) -> Callable[..., Any]:
+    def made(**members: Any) -> Any:
+        return arm("PATCH", machine.resource_id, {"properties": {"agentUpgrade": members}})
+
+    return made
+
+
+def content(machine: Machine) -> dict[str, Any]:
+    found: dict[str, Any] = payload_of(machine.desired("agent").json()["document"])["content"]
+    return found
+
+
+def report(machine: Machine, state: str, version: str = "1.0.0.2", **more: Any) -> Any:
+    data = {
+        "generation": 1,
+        "correlationId": None,
+        "desiredVersion": version,
+        "fromVersion": "1.0.0.1",
+        "state": state,
+        "message": f"It is {state}",
+        "begun": AT,
+        "at": AT,
+    }
+    return machine.report("agent", {**data, **more})
+
+
+def test_a_wish_reaches_the_machine_and_its_report_the_resource(
+    hub: HubProcess, arm: Arm, machine: Machine, wish: Callable[..., Any]
+) -> None:
+    shown = wish(desiredVersion="1.0.0.2").json()["properties"]["agentUpgrade"]
+    assert shown["desiredVersion"] == "1.0.0.2"
+    assert machine.checkin(hold=60).json()["generations"]["agent"] == 1
+    wanted = {"desiredVersion": "1.0.0.2", "enableAutomaticUpgrade": False, "deadlineSeconds": 600}
+    assert content(machine) == {**wanted, "correlationId": shown["correlationId"]}
+    for state, status in (("waiting", None), ("rolled back", "Failed"), ("succeeded", "Success")):
+        assert report(machine, state).status_code == 200
+        found = arm("GET", machine.resource_id).json()["properties"]["agentUpgrade"]
+        assert found.get("lastAttemptStatus") == status
+        assert (found["lastAttemptDesiredVersion"], found["lastAttemptTimestamp"]) == ("1.0.0.2", AT)
+        assert found["lastAttemptMessage"] == f"It is {state}"
+    # ARM's clients send the whole object back; that is no new wish.
+    whole = arm("GET", machine.resource_id).json()
+    assert arm("PUT", machine.resource_id, whole).status_code == 200
+    assert machine.checkin(hold=0).json()["generations"]["agent"] == 1
+    assert wish(desiredVersion="1.0.0.2").status_code == 200
+    assert machine.checkin(hold=60).json()["generations"]["agent"] == 2
+    audited = hub.run("audit", "--target", machine.resource_id, "--json").stdout
+    assert audited.count('"machines/agentUpgrade/outcome"') == 2
+    assert shown["correlationId"] in audited
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ({"desiredVersion": "1.0.0.3"}, "AgentVersionNotFound"),
+        ({"desiredVersion": "1.0"}, "AgentVersionNotFound"),
+        ({"desiredVersion": "../x"}, "AgentVersionNotFound"),
+        ({"desiredVersion": 3}, "InvalidRequestContent"),
+        ({"desiredVersion": "1.0.0.2", "correlationId": "x"}, "InvalidRequestContent"),
+        ({"enableAutomaticUpgrade": "yes"}, "InvalidRequestContent"),
+    ],
+)
+def test_wishes_that_cannot_be(wish: Callable[..., Any], machine: Machine, members: dict[str, Any], code: str) -> None:
+    assert code_of(wish(**members)) == (400, code)
+    assert machine.checkin(hold=0).json()["generations"]["agent"] == 0
+
+
+@pytest.mark.parametrize(
+    "changes", [{"state": "lost"}, {"at": "yesterday"}, {"message": None}, {"desiredVersion": ""}, {"generation": "1"}]
+)
+def test_reports_of_another_shape(machine: Machine, changes: dict[str, Any]) -> None:
+    data = {"version": "1.0.0.2", **changes}
+    if "desiredVersion" in data:
+        data["version"] = data.pop("desiredVersion")
+    assert code_of(report(machine, data.pop("state", "waiting"), **data)) == (400, "InvalidRequestContent")
+
+
+def test_a_reader_may_not_wish(hub: HubProcess, machine: Machine) -> None:
+    reader = arm_of(hub, hub.token(hub.principal(f"reader-{uuid4().hex[:6]}", "Reader")))
+    body = {"properties": {"agentUpgrade": {"desiredVersion": "1.0.0.2"}}}
+    assert code_of(reader("PATCH", machine.resource_id, body)) == (403, "AuthorizationFailed")
+
+
+def test_automatic_upgrades_follow_what_is_published(
+    hub: HubProcess, arm: Arm, machine: Machine, wish: Callable[..., Any]
+) -> None:
+    shown = wish(enableAutomaticUpgrade=True).json()["properties"]["agentUpgrade"]
+    newest = shown.get("desiredVersion")
+    assert newest == "1.0.0.2"
+    before = content(machine)
+    publish(hub, ["1.0.0.1", "1.0.0.2", "1.0.0.10"])
+    assert until(lambda: content(machine)["desiredVersion"] == "1.0.0.10"), content(machine)
+    assert content(machine)["correlationId"] != before["correlationId"]
+    assert machine.checkin(hold=60).json()["generations"]["agent"] == 2
+    # It was taken back on this machine: the same version is not wished again, a newer one is.
+    report(machine, "rolled back", "1.0.0.10")
+    publish(hub, ["1.0.0.2", "1.0.0.10"])
+    time.sleep(12)
+    assert machine.checkin(hold=0).json()["generations"]["agent"] == 2
+    publish(hub, ["1.0.0.1", "1.0.0.2"])
+    assert wish(enableAutomaticUpgrade=False).status_code == 200
+
+
+def test_a_machine_that_has_the_newest_is_left_alone(hub: HubProcess, owner: str, arm: Arm) -> None:
+    publish(hub, ["0.9.0.0", "1.0.0.1"])
+    other = Machine(hub, "newest").connect(owner)
+    body = {"properties": {"agentUpgrade": {"enableAutomaticUpgrade": True}}}
+    shown = arm("PATCH", other.resource_id, body).json()["properties"]["agentUpgrade"]
+    assert shown == {"enableAutomaticUpgrade": True}
+    publish(hub, ["1.0.0.1", "1.0.0.2"])
