@@ -71,15 +71,16 @@ class Site:
         answer.raise_for_status()
         return answer
 
+    def write(self, method: str, resource_id: str, body: dict[str, Any]) -> requests.Response:
+        """A PUT, PATCH or DELETE at ARM as the principal; its answer, which is no error."""
+        query = {"api-version": "2026-07-15"}
+        answer = self.session.request(method, f"{self.hub.url}{resource_id}", params=query, json=body, timeout=60)
+        answer.raise_for_status()
+        return answer
+
     def tag(self, resource_id: str, value: str) -> None:
         """PATCH the tags of a machine."""
-        answer = self.session.patch(
-            f"{self.hub.url}{resource_id}",
-            params={"api-version": "2026-07-15"},
-            json={"tags": {"bench": value}},
-            timeout=60,
-        )
-        answer.raise_for_status()
+        self.write("PATCH", resource_id, {"tags": {"bench": value}})
 
     def cpu_seconds(self) -> float:
         """Processor time of the hub so far."""

@@ -62,16 +62,19 @@ def sdk(hub: HubProcess, owner: dict[str, Any]) -> Iterator[Client]:
 
 
 @contextmanager
-def serving(agent: Agent) -> Iterator[None]:
-    """extd as a real process on the machine of a himds that runs, with its request for a certificate made: what
-    protected settings of a machine that is connected now are encrypted to."""
+def serving(agent: Agent) -> Iterator[int]:
+    """extd as a real process on the machine of a himds that runs; its number. Its request for a certificate has been
+    made: what protected settings of a machine that is connected now are encrypted to."""
     program = [sys.executable, "-m", "agent_runtime.extensions", "--root", str(agent.root)]
     extd = subprocess.Popen(program, cwd=agent.library, env=ENVIRONMENT)
     log = agent.root / "var/lib/GuestConfig/ext_mgr_logs/gc_ext.log"
-    assert until(lambda: log.exists() and "connected to himds" in log.read_text())
-    yield
-    extd.terminate()
-    assert extd.wait(20) == 0
+    try:
+        assert until(lambda: log.exists() and "connected to himds" in log.read_text())
+        yield extd.pid
+    finally:
+        extd.terminate()
+        code = extd.wait(20)
+    assert code == 0
 
 
 def arm_of(hub: HubProcess, token: str) -> Arm:

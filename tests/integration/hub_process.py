@@ -75,10 +75,10 @@ class HubProcess:
         """Argument list of a hub command on this data directory."""
         return [sys.executable, "-m", "control_plane", "--data", str(self.data), *map(str, arguments)]
 
-    def run(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str | Path, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run an operator's command to its end."""
         return subprocess.run(
-            self.command(*arguments), cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=check
+            self.command(*arguments), cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=check
         )
 
     def json(self, *arguments: str) -> Any:
