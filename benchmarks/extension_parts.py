@@ -113,9 +113,7 @@ def large_package(scale: Scale) -> list[Row]:
         need = COPIES * scale.ballast
         if (free := shutil.disk_usage(folder).free) < need + (1 << 30):
             raise RuntimeError(f"{need / 1e9:.0f} GB of disk are needed below {folder}, {free / 1e9:.0f} are free")
-        keys = folder / "keys"
-        site.hub.run("artefacts", "keys", keys)
-        site.hub.run("artefacts", "init", "--root-key", keys / "root.pub", "--targets-key", keys / "targets.pub")
+        site.hub.add_repository(folder / "keys")
         _publish(site.hub, folder, "1.0.0", BASELINE)
         agent = Agent(folder / "machine", unpacked(_deb(folder), folder / "package")).start()
         try:
@@ -131,8 +129,7 @@ def large_package(scale: Scale) -> list[Row]:
 def _publish(hub: HubProcess, folder: Path, version: str, ballast: int) -> None:
     """Make a package and put it in the hub's repository, which has a copy then."""
     path = packages.write(folder / f"{version}.zip", version, ballast=ballast)
-    for words in (("add", path), ("sign", "--keys", folder / "keys"), ("publish",)):
-        hub.run("artefacts", *words, timeout=PATIENCE_SECONDS)
+    hub.publish(folder / "keys", path, timeout=PATIENCE_SECONDS)
     path.unlink()
 
 
