@@ -16,8 +16,9 @@ import requests
 
 from agent_runtime.extensions import governance
 from benchmarks import packages
-from benchmarks.host_parts import API, Site, on_host, resource_id, signed_in
+from benchmarks.host_parts import Site, on_host, resource_id, signed_in
 from benchmarks.report import Row
+from benchmarks.site import API
 from lab import Host, LabError
 from lab.demo.start import hub_json
 

@@ -17,6 +17,7 @@ from typing import Any
 import requests
 
 from benchmarks.report import Row
+from benchmarks.site import API
 from lab import Host, LabError
 from lab.demo.handout import RESOURCE_GROUP, Access, variables
 from lab.demo.layout import Layout
@@ -25,7 +26,6 @@ from lab.fleet import Lab
 
 HERE = Path(__file__).resolve().parent
 PORT = 9447
-API = {"api-version": "2026-07-15"}
 # After a start the services settle: compiling, first heartbeat, inventory.
 SETTLE_SECONDS = 120
 CHANGES = 7

@@ -17,6 +17,8 @@ import requests
 from benchmarks.simulator import Fleet, Pace
 from tests.integration import hub_process
 
+API = {"api-version": "2026-07-15"}
+
 
 def cores() -> tuple[int, int]:
     """The hub's core and the generator's; the same on a machine with one."""
@@ -73,8 +75,7 @@ class Site:
 
     def write(self, method: str, resource_id: str, body: dict[str, Any]) -> requests.Response:
         """A PUT, PATCH or DELETE at ARM as the principal; its answer, which is no error."""
-        query = {"api-version": "2026-07-15"}
-        answer = self.session.request(method, f"{self.hub.url}{resource_id}", params=query, json=body, timeout=60)
+        answer = self.session.request(method, f"{self.hub.url}{resource_id}", params=API, json=body, timeout=60)
         answer.raise_for_status()
         return answer
 
