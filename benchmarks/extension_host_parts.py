@@ -110,7 +110,7 @@ def without_host(log: str, sent: float, enabled: float) -> float:
     return max(begun, fetched) - sent
 
 
-def enabling(site: Site, changes: int = 12, installs: int = 6) -> list[Row]:
+def enabling(site: Site, changes: int = 20, installs: int = 20) -> list[Row]:
     """From a wish at the hub to the first act of enable: new settings, and an extension that was not there."""
     version, host = "1.0.0", site.hosts[0]
     publish(site, version, f"    date +%s.%N >>{STAMPS}")
