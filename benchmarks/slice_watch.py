@@ -2,7 +2,7 @@
 """How much of one core a slice takes, by the kernel's own account, and what it may take.
 
 Runs on the managed host, needs the standard library only, and prints one JSON object: ``{"writable": false}`` where the
-kernel limits no group's time on the processor (there is no ``cpu.max`` in the slice's control group), else
+host's control groups have no cpu controller, so that nobody's time on the processor can be limited, else
 ``{"writable": true, "limit_percent", "used_percent", "seconds"}``; per cents are of one core, the limit is null where
 there is none. Time is the host's own, as the kernel's account is.
 """
@@ -22,6 +22,15 @@ def used_us(folder: str) -> int:
         return next(int(line.split()[1]) for line in lines if line.startswith("usage_usec "))
 
 
+def limit_percent(folder: str) -> float | None:
+    try:
+        with open(f"{folder}/cpu.max", encoding="ascii") as line:
+            quota, period = line.read().split()
+    except FileNotFoundError:
+        return None  # nothing asks for one there, and systemd has taken the controller off the group
+    return None if quota == "max" else 100 * int(quota) / int(period)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slice", required=True)
@@ -34,16 +43,14 @@ def main() -> None:
         text=True,
     )
     folder = ROOT + shown.stdout.strip()
-    try:
-        with open(f"{folder}/cpu.max", encoding="ascii") as line:
-            quota, period = line.read().split()
-    except FileNotFoundError:
-        print(json.dumps({"writable": False}))
-        return
+    with open(f"{ROOT}/cgroup.controllers", encoding="ascii") as line:
+        if "cpu" not in line.read().split():
+            print(json.dumps({"writable": False}))
+            return
+    limit = limit_percent(folder)
     begun, before = time.monotonic(), used_us(folder)
     time.sleep(options.seconds)
     elapsed, used = time.monotonic() - begun, used_us(folder) - before
-    limit = None if quota == "max" else 100 * int(quota) / int(period)
     result = {"writable": True, "limit_percent": limit, "used_percent": round(used / elapsed / 1e4, 3)}
     print(json.dumps({**result, "seconds": round(elapsed, 3)}))
 
