@@ -17,6 +17,7 @@ from typing import Any
 import requests
 
 from benchmarks.report import Row
+from benchmarks.site import API
 from lab import Host, LabError
 from lab.demo.handout import RESOURCE_GROUP, Access, variables
 from lab.demo.layout import Layout
@@ -97,8 +98,8 @@ def tokens(site: Site) -> list[Row]:
     ]
 
 
-def changes(site: Site) -> list[Row]:
-    """A tag set at the hub until the machine's metadata has it, on three hosts, one change after another."""
+def signed_in(site: Site) -> requests.Session:
+    """A session at ARM with the rights of the site's principal."""
     session = requests.Session()
     session.trust_env, session.verify = False, str(site.layout.ca)
     answer = session.post(
@@ -113,14 +114,25 @@ def changes(site: Site) -> list[Row]:
     )
     answer.raise_for_status()
     session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    return session
+
+
+def resource_id(site: Site, host: Host) -> str:
+    """Of a host of the site."""
     place = f"/subscriptions/{site.access.subscription_id}/resourceGroups/{RESOURCE_GROUP}"
+    return f"{place}/providers/Microsoft.HybridCompute/machines/{host.name}"
+
+
+def changes(site: Site) -> list[Row]:
+    """A tag set at the hub until the machine's metadata has it, on three hosts, one change after another."""
+    session = signed_in(site)
 
     def tags(host: Host, wanted: dict[str, str] | None) -> dict[str, str]:
         """Set the tags at the hub, or read them."""
         answer = session.request(
             "GET" if wanted is None else "PATCH",
-            f"{site.access.url}{place}/providers/Microsoft.HybridCompute/machines/{host.name}",
-            params={"api-version": "2026-07-15"},
+            f"{site.access.url}{resource_id(site, host)}",
+            params=API,
             json=None if wanted is None else {"tags": wanted},
             timeout=30,
         )

@@ -159,7 +159,7 @@ async def _held(site: Site, owned: Owned, scale: Scale) -> list[Row]:
     await fleet.start()
     try:
         begun = time.monotonic()
-        await _all_beat(fleet, since)
+        await all_beat(fleet, since)
         first = time.monotonic() - begun
         await asyncio.sleep(5)
         bytes_each = (site.memory() - empty) / count
@@ -172,12 +172,12 @@ async def _held(site: Site, owned: Owned, scale: Scale) -> list[Row]:
                 "hub, its memory for 100,000 held connections, extrapolated", bytes_each * 1e5 / 2**30, "GiB", "", None
             ),
         ]
-        rows += _spread(await _changes(site, fleet, fleet.machines[:1000], scale.changes), min(count, 1000))
+        rows += _spread(await _changes(site, fleet, fleet.machines[: min(scale.changes, 1000)]), min(count, 1000))
         fleet.forget_trouble()
         await asyncio.to_thread(site.kill)
         await asyncio.to_thread(site.start)
         back, begun = time.time(), time.monotonic()
-        await _all_beat(fleet, back)
+        await all_beat(fleet, back)
         cold = time.monotonic() - begun
         told = fleet.summary()
     finally:
@@ -192,7 +192,11 @@ async def _held(site: Site, owned: Owned, scale: Scale) -> list[Row]:
     ]
 
 
-async def _all_beat(fleet: Fleet, since: float) -> None:
+async def all_beat(fleet: Fleet, since: float) -> None:
+    """Until every machine had a heartbeat after `since` (Unix seconds).
+
+    Errors: RuntimeError after a quarter of an hour.
+    """
     count = len(fleet.machines)
     if not await fleet.until(lambda: fleet.beaten_since(since) == count, 900):
         raise RuntimeError(
@@ -205,26 +209,44 @@ def _established(pid: int) -> int:
     return sum(connection.status == psutil.CONN_ESTABLISHED for connection in found)
 
 
-async def _changes(site: Site, fleet: Fleet, waiting: list[Machine], count: int) -> list[float]:
-    """Seconds from the PATCH to the machine's having its document, twenty changes a second."""
+async def arrivals(
+    fleet: Fleet, waiting: list[Machine], send: Callable[[Machine, int], None], arrived: dict[str, float]
+) -> list[float]:
+    """Seconds from `send(machine, number)`, one after another and twenty a second at most, until its machine's name is
+    in `arrived` with a later `time.perf_counter()`.
+
+    Errors: RuntimeError when that takes longer than a minute after the last.
+    """
     sent: dict[str, float] = {}
+
+    def open_ones() -> list[str]:
+        return [name for name, at in sent.items() if arrived.get(name, 0.0) <= at]
+
+    begun = time.perf_counter()
+    for number, machine in enumerate(waiting):
+        await asyncio.sleep(max(0.0, begun + number / 20 - time.perf_counter()))
+        sent[machine.seen.name] = time.perf_counter()
+        await asyncio.to_thread(send, machine, number)
+    if not await fleet.until(lambda: not open_ones(), 60):
+        raise RuntimeError(f"{len(open_ones())} of {len(sent)} changes did not arrive within a minute")
+    return [arrived[name] - at for name, at in sent.items()]
+
+
+async def _changes(site: Site, fleet: Fleet, waiting: list[Machine]) -> list[float]:
+    """Seconds from the PATCH to the machine's having its document."""
     arrived: dict[str, float] = {}
 
     def note(machine: Machine, kind: str, _generation: int) -> None:
-        if kind == "resource" and machine.seen.name in sent:
+        if kind == "resource":
             arrived[machine.seen.name] = time.perf_counter()
 
+    def send(machine: Machine, number: int) -> None:
+        site.tag(machine.seen.resource_id, f"change {number}")
+
     fleet.site.on_document = note
-    begun = time.perf_counter()
-    for number, machine in enumerate(waiting[:count]):
-        await asyncio.sleep(max(0.0, begun + number / 20 - time.perf_counter()))
-        sent[machine.seen.name] = time.perf_counter()
-        await asyncio.to_thread(site.tag, machine.seen.resource_id, f"change {number}")
-    await fleet.until(lambda: len(arrived) == len(sent), 60)
+    found = await arrivals(fleet, waiting, send, arrived)
     fleet.site.on_document = None
-    if len(arrived) < len(sent):
-        raise RuntimeError(f"{len(sent) - len(arrived)} of {len(sent)} changes did not arrive within a minute")
-    return [arrived[name] - sent[name] for name in sent]
+    return found
 
 
 def _spread(seconds: list[float], machines: int) -> list[Row]:

@@ -43,6 +43,23 @@ TITLES: dict[str, tuple[str, str]] = {
         "Hub: fleet queries",
         "`GET /hawser/v1/machines` with filters, orders and pages; the time is the client's, TLS included.",
     ),
+    "wishes": (
+        "Hub: a wish for an extension until enable has begun",
+        (
+            "Every machine waits on a held check-in of its own. A PUT of an extension for each machine, twenty a "
+            "second at most; the machine fetches its document and reports that enable has begun, and then that it "
+            "went well, as an agent does whose packages are there and whose handlers take no time. A time ends when "
+            "the hub has taken the first of these reports."
+        ),
+    ),
+    "large_package": (
+        "Agent: memory for a large package",
+        (
+            "A package with one stored entry that cannot be compressed, signed and published at a hub, downloaded, "
+            "verified and unpacked by the workers of a real extd, all on one machine. Peaks of resident memory "
+            "(VmHWM), those of workers seen every 5 ms, against those of a package with 1 MB in it just before."
+        ),
+    ),
     "herd": (
         "Hub: copies that wake together",
         (
@@ -93,6 +110,26 @@ TITLES: dict[str, tuple[str, str]] = {
     "rollout": (
         "Rollout",
         "Same run, same inventory, 20 forks; three runs each in turn, medians.",
+    ),
+    "enabling": (
+        "Extensions: a wish at the hub until enable begins on a real host",
+        (
+            "From the PUT to the first act of the handler's enable, one wish after another. What the host needs alone "
+            "begins where extd begins to carry out a verified document (by its log), without the time in which it "
+            "fetches the package and its metadata; the rest is over it: hub, network, himds, the verification of "
+            "document and package."
+        ),
+    ),
+    "extended_idle": (
+        "Extensions: idle services with one installed",
+        "A handler that has nothing to do any more; a minute after it was enabled.",
+    ),
+    "limits": (
+        "Extensions: a limit that holds",
+        (
+            "Three busy loops of one extension, below the default of Linux (30 % of one core); by the account of the "
+            "slice's control group, against the host's clock."
+        ),
     ),
 }
 

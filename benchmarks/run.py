@@ -22,14 +22,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import herd_parts, host_parts, hub_parts, model_parts
+from benchmarks import extension_host_parts, extension_parts, herd_parts, host_parts, hub_parts, model_parts
 from benchmarks.report import Part, Row, completed, document
 from lab import LabError
 from lab.demo.layout import ROOT, Layout
 from lab.demo.start import Steps, stop
 
 LATEST = Path(__file__).resolve().parent / "results" / "latest.json"
-NAMES = (*hub_parts.PARTS, *herd_parts.PARTS, *model_parts.PARTS, *host_parts.PARTS)
+HOST_PARTS = {**host_parts.PARTS, **extension_host_parts.PARTS}
+NAMES = (*hub_parts.PARTS, *extension_parts.PARTS, *herd_parts.PARTS, *model_parts.PARTS, *HOST_PARTS)
 
 
 def machine() -> dict[str, Any]:
@@ -76,6 +77,11 @@ def on_hub(names: list[str], scale: hub_parts.Scale, report: Callable[[str], Non
     return [measured(name, partial(work, scale), report) for name, work in _chosen(hub_parts.PARTS, names)]
 
 
+def on_extensions(names: list[str], scale: extension_parts.Scale, report: Callable[[str], None]) -> list[Part]:
+    """The parts of extensions on hubs of their own."""
+    return [measured(name, partial(work, scale), report) for name, work in _chosen(extension_parts.PARTS, names)]
+
+
 def on_herds(names: list[str], scale: herd_parts.Scale, report: Callable[[str], None]) -> list[Part]:
     """The parts of the hub and of copies that wake together."""
     return [measured(name, partial(work, scale), report) for name, work in _chosen(herd_parts.PARTS, names)]
@@ -88,7 +94,7 @@ def on_models(names: list[str], scale: model_parts.Scale, report: Callable[[str]
 
 def on_hosts(names: list[str], hosts: int, seconds: float, report: Callable[[str], None]) -> list[Part]:
     """The parts with real hosts, which are made for them and removed."""
-    chosen = _chosen(host_parts.PARTS, names)
+    chosen = _chosen(HOST_PARTS, names)
     if not chosen:
         return []
     layout = Layout(top=ROOT / ".cache" / "bench", name="bench")
@@ -122,7 +128,9 @@ def main() -> int:
     report = Steps()
     life = model_parts.SMALL if options.small else model_parts.WHOLE
     herds = herd_parts.SMALL if options.small else herd_parts.WHOLE
-    parts = on_hub(options.parts, scale, report) + on_herds(options.parts, herds, report)
+    extensions = extension_parts.SMALL if options.small else extension_parts.WHOLE
+    parts = on_hub(options.parts, scale, report) + on_extensions(options.parts, extensions, report)
+    parts += on_herds(options.parts, herds, report)
     parts += on_models(options.parts, life, report)
     parts += on_hosts(options.parts, hosts, seconds, report)
     measured_now = {"machine": machine(), "parts": [{**part.as_dict(), "long": options.long} for part in parts]}

@@ -17,6 +17,8 @@ import requests
 from benchmarks.simulator import Fleet, Pace
 from tests.integration import hub_process
 
+API = {"api-version": "2026-07-15"}
+
 
 def cores() -> tuple[int, int]:
     """The hub's core and the generator's; the same on a machine with one."""
@@ -71,15 +73,15 @@ class Site:
         answer.raise_for_status()
         return answer
 
+    def write(self, method: str, resource_id: str, body: dict[str, Any]) -> requests.Response:
+        """A PUT, PATCH or DELETE at ARM as the principal; its answer, which is no error."""
+        answer = self.session.request(method, f"{self.hub.url}{resource_id}", params=API, json=body, timeout=60)
+        answer.raise_for_status()
+        return answer
+
     def tag(self, resource_id: str, value: str) -> None:
         """PATCH the tags of a machine."""
-        answer = self.session.patch(
-            f"{self.hub.url}{resource_id}",
-            params={"api-version": "2026-07-15"},
-            json={"tags": {"bench": value}},
-            timeout=60,
-        )
-        answer.raise_for_status()
+        self.write("PATCH", resource_id, {"tags": {"bench": value}})
 
     def cpu_seconds(self) -> float:
         """Processor time of the hub so far."""

@@ -59,6 +59,7 @@ class Pace:
 class Site:
     """What all machines of a fleet share. `urls`: addresses of one hub or of several over one database; the first
     names the authority. `on_document(machine, kind, generation)` is called when desired state has arrived;
+    `on_enable(machine)` when the hub has taken the report that its extensions are being enabled;
     `on_exchange(operation, seconds)` after each answer."""
 
     urls: list[str]
@@ -71,6 +72,7 @@ class Site:
     codes: Counter[str] = field(default_factory=Counter)
     broken: int = 0
     on_document: Callable[[Any, str, int], None] | None = None
+    on_enable: Callable[[Any], None] | None = None
     on_exchange: Callable[[str, float], None] | None = None
 
     @property

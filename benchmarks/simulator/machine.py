@@ -294,7 +294,7 @@ class Machine:
         return news
 
     async def desired(self, kind: str) -> int:
-        """Fetch one document. Returns its generation.
+        """Fetch one document, and carry it out if it is of extensions. Returns its generation.
 
         Errors: ValueError when it is another machine's, or of another kind or generation than told.
         """
@@ -306,7 +306,24 @@ class Machine:
             raise ValueError(f"{self.seen.name}: a document of {payload['machine']}, {payload['kind']} was given")
         if self.site.on_document is not None:
             self.site.on_document(self, kind, int(told["generation"]))
+        if kind == "extensions":
+            await self._enable(int(told["generation"]), payload["content"]["extensions"])
         return int(told["generation"])
+
+    async def _enable(self, generation: int, wanted: list[dict[str, Any]]) -> None:
+        """What extd reports where packages are there and handlers take no time: enable has begun, and it went well."""
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        same = {"operation": "enable", "code": 0, "message": "", "status": None, "at": at}
+        ready = {"handler": {"status": "Ready", "code": 0, "message": ""}}
+        for state in ("installing", "succeeded"):
+            items = [
+                {**{name: item[name] for name in ("name", "publisher", "type", "version", "sequence")}, "state": state}
+                for item in wanted
+            ]
+            entries = [{**item, **same, **ready} for item in items]
+            await self.report("extensions", {"generation": generation, "extensions": entries})
+            if state == "installing" and self.site.on_enable is not None:
+                self.site.on_enable(self)
 
     async def report(self, kind: str, data: dict[str, Any]) -> None:
         """One report."""

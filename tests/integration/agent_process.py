@@ -46,11 +46,19 @@ runpy.run_module(program, run_name="__main__", alter_sys=True)
 TOKEN = "/metadata/identity/oauth2/token"
 
 
+def unpacked(deb: Path, folder: Path) -> Path:
+    """`library` out of the agent's package."""
+    subprocess.run(["dpkg-deb", "--extract", str(deb), str(folder)], check=True)
+    return folder / "opt/azcmagent/lib"
+
+
 @dataclass
 class Agent:
-    """A machine below `root`; its local endpoint is at `port`."""
+    """A machine below `root`; its local endpoint is at `port`. `library`: the folder that the agent's programs are in,
+    the checkout or an unpacked package, which has what workers need beside the distribution's modules."""
 
     root: Path
+    library: Path = REPOSITORY
     port: int = field(default_factory=free_port)
     himds: subprocess.Popen[bytes] | None = None
     clock_ahead: float = 0.0
@@ -79,7 +87,7 @@ class Agent:
             program = ["-c", WRONG_CLOCK, str(self.clock_ahead)]
         self.himds = subprocess.Popen(
             [sys.executable, *program, "--root", str(self.root), "--port", str(self.port)],
-            cwd=REPOSITORY,
+            cwd=self.library,
             env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
         )
@@ -112,14 +120,14 @@ class Agent:
         return code
 
     def argv(self, *words: str) -> list[str]:
-        """The command line of azcmagent on this machine; it wants ENVIRONMENT and the repository as its folder."""
+        """The command line of azcmagent on this machine; it wants ENVIRONMENT and `library` as its folder."""
         return [sys.executable, *self._program("agent_runtime.cli"), "--root", str(self.root), *words]
 
     def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """azcmagent."""
         return subprocess.run(
             self.argv(*words),
-            cwd=REPOSITORY,
+            cwd=self.library,
             env=ENVIRONMENT,
             input=stdin,
             capture_output=True,

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from azure.identity import ClientSecretCredential
 from azure.mgmt.hybridcompute import HybridComputeManagementClient, models
 
 from tests.integration import hub_process
+from tests.integration.agent_process import ENVIRONMENT, Agent
 from tests.integration.extension_machine import ExtensionMachine, catalogue_of, package
 from tests.integration.hub_machine import API
 from tests.integration.hub_process import HubProcess
@@ -56,6 +59,22 @@ def sdk(hub: HubProcess, owner: dict[str, Any]) -> Iterator[Client]:
     options: Any = {"base_url": hub.url, "connection_verify": hub.ca_file}
     with Client(credential, hub.subscription_id, **options) as made:
         yield made
+
+
+@contextmanager
+def serving(agent: Agent) -> Iterator[int]:
+    """extd as a real process on the machine of a himds that runs; its number. Its request for a certificate has been
+    made: what protected settings of a machine that is connected now are encrypted to."""
+    program = [sys.executable, "-m", "agent_runtime.extensions", "--root", str(agent.root)]
+    extd = subprocess.Popen(program, cwd=agent.library, env=ENVIRONMENT)
+    log = agent.root / "var/lib/GuestConfig/ext_mgr_logs/gc_ext.log"
+    try:
+        assert until(lambda: log.exists() and "connected to himds" in log.read_text())
+        yield extd.pid
+    finally:
+        extd.terminate()
+        code = extd.wait(20)
+    assert code == 0
 
 
 def arm_of(hub: HubProcess, token: str) -> Arm:

@@ -75,15 +75,27 @@ class HubProcess:
         """Argument list of a hub command on this data directory."""
         return [sys.executable, "-m", "control_plane", "--data", str(self.data), *map(str, arguments)]
 
-    def run(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str | Path, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run an operator's command to its end."""
         return subprocess.run(
-            self.command(*arguments), cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=check
+            self.command(*arguments), cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=check
         )
 
     def json(self, *arguments: str) -> Any:
         """What an operator's command prints with --json."""
         return json.loads(self.run(*arguments, "--json").stdout)
+
+    def add_repository(self, keys: Path) -> None:
+        """A repository of packages, with an operator's keys in a folder that is made for them."""
+        self.run("artefacts", "keys", keys)
+        self.run("artefacts", "init", "--root-key", keys / "root.pub", "--targets-key", keys / "targets.pub")
+
+    def publish(self, keys: Path, *packages: Path, timeout: float = 60) -> None:
+        """Put packages into the repository as its operator does. `timeout`: of each command."""
+        for package in packages:
+            self.run("artefacts", "add", package, timeout=timeout)
+        self.run("artefacts", "sign", "--keys", keys)
+        self.run("artefacts", "publish", timeout=timeout)
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """What a query on the hub's database finds, whichever database it is. `values`: bound as `:name`."""

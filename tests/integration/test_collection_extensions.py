@@ -41,13 +41,8 @@ def publish(hub: HubProcess, folder: Path, *more: Path) -> None:
     """Put our own packages, and `more`, into the hub's repository, as its operator does."""
     argv = [sys.executable, str(ROOT / "packaging/build_packages.py"), "--out", str(folder), "--only", "handlers"]
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
-    keys = folder / "keys"
-    hub.run("artefacts", "keys", keys)
-    hub.run("artefacts", "init", "--root-key", keys / "root.pub", "--targets-key", keys / "targets.pub")
-    for package in (*sorted(folder.glob("*.zip")), *more):
-        hub.run("artefacts", "add", package)
-    hub.run("artefacts", "sign", "--keys", keys)
-    hub.run("artefacts", "publish")
+    hub.add_repository(folder / "keys")
+    hub.publish(folder / "keys", *sorted(folder.glob("*.zip")), *more)
 
 
 class Played(Machine):

@@ -93,6 +93,31 @@ def test_put_document_report_and_the_pollers_end(client: Client, machine: Extens
     assert shown.properties.instance_view.status.message == "done"
 
 
+def test_an_update_of_the_sdk(client: Client, machine: ExtensionMachine) -> None:
+    client.machine_extensions.begin_create_or_update(G, machine.name, "script", script())
+    machine.report_all()
+
+    def update(tags: dict[str, str] | None = None, **properties: Any) -> Any:
+        changed = models.MachineExtensionUpdateProperties(**properties) if properties else None
+        wanted = models.MachineExtensionUpdate(tags=tags, properties=changed)
+        return client.machine_extensions.begin_update(G, machine.name, "script", wanted)
+
+    result = update(tags={"env": "test"}).result()
+    assert (result.tags, machine.payload()["generation"]) == ({"env": "test"}, 1), "nothing for the machine to do"
+    poller = update(settings={"commandToExecute": "id"}, type_handler_version="1.2.0")
+    (item,) = machine.content()["extensions"]
+    assert (item["version"], item["sequence"], item["publicSettings"]) == ("1.2.0", 1, {"commandToExecute": "id"})
+    machine.report_all()
+    result = poller.result()
+    assert result.tags == {"env": "test"}
+    assert result.properties.type_handler_version == "1.2.0"
+    assert result.properties.provisioning_state == "Succeeded"
+    poller = update(settings={"commandToExecute": "exit 3"})
+    machine.report_all(state="failed", code=3, message="it ended with 3")
+    with pytest.raises(HttpResponseError, match="it ended with 3"):
+        poller.result()
+
+
 def test_the_same_again_changes_nothing(arm: Arm, machine: ExtensionMachine) -> None:
     first = arm("PUT", path_of(machine), wish(settings={"a": 1}, protectedSettings={"password": "x"}))
     assert first.status_code == 202

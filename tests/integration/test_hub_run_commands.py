@@ -126,6 +126,9 @@ def _drive(client: Client, machine: ExtensionMachine) -> None:
     assert view is not None
     assert (view.execution_state, view.exit_code, view.output) == ("Failed", 3, "hello\n")
     assert [found.name for found in commands.list(G, machine.name, expand="instanceView")] == ["run"]
+    shown = commands.get(G, machine.name, "run")
+    assert shown.properties is not None
+    assert shown.properties.instance_view == view
     again = commands.begin_create_or_update(G, machine.name, "run", wanted)
     assert document(machine)["content"]["runCommands"][0]["sequence"] == 1, "a PUT runs again"
     tell(machine, "Failed", startTime=None, executionMessage="no such user 'x'")

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.mgmt.hybridcompute import models
 
 from agent_runtime.platform import processes
-from tests.integration.agent_process import ENVIRONMENT, Agent
-from tests.integration.extension_site import Client, G, sdk, until
-from tests.integration.hub_process import REPOSITORY, HubProcess
+from tests.integration.agent_process import Agent
+from tests.integration.extension_site import Client, G, sdk, serving, until
+from tests.integration.hub_process import HubProcess
 
 NAME = "runs-commands"
 
@@ -25,17 +23,11 @@ NAME = "runs-commands"
 @pytest.fixture(scope="module")
 def agent(hub: HubProcess, owner: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     made = Agent(tmp_path_factory.mktemp("machine")).start()
-    program = [sys.executable, "-m", "agent_runtime.extensions", "--root", str(made.root)]
-    extd = subprocess.Popen(program, cwd=REPOSITORY, env=ENVIRONMENT)
-    log = made.root / "var/lib/GuestConfig/ext_mgr_logs/gc_ext.log"
-    # With its request for a certificate, which protected parameters are encrypted to.
-    assert until(lambda: log.exists() and "connected to himds" in log.read_text())
-    made.add_cloud(hub)
-    done = made.connect(hub, hub.token(owner), NAME)
-    assert done.returncode == 0, done.stdout
-    yield made
-    extd.terminate()
-    assert extd.wait(20) == 0
+    with serving(made):
+        made.add_cloud(hub)
+        done = made.connect(hub, hub.token(owner), NAME)
+        assert done.returncode == 0, done.stdout
+        yield made
     assert made.stop() == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,11 +15,15 @@ from typing import Any
 import pytest
 
 from tests.integration import hub_process
+from tests.integration.agent_process import Agent, unpacked
+from tests.integration.extension_site import serving, until
 from tests.integration.hub_machine import Machine
 from tests.integration.hub_process import HubProcess
+from tests.integration.test_collection_extensions import publish
 from tests.lanes import clients
 
 pytestmark = [pytest.mark.lane("az"), pytest.mark.timeout(600)]
+API = "2024-07-10"
 TYPE = "Microsoft.HybridCompute/machines"
 
 
@@ -39,10 +44,10 @@ class Az:
             "REQUESTS_CA_BUNDLE": hub.ca_file,
         }
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, show: str = "--only-show-errors") -> subprocess.CompletedProcess[str]:
         """Run to its end, whatever it says."""
         return subprocess.run(
-            [self.program, "-m", "azure.cli", *words, "--only-show-errors"],
+            [self.program, "-m", "azure.cli", *words, show],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -56,6 +61,23 @@ class Az:
         done = self.run(*words)
         assert done.returncode == 0, f"az {' '.join(words)}: {done.stderr}"
         return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def begin(self, method: str, path: str, body: Any = None) -> tuple[int, Any, str]:
+        """`az rest`, which waits for nothing: status, answer, and the address at which its operation is watched, as
+        its log tells them; no address where there is none."""
+        words = ("rest", "-m", method, "-u", f"{path}?api-version={API}")
+        done = self.run(*words, *(() if body is None else ("-b", json.dumps(body))), show="--debug")
+        assert done.returncode == 0, done.stderr
+        (status,) = re.findall(r"Response status: (\d+)", done.stderr)
+        address = re.search(r"'Azure-AsyncOperation': '([^']+)'", done.stderr, re.IGNORECASE)
+        return int(status), json.loads(done.stdout or "null"), address[1] if address else ""
+
+    def ended(self, address: str) -> dict[str, Any]:
+        """An operation once it has ended, watched by `az rest`."""
+        told: dict[str, Any] = until(
+            lambda: (found := self("rest", "-m", "get", "-u", address))["status"] != "InProgress" and found, 60
+        )
+        return told
 
     def refused(self, *words: str) -> str:
         """What a command that fails says."""
@@ -139,7 +161,7 @@ def test_a_certificate_signs_in(hub: HubProcess, tmp_path: Path) -> None:
 
 
 def test_rest(az: Az, machine: str) -> None:
-    url = f"{machine}?api-version=2024-07-10"
+    url = f"{machine}?api-version={API}"
     assert az("rest", "-m", "get", "-u", url)["properties"]["status"] == "Connected"
     other = url.replace("web01", "by-rest")
     body = '{"location": "ber1", "tags": {"a": "b"}}'
@@ -153,6 +175,122 @@ def test_rest(az: Az, machine: str) -> None:
     assert [item["httpStatusCode"] for item in told["responses"]] == [200, 200]
     az("rest", "-m", "delete", "-u", other)
     assert "ResourceNotFound" in az.refused("rest", "-m", "get", "-u", other)
+
+
+@pytest.fixture(scope="module")
+def extended(
+    az: Az, owner: dict[str, Any], agent_deb: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """Id of a machine with a real himds and extd, and a folder for what its scripts leave; our packages are
+    published."""
+    publish(az.hub, tmp_path_factory.mktemp("packages"))
+    library = unpacked(agent_deb, tmp_path_factory.mktemp("package"))
+    agent = Agent(tmp_path_factory.mktemp("machine"), library).start()
+    with serving(agent):
+        agent.add_cloud(az.hub)
+        done = agent.connect(az.hub, az.hub.token(owner), "extended")
+        assert done.returncode == 0, done.stdout
+        yield Machine(az.hub, "extended").resource_id, tmp_path_factory.mktemp("left")
+    az("resource", "delete", "--ids", Machine(az.hub, "extended").resource_id)
+    assert agent.stop() == 0
+
+
+def _script(command: str, **properties: Any) -> dict[str, Any]:
+    base = {"publisher": "Hawser", "type": "CustomScript", "typeHandlerVersion": "1.0.0"}
+    return {"location": "local", "properties": {**base, "settings": {"commandToExecute": command}, **properties}}
+
+
+def test_rest_of_extensions(az: Az, extended: tuple[str, Path]) -> None:
+    (machine, left), url = extended, f"{extended[0]}/extensions/setup"
+    status, told, address = az.begin("put", url, _script(f"echo first >>{left}/ran; echo the end"))
+    assert (status, told["properties"]["provisioningState"]) == (202, "Creating")
+    assert az.ended(address)["status"] == "Succeeded"
+    _, shown, _ = az.begin("get", url)
+    assert shown["properties"]["provisioningState"] == "Succeeded"
+    assert "the end" in shown["properties"]["instanceView"]["status"]["message"]
+    status, again, address = az.begin("put", url, _script(f"echo first >>{left}/ran; echo the end"))
+    assert again["properties"] == shown["properties"], "it is there already"
+    assert (status, address) == (200, "")
+    assert (left / "ran").read_text() == "first\n"
+
+    tagged = az.begin("patch", url, {"tags": {"env": "test"}})
+    assert (tagged[0], tagged[1]["tags"], tagged[2]) == (200, {"env": "test"}, "")
+    secret = {"protectedSettings": {"commandToExecute": f"echo second >>{left}/ran"}, "settings": {}}
+    _, told, address = az.begin("patch", url, {"properties": secret})
+    assert told["properties"]["provisioningState"] == "Updating"
+    assert "protectedSettings" not in told["properties"]
+    assert az.ended(address)["status"] == "Succeeded"
+    assert (left / "ran").read_text() == "first\nsecond\n"
+    _, listed, _ = az.begin("get", f"{machine}/extensions")
+    assert [(item["name"], item["tags"]) for item in listed["value"]] == [("setup", {"env": "test"})]
+
+    secret["protectedSettings"] = {"commandToExecute": "echo what went wrong >&2; exit 7"}
+    _, _, address = az.begin("patch", url, {"properties": secret})
+    failed = az.ended(address)
+    assert failed["status"] == "Failed"
+    assert "what went wrong" in failed["error"]["message"]
+    assert az.begin("get", url)[1]["properties"]["provisioningState"] == "Failed"
+    other = f"{machine}/extensions/other?api-version={API}"
+    bad = json.dumps(_script("true", type="Nothing"))
+    assert "ExtensionNotFound" in az.refused("rest", "-m", "put", "-u", other, "-b", bad)
+
+    status, _, address = az.begin("delete", url)
+    assert status == 202
+    assert az.ended(address)["status"] == "Succeeded"
+    assert az.begin("delete", url)[0] == 204
+    assert "ResourceNotFound" in az.refused("rest", "-m", "get", "-u", f"{url}?api-version={API}")
+
+
+def test_extensions_as_resources(az: Az, extended: tuple[str, Path]) -> None:
+    """Here az waits until operations have ended."""
+    machine, left = extended
+    place = ("-g", "fleet", "--namespace", "Microsoft.HybridCompute", "--parent", "machines/extended")
+    words = (*place, "--resource-type", "extensions", "-n", "waited")
+    wanted = json.dumps(_script(f"echo made >>{left}/waited"))
+    made = az("resource", "create", *words, "--is-full-object", "-p", wanted)
+    assert made["properties"]["provisioningState"] == "Succeeded"
+    command = f"properties.settings.commandToExecute=echo changed >>{left}/waited"
+    changed = az("resource", "update", *words, "--set", command)
+    assert changed["properties"]["provisioningState"] == "Succeeded"
+    assert (left / "waited").read_text() == "made\nchanged\n"
+    az("resource", "update", *words, "--set", "properties.forceUpdateTag=again")
+    assert (left / "waited").read_text() == "made\nchanged\nchanged\n"
+    upgrade = ("--action", "upgradeExtensions", "--request-body", '{"extensionTargets": {}}')
+    az("resource", "invoke-action", "--ids", machine, *upgrade)
+    assert "waited" in json.dumps(az("resource", "list", "-g", "fleet", "--query", "[].name"))
+    az("resource", "delete", *words)
+    assert "ResourceNotFound" in az.refused("resource", "show", *words)
+    bad = json.dumps(_script("exit 9"))
+    assert "9" in az.refused("resource", "create", *words, "--is-full-object", "-p", bad)
+    az("resource", "delete", *words)
+
+
+def test_rest_of_run_commands(az: Az, extended: tuple[str, Path]) -> None:
+    (machine, left), url = extended, f"{extended[0]}/runCommands/greet"
+    parameters = {"parameters": [{"name": "GREETING", "value": "hello"}]}
+    wanted = {"location": "local", "properties": {"source": {"script": 'echo "$GREETING"; exit 3'}, **parameters}}
+    status, told, address = az.begin("put", url, wanted)
+    assert (status, told["properties"]["provisioningState"]) == (201, "Creating")
+    assert az.ended(address)["status"] == "Succeeded"
+    view = az.begin("get", url)[1]["properties"]["instanceView"]
+    assert (view["executionState"], view["exitCode"], view["output"]) == ("Failed", 3, "hello\n")
+    tagged = az.begin("patch", url, {"tags": {"a": "b"}})
+    assert (tagged[0], tagged[1]["tags"], tagged[2]) == (200, {"a": "b"}, "")
+    source = {"source": {"script": f"echo once >>{left}/commands"}}
+    assert az.ended(az.begin("patch", url, {"properties": source})[2])["status"] == "Succeeded"
+    assert (left / "commands").read_text() == "once\n"
+    _, listed, _ = az.begin("get", f"{machine}/runCommands")
+    assert [(item["name"], item["properties"]["instanceView"]["exitCode"]) for item in listed["value"]] == [
+        ("greet", 0)
+    ]
+    nobody = {"location": "local", "properties": {"source": {"script": "true"}, "runAsUser": "nobody-here"}}
+    failed = az.ended(az.begin("put", f"{machine}/runCommands/who", nobody)[2])
+    assert (failed["status"], "nobody-here" in failed["error"]["message"]) == ("Failed", True)
+    for name in ("greet", "who"):
+        status, _, address = az.begin("delete", f"{machine}/runCommands/{name}")
+        assert status == 202
+        assert az.ended(address)["status"] == "Succeeded"
+    assert az.begin("get", f"{machine}/runCommands")[1]["value"] == []
 
 
 def test_resources(az: Az, machine: str) -> None:

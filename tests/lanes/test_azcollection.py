@@ -17,9 +17,11 @@ import pytest
 import yaml
 
 from tests.integration import hub_process
-from tests.integration.agent_process import Agent
+from tests.integration.agent_process import Agent, unpacked
+from tests.integration.extension_site import serving
 from tests.integration.hub_machine import Machine
 from tests.integration.hub_process import REPOSITORY, HubProcess
+from tests.integration.test_collection_extensions import publish
 from tests.lanes import clients
 
 pytestmark = [pytest.mark.lane("azcollection"), pytest.mark.timeout(600)]
@@ -192,6 +194,59 @@ def test_the_inventory(ansible: Ansible, hub: HubProcess, owner: dict[str, Any])
         assert hosts["inv01"]["resource_type"] == "Microsoft.HybridCompute/machines"
         assert hosts["inv01"]["tags"] == {"env": "inv01"}
         assert found["env_inv02"]["hosts"] == ["inv02"]
+
+
+def test_the_module_of_extensions(
+    ansible: Ansible, hub: HubProcess, owner: dict[str, Any], agent_deb: Path, tmp_path: Path
+) -> None:
+    """From the module to a script that runs: a real himds and extd."""
+    publish(hub, tmp_path / "packages")
+    agent = Agent(tmp_path / "machine", unpacked(agent_deb, tmp_path / "package")).start()
+    with serving(agent):
+        agent.add_cloud(hub)
+        done = agent.connect(hub, hub.token(owner), "extended")
+        assert done.returncode == 0, done.stdout
+        _drive_extensions(ansible, tmp_path)
+    assert agent.stop() == 0
+
+
+def _drive_extensions(ansible: Ansible, folder: Path) -> None:
+    place = {"resource_group": "fleet", "machine_name": "extended"}
+    ran = folder / "ran"
+
+    def extension(register: str, command: str, **more: Any) -> dict[str, Any]:
+        handler = {"publisher": "Hawser", "type": "CustomScript", "type_handler_version": "1.0.0"}
+        properties = {**handler, "settings": {"commandToExecute": command}}
+        return _task(register, "arcmachineextensions", **place, name="setup", properties=properties, **more)
+
+    first, second = (f"echo {word} >>{ran}; echo the end" for word in ("first", "second"))
+    gone = {**place, "name": "setup", "state": "absent"}
+    told = ansible.play(
+        [
+            {**extension("checked", first), "check_mode": True},
+            extension("made", first, tags={"env": "test"}),
+            extension("again", first),
+            _task("listed", "arcmachineextensions_info", **place),
+            extension("changed", second),
+            _task("one", "arcmachineextensions_info", **place, name="setup"),
+            {**extension("failed", "echo what went wrong >&2; exit 7"), "ignore_errors": True},
+            extension("mended", first),
+            _task("gone", "arcmachineextensions", **gone),
+            _task("gone_again", "arcmachineextensions", **gone),
+            _task("nothing", "arcmachineextensions_info", **place),
+        ]
+    )
+    changed = ("checked", "made", "again", "changed", "mended", "gone", "gone_again")
+    assert [told[name]["changed"] for name in changed] == [True, True, False, True, True, True, False]
+    (listed,), (one,) = (told[name]["arcmachineextensions"] for name in ("listed", "one"))
+    assert (listed["tags"], listed["properties"]["provisioning_state"]) == ({"env": "test"}, "Succeeded")
+    assert listed["properties"]["settings"] == {"commandToExecute": first}
+    assert "the end" in listed["properties"]["instance_view"]["status"]["message"]
+    assert (one["tags"], one["properties"]["settings"]) == ({"env": "test"}, {"commandToExecute": second})
+    assert told["failed"]["failed"]
+    assert "what went wrong" in told["failed"]["msg"]
+    assert told["nothing"]["arcmachineextensions"] == []
+    assert ran.read_text().split() == ["first", "second", "first"]
 
 
 def test_the_role_connects_a_machine_that_has_the_agent(

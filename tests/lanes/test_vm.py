@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lane vm: images and clones on virtual machines. cloud-init and virt-sysprep themselves clean the disks; QEMU gives
-each machine its hardware and its generation id."""
+each machine its hardware and its generation id, and a kernel whose control groups limit what extensions take."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.extensions import governance
+from benchmarks import packages
+from benchmarks.extension_host_parts import BURN, HANDLER, LIMIT_PERCENT, STOP
 from lab import Lab
 from lab.vm import Hardware, Vm, Vms
 from tests.integration import hub_process
 from tests.integration.cloned_hosts import is_connected
-from tests.integration.hub_process import HubProcess
+from tests.integration.extension_site import arm_of, operation_of, until
+from tests.integration.hub_process import REPOSITORY, HubProcess
 
 pytestmark = [pytest.mark.lane("vm"), pytest.mark.timeout(3600)]
 JOIN_SECONDS = 300.0
@@ -230,3 +234,38 @@ def test_virt_sysprep_seals_a_disk_that_does_not_run(ground: Ground, tmp_path: P
         found = wait(copy, lambda shown: shown["identityState"] != "sealed")
         assert (found["identityState"], found["imageId"]) == ("disconnected", "sysprep-1")
         assert copy.run(["sh", "-c", "ls /var/opt/azcmagent/certs"]).output == ""
+
+
+def test_an_extension_that_takes_what_it_gets_is_held_at_its_limit(ground: Ground, tmp_path: Path) -> None:
+    hub, keys, name = ground.hub, tmp_path / "keys", "hungry"
+    hub.add_repository(keys)
+    hub.publish(keys, packages.write(tmp_path / "package.zip", "1.0.0", enable=BURN, disable=STOP))
+    machine = ground.start(name, ground.vms.copy_of(ground.installed), Hardware())
+    # That of the image is of a time when the hub had no packages.
+    machine.run(["sh", "-c", "cat >/root/cloud.json"], stdin=hub.run("cloud-profile", "--name", "lab").stdout)
+    machine.run(["azcmagent", "cloud", "add", "/root/cloud.json"])
+    machine.run(["sh", "-c", "umask 077; cat >/root/connect.json"], stdin=json.dumps(wish(ground, name)))
+    machine.run(["azcmagent", "connect", "--config", "/root/connect.json"])
+    arm, group = arm_of(hub, hub.token(ground.owner)), f"/subscriptions/{hub.subscription_id}/resourceGroups/servers"
+    extension = f"{group}/providers/Microsoft.HybridCompute/machines/{name}/extensions/bench"
+    answer = arm("PUT", extension, packages.wish("1.0.0"))
+    told = until(lambda: (found := operation_of(arm, answer))["status"] != "InProgress" and found, 600)
+    assert told["status"] == "Succeeded", told
+
+    slice_ = governance.slice_of(HANDLER)
+    held = watched(machine, slice_)
+    assert held["limit_percent"] == LIMIT_PERCENT
+    assert abs(held["used_percent"] - LIMIT_PERCENT) <= 1, held
+    machine.run(["systemctl", "set-property", "--runtime", slice_, "CPUQuota="])
+    free = watched(machine, slice_)
+    assert free["limit_percent"] is None
+    assert free["used_percent"] > 2 * LIMIT_PERCENT, f"nothing but the limit held it: {free}"
+
+
+def watched(machine: Vm, slice_: str) -> dict[str, Any]:
+    """What a slice takes in a minute, as benchmarks/slice_watch.py tells it."""
+    script = (REPOSITORY / "benchmarks" / "slice_watch.py").read_text()
+    argv = ["python3", "-I", "-", "--slice", slice_, "--seconds", "60"]
+    found: dict[str, Any] = json.loads(machine.run(argv, stdin=script).output)
+    assert found["writable"]
+    return found
