@@ -55,8 +55,8 @@ class Commands:
         self._store = CommandStore(folder)
         self._scripts = os.path.join(folder, "scripts")
         self._key = os.path.join(folder, "keys", "settings.key")
-        place = os.path.join(folder, "commands")
-        self._runner = runner.Runner(host.loop, place, host.log, **runner.systemd(), prefix="hawser-command")
+        places = runner.places(host.paths, "commands")
+        self._runner = runner.Runner(host.loop, *places, host.log, **runner.systemd(), prefix="hawser-command")
         self._reporter = reports.Reporter(
             host.loop, timing.report, self._data, lambda data: host.report(runcommands.KIND, data), runcommands.moves
         )

@@ -6,8 +6,8 @@ A small wrapper in sh runs the command and writes, below `running/ID/`, `pid` (i
 no command runs twice. Under systemd the wrapper is a transient service in the handler's slice, outside extd's own
 walls; elsewhere, and when systemd refuses, a session of its own.
 Output goes to files, never to pipes: children that a handler leaves behind hold them open (extension-handler.md 7).
-The command, its arguments and its variables come in one file, `environment`, for they may be secrets; it is gone before
-the command begins.
+The command, its arguments and its variables come in one file, for they may be secrets: it lies in memory, never on a
+disk, and is gone before the command begins.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import NamedTuple, Optional
 
 from agent_runtime.extensions import governance
 from agent_runtime.platform import processes
+from agent_runtime.platform.paths import Paths
 from agent_runtime.service.log import Log
 from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, sleep
 from agent_runtime.state import atomic
@@ -32,15 +33,15 @@ CLAIM_SECONDS, CLAIM_PAUSE = 30.0, 0.05
 LOOK_PAUSE = 5.0
 # What a shell says of a command that was killed.
 KILLED_CODE = 128 + 9
-# `run` and `folder` are set before it. It is a file, for systemd expands what begins with $ in arguments. What the
-# command is given is set in a process of its own, where no name of it is one of ours.
+# `run`, `given` and `folder` are set before it. It is a file, for systemd expands what begins with $ in arguments. What
+# the command is given is set in a process of its own, where no name of it is one of ours.
 WRAPPER = """
 umask 077
 read -r stat </proc/$$/stat
 set -- ${stat##*) }
 echo "$$ ${20}" >"$run/pid.$$" && ln "$run/pid.$$" "$run/pid" || exit 0
 rm -f "$run/pid.$$"
-(umask 022 && cd "$folder" && . "$run/environment") </dev/null >>"$run/stdout" 2>>"$run/stderr"
+(umask 022 && cd "$folder" && . "$given") </dev/null >>"$run/stdout" 2>>"$run/stderr"
 code=$?
 echo "$code" >"$run/exit.new" && sync "$run/exit.new" 2>/dev/null
 mv "$run/exit.new" "$run/exit"
@@ -69,13 +70,14 @@ class Ended(NamedTuple):
 
 
 class Runner:
-    """Runs commands. `systemd_run`, `systemctl`: programs, empty where there is no systemd; names of units begin with
-    `prefix`."""
+    """Runs commands, each in a folder of its own below `folder`; what they are given lies in `memory` until then.
+    `systemd_run`, `systemctl`: programs, empty where there is no systemd; names of units begin with `prefix`."""
 
     def __init__(
         self,
         loop: Loop,
         folder: str,
+        memory: str,
         log: Log,
         systemd_run: str = "",
         systemctl: str = "",
@@ -83,6 +85,7 @@ class Runner:
     ) -> None:
         self._loop = loop
         self._folder = folder
+        self._memory = memory
         self._log = log
         self._systemd_run = systemd_run
         self._systemctl = systemctl
@@ -148,14 +151,16 @@ class Runner:
 
     def forget(self, ident: str) -> None:
         """Removes what a run has left."""
+        atomic.unlink(self._given(ident))
         _remove(self._place(ident))
 
     def forget_others(self, *idents: Optional[str]) -> None:
         """Removes what other runs have left."""
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        for name in os.listdir(self._folder):
-            if name not in idents:
-                _remove(os.path.join(self._folder, name))
+        for folder, remove in ((self._folder, _remove), (self._memory, atomic.unlink)):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            for name in os.listdir(folder):
+                if name not in idents:
+                    remove(os.path.join(folder, name))
 
     def is_running(self) -> bool:
         """Whether a command that was begun goes on."""
@@ -169,15 +174,19 @@ class Runner:
     def _place(self, ident: str) -> str:
         return os.path.join(self._folder, ident)
 
+    def _given(self, ident: str) -> str:
+        return os.path.join(self._memory, ident)
+
     async def _start(self, ident: str, folder: str, command: Command, started: float) -> None:
         if os.path.lexists(folder):
             # A late wrapper of the former attempt holds the old folder open by no name that is used again.
             _remove(folder)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         # In a file: a proxy's URL may hold a password, and command lines are everybody's to read.
-        path = os.path.join(folder, "environment")
-        atomic.write_bytes(path, _given(path, command).encode("utf-8", "surrogateescape"))
-        told = (("run", folder), ("folder", command.folder))
+        path = self._given(ident)
+        os.makedirs(self._memory, mode=0o700, exist_ok=True)
+        atomic.write_bytes(path, _given(path, command).encode("utf-8", "surrogateescape"), durable=False)
+        told = (("run", folder), ("given", path), ("folder", command.folder))
         script = "".join(f"{name}={shlex.quote(value)}\n" for name, value in told) + WRAPPER
         atomic.write_bytes(os.path.join(folder, "script"), script.encode("utf-8", "surrogateescape"))
         begun = {"started": started, "boot": processes.boot_id()}
@@ -311,6 +320,11 @@ def _tail(path: str, limit: int) -> bytes:
             return file.read(limit)
     except OSError:
         return b""
+
+
+def places(paths: Paths, name: str) -> tuple[str, str]:
+    """The folders `folder` and `memory` of the Runner `name`."""
+    return os.path.join(paths.extensions, name), os.path.join(paths.memory, name)
 
 
 def systemd() -> dict[str, str]:

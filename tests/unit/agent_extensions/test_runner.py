@@ -30,7 +30,7 @@ case "$*" in *'$'*) echo "systemd would expand this" >&2; exit 9 ;; esac
 
 def drive(tmp_path: Path, scenario: Callable[[Runner], Awaitable[Any]], **programs: str) -> Any:
     loop = Loop(lambda *_: None)
-    made = Runner(loop, str(tmp_path / "running"), Log(str(tmp_path / "log")), **programs)
+    made = Runner(loop, str(tmp_path / "running"), str(tmp_path / "memory"), Log(str(tmp_path / "log")), **programs)
     os.makedirs(tmp_path / "running", exist_ok=True)
 
     async def act() -> Any:
@@ -57,6 +57,12 @@ def program(tmp_path: Path, name: str, text: str) -> str:
     return str(path)
 
 
+def holders(folder: Path, text: bytes) -> list[str]:
+    """Files below a folder that hold a text."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return [str(path.relative_to(folder)) for path in found if text in path.read_bytes()]
+
+
 def test_a_command_runs_once_whatever_is_asked_twice(tmp_path: Path) -> None:
     async def scenario(made: Runner) -> list[Ended]:
         one = command(tmp_path, f"echo x >>{tmp_path}/ran; echo out; echo err >&2; exit 3", A='it\'s a "$b"')
@@ -66,7 +72,7 @@ def test_a_command_runs_once_whatever_is_asked_twice(tmp_path: Path) -> None:
     assert (first.code, first.out, first.err) == (3, "out\n", "err\n")
     assert second.code == 3
     assert (tmp_path / "ran").read_text() == "x\n"
-    assert not (tmp_path / "running/a/environment").exists(), "what may be secret is gone before the command begins"
+    assert not list((tmp_path / "memory").iterdir()), "what may be secret is gone before the command begins"
 
 
 def test_values_reach_the_command_as_they_are(tmp_path: Path) -> None:
@@ -83,8 +89,8 @@ def test_a_run_that_nobody_claimed_is_begun_and_a_late_wrapper_does_nothing(tmp_
     folder = tmp_path / "running/a"
     folder.mkdir(parents=True)
     (folder / "command.json").write_text(json.dumps({"started": 1.0, "boot": "another"}))
-    (folder / "environment").write_text(f"echo late >>{tmp_path}/ran")
-    late = f"run={folder} folder={tmp_path}\n{runner.WRAPPER}"
+    (tmp_path / "late").write_text(f"echo late >>{tmp_path}/ran")
+    late = f"run={folder} given={tmp_path}/late folder={tmp_path}\n{runner.WRAPPER}"
 
     async def scenario(made: Runner) -> Ended:
         assert made.started("a") is None
@@ -93,6 +99,29 @@ def test_a_run_that_nobody_claimed_is_begun_and_a_late_wrapper_does_nothing(tmp_
 
     assert drive(tmp_path, scenario).code == 0
     assert (tmp_path / "ran").read_text() == "well\n"
+
+
+def test_what_a_command_is_given_is_in_memory_alone_and_not_for_long(tmp_path: Path) -> None:
+    """Killed before the wrapper has taken it: neither the journal of the disk nor the next start may keep a secret."""
+    idle = program(tmp_path, "systemd-run", "#!/bin/sh\n")
+    folders = (str(tmp_path / "running"), str(tmp_path / "memory"))
+    loop = Loop(lambda *_: None)
+    made = Runner(loop, *folders, Log(str(tmp_path / "log")), systemd_run=idle)
+    task = loop.spawn(made.begin("a", command(tmp_path, "echo s3cret-text", SECRET="s3cret")), "begin")
+
+    async def look() -> list[str]:
+        while not (tmp_path / "running/a/command.json").exists():
+            await sleep(0.01)
+        holding = holders(tmp_path, b"s3cret")
+        task.cancel()
+        made.forget_others()
+        loop.stop()
+        return holding
+
+    looking = loop.spawn(look(), "look")
+    loop.run()
+    assert looking.result == ["memory/a"]
+    assert not list((tmp_path / "memory").iterdir())
 
 
 def test_a_run_of_an_earlier_boot_is_begun_again(tmp_path: Path) -> None:
