@@ -33,6 +33,10 @@ CLAIM_SECONDS, CLAIM_PAUSE = 30.0, 0.05
 LOOK_PAUSE = 5.0
 # What a shell says of a command that was killed.
 KILLED_CODE = 128 + 9
+# A command has ended, and what with could not be written: the disk failed, or has no room even for what was reserved.
+LOST_CODE = -1
+# Room for an exit code, which a full disk has to take at the end.
+_RESERVED = b" " * 15 + b"\n"
 # `run`, `given` and `folder` are set before it. It is a file, for systemd expands what begins with $ in arguments. What
 # the command is given is set in a process of its own, where no name of it is one of ours.
 WRAPPER = """
@@ -43,7 +47,7 @@ echo "$$ ${20}" >"$run/pid.$$" && ln "$run/pid.$$" "$run/pid" || exit 0
 rm -f "$run/pid.$$"
 (umask 022 && cd "$folder" && . "$given") </dev/null >>"$run/stdout" 2>>"$run/stderr"
 code=$?
-echo "$code" >"$run/exit.new" && sync "$run/exit.new" 2>/dev/null
+echo "$code" 1<>"$run/exit.new" && sync "$run/exit.new" 2>/dev/null
 mv "$run/exit.new" "$run/exit"
 """
 
@@ -61,7 +65,8 @@ class Command(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit code (None: its time was over and it was killed), the first part of its output."""
+    """How a command ended: its exit code (None: its time was over and it was killed; LOST_CODE: it is not known), the
+    first part of its output."""
 
     code: Optional[int]
     out: str
@@ -189,6 +194,7 @@ class Runner:
         told = (("run", folder), ("given", path), ("folder", command.folder))
         script = "".join(f"{name}={shlex.quote(value)}\n" for name, value in told) + WRAPPER
         atomic.write_bytes(os.path.join(folder, "script"), script.encode("utf-8", "surrogateescape"))
+        atomic.write_bytes(os.path.join(folder, "exit.new"), _RESERVED)
         begun = {"started": started, "boot": processes.boot_id()}
         atomic.write_json(os.path.join(folder, "command.json"), begun)
         argv = ["/bin/sh", os.path.join(folder, "script")]
@@ -275,8 +281,10 @@ class Runner:
     def _exit_code(self, folder: str) -> Optional[int]:
         try:
             return int(atomic.read_bytes(os.path.join(folder, "exit"), 64))
-        except (OSError, ValueError):
+        except OSError:
             return None
+        except ValueError:
+            return LOST_CODE
 
 
 def _remove(folder: str) -> None:

@@ -6,17 +6,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent_runtime.extensions import runner
+from agent_runtime.extensions import commandlog, endings, runner
 from agent_runtime.extensions.runner import Command, Ended, Runner
 from agent_runtime.platform import processes
 from agent_runtime.service.log import Log
 from agent_runtime.service.loop import Loop, sleep
+from agent_runtime.state import atomic
 
 # What systemd-run does with its arguments, as far as we rely on it.
 SYSTEMD_RUN = """#!/bin/sh
@@ -141,6 +142,45 @@ def test_a_wrapper_that_was_killed_is_a_killed_command(tmp_path: Path) -> None:
         return await made.run("a", command(tmp_path, "kill -9 $PPID; sleep 5"))
 
     assert drive(tmp_path, scenario).code == runner.KILLED_CODE
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_command_that_fills_the_disk_ends_as_it_says(small_disk: Path, code: int) -> None:
+    async def scenario(made: Runner) -> Ended:
+        filling = f"dd if=/dev/zero of={small_disk}/all bs=4096 2>/dev/null; exit {code}"
+        ended = await made.run("a", command(small_disk, filling))
+        with pytest.raises(OSError, match="No space left"):
+            atomic.write_bytes(f"{small_disk}/more", b"x")
+        return ended
+
+    assert drive(small_disk, scenario).code == code
+
+
+def test_a_command_whose_end_could_not_be_written_has_ended(tmp_path: Path) -> None:
+    async def scenario(made: Runner) -> list[Ended]:
+        first = await made.run("a", command(tmp_path, "exit 4"))
+        (tmp_path / "running/a/exit").write_bytes(b"")
+        return [first, await made.run("a", command(tmp_path, "exit 5"))]
+
+    first, again = drive(tmp_path, scenario)
+    assert (first.code, again.code) == (4, runner.LOST_CODE)
+    told = endings.sentence("install", "Test.Fake 1", "/", "", again, 1.0)
+    assert "has ended, but its exit code could not be written" in told
+    assert "exit code not known" in commandlog.entry(0.0, "install", {}, again)
 
 
 def test_where_the_kernel_has_no_pidfd_a_timer_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
