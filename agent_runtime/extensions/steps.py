@@ -149,7 +149,8 @@ class Steps:
             path, wrong = str(answer["path"]), _other_package(answer, wish)
         except errors.AgentError as problem:
             message = f"{problem.message}. {problem.remedy}"
-            return Outcome(False, DOWNLOAD, message, is_passing=isinstance(problem, errors.NetworkFailed))
+            is_passing = isinstance(problem, errors.NetworkFailed) or problem.retry_after is not None
+            return Outcome(False, DOWNLOAD, message, is_passing=is_passing)
         if wrong:
             atomic.unlink(path)
             return Outcome(False, DOWNLOAD, f"the package {wish.package['path']} is refused: {wrong}")

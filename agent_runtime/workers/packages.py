@@ -23,6 +23,8 @@ from agent_runtime.workers import download
 from agent_runtime.workers.download import Broken
 
 ROUNDS = 3
+# Said as `retryAfter` of what the operator may be mending at this moment: a hub that renews late, keys that change.
+PASSING = 60.0
 TARGET = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._+-]{0,300}/){1,8}[A-Za-z0-9][A-Za-z0-9._+-]{0,100}")
 _CLOCKS = "See that the clocks of machine and hub are right, and that the hub runs; there: hawser-hub artefacts list"
 _ANCHOR = "Give the machine the hub's newest cloud profile: hawser-hub cloud-profile, azcmagent cloud add"
@@ -35,7 +37,8 @@ def fetch_package(arguments: dict[str, Any]) -> dict[str, Any]:
     `tufRoot`: text of the root of trust, or null; `proxy`: `http://[user:password@]host:port` or null; `metadata`,
     `downloads`: folders, made if need be; `target`: a path such as `extensions/Hawser.Demo/1.0.0/linux.zip`. What is in
     `downloads` already and is the very package is used again. Errors: NetworkFailed (AZCM0026): nobody could be asked;
-    ExtensionNotAdded (AZCM0074): what they answered must not be believed, or there is no such package;
+    ExtensionNotAdded (AZCM0074): what they answered must not be believed (with `retryAfter`: not yet), or there is no
+    such package;
     ExtensionFailed (AZCM0072): no room; CloudNotObtained: `caPem` holds no certificate.
     """
     name, sources = arguments["target"], [url.rstrip("/") for url in arguments["artefacts"]]
@@ -109,7 +112,8 @@ def _ask(source: str, line: download.Line, folder: str, root: bytes, name: str) 
         updater.refresh()
         found = updater.get_targetinfo(name)
     except exceptions.ExpiredMetadataError as error:
-        raise errors.ExtensionNotAdded(f"what {source} says about packages is out of date ({error})", _CLOCKS) from None
+        message = f"what {source} says about packages is out of date ({error})"
+        raise errors.ExtensionNotAdded(message, _CLOCKS, PASSING) from None
     except exceptions.BadVersionNumberError as error:
         raise errors.ExtensionNotAdded(
             f"{source} offers an older list of packages than this machine has seen ({error})",
@@ -117,7 +121,7 @@ def _ask(source: str, line: download.Line, folder: str, root: bytes, name: str) 
         ) from None
     except exceptions.UnsignedMetadataError as error:
         raise errors.ExtensionNotAdded(
-            f"what {source} says about packages is not signed by whom this machine trusts ({error})", _ANCHOR
+            f"what {source} says about packages is not signed by whom this machine trusts ({error})", _ANCHOR, PASSING
         ) from None
     except exceptions.DownloadLengthMismatchError as error:
         raise errors.ExtensionNotAdded(f"{source} sends more metadata than it may ({error})") from None

@@ -175,8 +175,9 @@ def test_a_manifest_with_a_mark_in_a_folder_below(site: Site) -> None:
     assert (site.folder_of() / "config/one.0.settings").exists()
 
 
-def test_a_repository_that_is_away_is_asked_again_and_given_up(site: Site) -> None:
-    site.package(network=True)
+@pytest.mark.parametrize("trouble", ["network", "expired"])
+def test_a_repository_that_is_away_or_late_is_asked_again_and_given_up(site: Site, trouble: str) -> None:
+    site.package(trouble=trouble)
 
     async def scenario(desk: Desk) -> None:
         desk.give(wish())
@@ -339,7 +340,7 @@ def test_limits_follow_the_configuration_and_go_with_the_handler(site: Site, mon
 
 
 def test_what_failed_is_not_tried_again_because_another_waits(site: Site) -> None:
-    site.package(network=True)
+    site.package(trouble="network")
     site.package(kind="Bad")
     site.way("install", "case $0 in *Bad*) exit 1 ;; esac")
 
