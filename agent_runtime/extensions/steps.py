@@ -29,12 +29,15 @@ GENERAL, NO_MANIFEST, BAD_MANIFEST, DOWNLOAD, UNPACK, TIME_OUT = 1000, 1002, 100
 CODES = {"install": 1007, "update": 1008, "enable": 1009, "disable": 1010, "uninstall": GENERAL}
 COMMANDS = tuple(CODES)
 UNPACKED_LIMIT = 2 * 1024 * 1024 * 1024
+# Of the time for a download, before its worker is ended: it says how far it has come.
+DOWNLOAD_PART = 0.9
 DELETE_TRIES, DELETE_PAUSE = 3, 1.0
 
 
 class Outcome(NamedTuple):
     """How a step ended. `code`, `message`: for the report, where it did not go well; `exit_code` of the handler's
-    command, -1 where it has none; `facts` that later steps of the chain need; `is_passing`: worth another try."""
+    command, -1 where it has none; `facts` that later steps of the chain need; `is_passing`: worth another try;
+    `is_moving`: and this one has brought something."""
 
     is_well: bool
     code: int = 0
@@ -42,6 +45,7 @@ class Outcome(NamedTuple):
     exit_code: Optional[int] = None
     facts: Mapping[str, Any] = {}
     is_passing: bool = False
+    is_moving: bool = False
 
 
 class Scene(NamedTuple):
@@ -143,6 +147,7 @@ class Steps:
             "metadata": metadata,
             "downloads": self._paths.downloads,
             "target": wish.package["path"],
+            "seconds": DOWNLOAD_PART * self._timing.download,
         }
         try:
             answer = await self._call("fetch-package", question, self._timing.download)
@@ -150,7 +155,8 @@ class Steps:
         except errors.AgentError as problem:
             message = f"{problem.message}. {problem.remedy}"
             is_passing = isinstance(problem, errors.NetworkFailed) or problem.retry_after is not None
-            return Outcome(False, DOWNLOAD, message, is_passing=is_passing)
+            is_moving = is_passing and problem.retry_after == 0
+            return Outcome(False, DOWNLOAD, message, is_passing=is_passing, is_moving=is_moving)
         if wrong:
             atomic.unlink(path)
             return Outcome(False, DOWNLOAD, f"the package {wish.package['path']} is refused: {wrong}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -31,16 +32,18 @@ _ANCHOR = "Give the machine the hub's newest cloud profile: hawser-hub cloud-pro
 
 
 def fetch_package(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`{"artefacts": [urls], "caPem", "tufRoot", "proxy", "metadata", "downloads", "target"}` → `{"path", "length",
-    "sha256", "custom"}`.
+    """`{"artefacts": [urls], "caPem", "tufRoot", "proxy", "metadata", "downloads", "target", "seconds"?}` → `{"path",
+    "length", "sha256", "custom"}`.
 
     `tufRoot`: text of the root of trust, or null; `proxy`: `http://[user:password@]host:port` or null; `metadata`,
     `downloads`: folders, made if need be; `target`: a path such as `extensions/Hawser.Demo/1.0.0/linux.zip`. What is in
-    `downloads` already and is the very package is used again. Errors: NetworkFailed (AZCM0026): nobody could be asked;
+    `downloads` already and is the very package is used again; what is not there after `seconds` is left for another
+    call. Errors: NetworkFailed (AZCM0026): nobody could be asked, or it takes longer (`retryAfter` 0: and comes);
     ExtensionNotAdded (AZCM0074): what they answered must not be believed (with `retryAfter`: not yet), or there is no
     such package;
     ExtensionFailed (AZCM0072): no room; CloudNotObtained: `caPem` holds no certificate.
     """
+    until = time.monotonic() + float(arguments.get("seconds", "inf"))
     name, sources = arguments["target"], [url.rstrip("/") for url in arguments["artefacts"]]
     if not TARGET.fullmatch(name):
         raise errors.ExtensionNotAdded(f"'{name}' cannot be the path of a package")
@@ -63,6 +66,7 @@ def fetch_package(arguments: dict[str, Any]) -> dict[str, Any]:
             os.path.join(arguments["downloads"], name.partition("/")[2].replace("/", "-")),
             found.length,
             sha256,
+            until,
         )
         download.package(line, wanted)
     except OSError as error:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,6 +105,38 @@ def test_tries_that_bring_much_do_not_count(source: Source, tmp_path: Path) -> N
     source.cut = [1 << 20] * 14
     fetch(source, tmp_path)
     assert len(source.ranges) == 15
+
+
+def test_a_package_that_takes_long_is_left_and_goes_on(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each block takes a second, and a call has so many."""
+    clock = [0.0]
+    receive = download.Answer.blocks
+
+    def blocks(answer: download.Answer) -> Iterator[bytes]:
+        for block in receive(answer):
+            clock[0] += 1
+            yield block
+
+    monkeypatch.setattr(download.Answer, "blocks", blocks)
+    counting = SimpleNamespace(monotonic=lambda: clock[0], time=time.time)
+    for module in (packages, download):
+        monkeypatch.setattr(module, "time", counting)
+    source.add(CONTENT * 4)
+    left: list[errors.NetworkFailed] = []
+    with pytest.raises(errors.NetworkFailed) as caught:
+        fetch(source, tmp_path, seconds=3)
+    assert caught.value.retry_after is None, "it hardly moves"
+    while True:
+        try:
+            fetch(source, tmp_path, seconds=3 * (download.PROGRESS // download.BLOCK))
+            break
+        except errors.NetworkFailed as problem:
+            left.append(problem)
+    assert 1 <= len(left) <= 4 * len(CONTENT) // download.PROGRESS
+    assert [problem.retry_after for problem in left] == [0] * len(left)
+    assert f"of {4 * len(CONTENT)} bytes are there" in left[0].message
 
 
 def test_a_source_without_ranges_begins_anew(source: Source, tmp_path: Path) -> None:

@@ -192,6 +192,19 @@ def test_a_repository_that_is_away_or_late_is_asked_again_and_given_up(site: Sit
     live(site, scenario, download_tries=3, report=0.0)
 
 
+def test_a_package_that_comes_slowly_is_waited_for(site: Site) -> None:
+    site.package(trouble="slow")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "installing", operation="download", message="half of it is there. Wait")
+        await desk.until(lambda: site.asked() > 5, "asked again and again")
+        site.package()
+        await desk.wait("fake", "succeeded")
+
+    live(site, scenario, download_tries=3, report=0.0)
+
+
 def test_two_extensions_of_a_handler_for_one(site: Site) -> None:
     site.package()
 
