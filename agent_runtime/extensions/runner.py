@@ -17,7 +17,7 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from agent_runtime.extensions import governance
 from agent_runtime.platform import processes
@@ -98,10 +98,9 @@ class Runner:
 
     async def run(self, ident: str, command: Command) -> Ended:
         """Runs the command unless it has been begun already under this `ident`; its end. Errors: OSError."""
-        started = self.started(ident)
-        if started is None:
-            started = await self.begin(ident, command)
-        return await self.end(ident, started, command.seconds)
+        if self.started(ident) is None:
+            await self.begin(ident, command)
+        return await self.end(ident, command.seconds)
 
     async def begin(self, ident: str, command: Command) -> float:
         """Starts the command; when that was (Unix seconds). Errors: OSError, and then `started` tells whether it was
@@ -110,28 +109,33 @@ class Runner:
         await self._start(ident, self._place(ident), command, started)
         return started
 
-    async def end(self, ident: str, started: float, seconds: float) -> Ended:
-        """Waits for the end of a command that was started, or ends it when its time is over."""
+    async def end(self, ident: str, seconds: float) -> Ended:
+        """Waits for the end of a command that was started, or ends it when it is so old."""
         folder = self._place(ident)
         code: Optional[int] = None
         try:
-            # A clock that was set back must not give a command more than its time.
-            left = min(seconds, started + seconds - time.time())
-            with Timeout(self._loop, max(0.0, left)):
+            with Timeout(self._loop, max(0.0, seconds - self.age(ident))):
                 code = await self._end(folder)
         except TimeoutExpired:
             code = self._exit_code(folder)
             if code is None:
                 await self.kill(ident)
         out, err = (_head(os.path.join(folder, name)) for name in ("stdout", "stderr"))
-        return Ended(code, out, err, max(0.0, time.time() - started))
+        return Ended(code, out, err, self.age(ident))
+
+    def age(self, ident: str) -> float:
+        """Seconds since the run began. A clock that is set in between gives no command more time, or less."""
+        begun = self._begun(ident)
+        if begun is None:
+            return 0.0
+        if begun["boot"] == processes.boot_id():
+            return max(0.0, processes.boot_seconds() - float(begun["clock"]))
+        return max(0.0, time.time() - float(begun["started"]))
 
     def started(self, ident: str) -> Optional[float]:
         """When the run began (Unix seconds); None when no wrapper has claimed it, and then none will: it may begin."""
-        folder = self._place(ident)
-        try:
-            known = atomic.read_json(os.path.join(folder, "command.json"))
-        except (OSError, ValueError):
+        folder, known = self._place(ident), self._begun(ident)
+        if known is None:
             return None
         claim = os.path.join(folder, f"pid.{os.getpid()}.engine")
         try:
@@ -143,6 +147,13 @@ class Runner:
         finally:
             atomic.unlink(claim)
         return None
+
+    def _begun(self, ident: str) -> Optional[dict[str, Any]]:
+        """What was written down before the run began."""
+        try:
+            return atomic.read_json(os.path.join(self._place(ident), "command.json"))
+        except (OSError, ValueError):
+            return None
 
     def tails(self, ident: str, limit: int) -> tuple[bytes, bytes]:
         """The last `limit` bytes of output and error so far."""
@@ -195,7 +206,7 @@ class Runner:
         script = "".join(f"{name}={shlex.quote(value)}\n" for name, value in told) + WRAPPER
         atomic.write_bytes(os.path.join(folder, "script"), script.encode("utf-8", "surrogateescape"))
         atomic.write_bytes(os.path.join(folder, "exit.new"), _RESERVED)
-        begun = {"started": started, "boot": processes.boot_id()}
+        begun = {"started": started, "boot": processes.boot_id(), "clock": processes.boot_seconds()}
         atomic.write_json(os.path.join(folder, "command.json"), begun)
         argv = ["/bin/sh", os.path.join(folder, "script")]
         unit = self._unit(ident)

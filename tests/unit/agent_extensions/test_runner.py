@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,29 @@ def test_under_systemd_a_command_is_a_service_and_without_its_help_a_session(tmp
     log = (tmp_path / "log").read_text()
     assert "going on without this limit" in log
     assert ("running it plainly" in log) is bool(failing)
+
+
+@pytest.mark.parametrize("leap", [86400.0, -86400.0])
+def test_a_clock_that_is_set_gives_a_command_neither_more_time_nor_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leap: float
+) -> None:
+    """The service was started again in between."""
+    now, since = time.time, processes.boot_seconds
+
+    async def begun(made: Runner) -> None:
+        await made.begin("a", command(tmp_path, "sleep 0.5; exit 3"))
+        await made.begin("b", command(tmp_path, "exec sleep 60"))
+
+    async def ended(made: Runner) -> list[Ended]:
+        found = [await made.run("a", command(tmp_path, "exit 9"))]
+        monkeypatch.setattr(processes, "boot_seconds", lambda: since() + 19.5)
+        return [*found, await made.run("b", command(tmp_path, "exit 9"))]
+
+    drive(tmp_path, begun)
+    monkeypatch.setattr(time, "time", lambda: now() + leap)
+    first, second = drive(tmp_path, ended)
+    assert (first.code, second.code) == (3, None)
+    assert first.seconds < 20 <= second.seconds
 
 
 def test_at_its_limit_the_unit_is_killed(tmp_path: Path) -> None:
