@@ -94,6 +94,7 @@ class Steps:
         self._timing = timing
         self.layout = Layout(paths)
         self._limited: dict[str, governance.Limits] = {}
+        self._own_limit = 0
 
     async def do(self, step: plan.Step, scene: Scene, run: str) -> Outcome:
         """The outcome of a step; one that was begun as `run` goes on. Errors of files and workers are outcomes too."""
@@ -321,9 +322,12 @@ class Steps:
         )
 
     async def govern(self, records: Iterable[plan.Record]) -> None:
-        """Puts the limits of installed handlers in force that are not yet: after a start, and when the user sets
-        another."""
+        """Puts the limits of installed handlers in force that are not yet, and that of this service: after a start, and
+        when the user sets another."""
         own, _ = self._config()
+        if governance.own_limit(own) != self._own_limit:
+            self._own_limit = governance.own_limit(own)
+            await self._runner.limit(governance.enforcing_own(self._own_limit))
         for record in records:
             if plan.is_installed(record):
                 limits = governance.limits(record["type"], record["resources"], own)

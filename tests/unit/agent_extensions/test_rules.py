@@ -331,10 +331,11 @@ def test_limits_follow_the_configuration_and_go_with_the_handler(site: Site, mon
     monkeypatch.setattr(runner, "systemd", lambda: {"systemctl": str(control)})
     site.package()
 
-    def told() -> list[str]:
+    def of(unit: str) -> list[str]:
+        """The limits of CPU time that were set for a unit."""
         path = site.root / "controlled"
         words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [f"{line[-2]} {line[-3]}" for line in words]
+        return [line[line.index(unit) + 1] for line in words if unit in line]
 
     name = "hawser-extensions-Test.Fake.slice"
 
@@ -342,12 +343,15 @@ def test_limits_follow_the_configuration_and_go_with_the_handler(site: Site, mon
         desk.give(wish())
         await desk.wait("fake", "succeeded")
         await desk.idle()
-        assert told() == [f"CPUQuota=30% {name}"]
+        assert of("extd.service") == ["CPUQuota=30%"]
+        assert of(name) == ["CPUQuota=30%"]
         desk.configure(extensions_agent_cpulimit=50)
-        await desk.until(lambda: told()[1:] == [f"CPUQuota=50% {name}"], "the new limit")
+        await desk.until(lambda: of(name)[1:] == ["CPUQuota=50%"], "the new limit")
+        assert of("extd.service") == ["CPUQuota=30%", "CPUQuota=50%"]
         desk.give()
         await desk.until(lambda: not desk.last(), "gone")
-        assert told()[-1] == f"CPUQuota= {name}"
+        assert of(name)[-1] == "CPUQuota="
+        assert len(of("extd.service")) == 2
 
     live(site, scenario)
 
