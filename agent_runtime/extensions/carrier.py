@@ -227,10 +227,12 @@ class Carrier:
             self.awake -= {(key, ident) for key, ident in self.awake if key == _key(chain)}
             if step["do"] in ("disable", "uninstall"):
                 outcome = outcome._replace(code=1008)
-        if outcome.is_passing and self.tries.get(_key(chain), 0) + 1 < self._timing.download_tries:
-            tries = self.tries[_key(chain)] = self.tries.get(_key(chain), 0) + 1
+        tries = self.tries.get(_key(chain), 0) + (not outcome.is_moving)
+        if outcome.is_passing and tries < self._timing.download_tries:
+            self.tries[_key(chain)] = tries
             self._again(self._timing.download_pause)
-            text = f"try {tries} of {self._timing.download_tries} failed: {outcome.message}"
+            failed = "" if outcome.is_moving else f"try {tries} of {self._timing.download_tries} failed: "
+            text = f"{failed}{outcome.message}"
             for ident in names:
                 self._say(ident, lambda old: results.waiting(old, step["do"], text, time.time()))
             return

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Optional
 
 from agent_runtime.extensions import texts
-from agent_runtime.extensions.runner import Ended
+from agent_runtime.extensions.runner import LOST_CODE, Ended
 from agent_runtime.platform import local
 
 LIMIT = 10 * 1024 * 1024
@@ -19,7 +19,8 @@ def entry(at: float, command: str, variables: Mapping[str, str], ended: Ended) -
     """One entry. `variables`: those of the contract alone; what else a handler is given may hold a proxy's password.
     Pure."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-    end = "killed at its time limit" if ended.code is None else f"exit code {ended.code}"
+    unusual = {None: "killed at its time limit", LOST_CODE: "exit code not known"}
+    end = unusual.get(ended.code, f"exit code {ended.code}")
     lines = [f"{stamp} {command}", *(f"  {name}={value}" for name, value in sorted(variables.items()))]
     lines.append(f"  {end} after {ended.seconds:.1f} s")
     for name, text in (("stdout", ended.out), ("stderr", ended.err)):

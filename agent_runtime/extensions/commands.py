@@ -55,8 +55,8 @@ class Commands:
         self._store = CommandStore(folder)
         self._scripts = os.path.join(folder, "scripts")
         self._key = os.path.join(folder, "keys", "settings.key")
-        place = os.path.join(folder, "commands")
-        self._runner = runner.Runner(host.loop, place, host.log, **runner.systemd(), prefix="hawser-command")
+        places = runner.places(host.paths, "commands")
+        self._runner = runner.Runner(host.loop, *places, host.log, **runner.systemd(), prefix="hawser-command")
         self._reporter = reports.Reporter(
             host.loop, timing.report, self._data, lambda data: host.report(runcommands.KIND, data), runcommands.moves
         )
@@ -100,7 +100,7 @@ class Commands:
             began = self._runner.started(run)
             if began is not None:
                 self._store.entries[ident] = runcommands.started(entry, began, now)
-                self._spawn(ident, self._follow(ident, began))
+                self._spawn(ident, self._follow(ident))
             else:
                 self._store.entries[ident] = runcommands.abandoned(entry, processes.boot_id(), now)
 
@@ -163,7 +163,7 @@ class Commands:
         began = None if run is None else self._runner.started(run)
         if run is not None and began is not None:
             await self._runner.kill(run)
-            await self._runner.end(run, time.time(), STOP_SECONDS)
+            await self._runner.end(run, self._runner.age(run) + STOP_SECONDS)
             self._log.info(f"run command {entry['name']} ({entry['sequence']}) is stopped")
         self._store.entries.pop(ident)
 
@@ -184,7 +184,7 @@ class Commands:
             return
         self._say(ident, runcommands.started(self._store.entries[ident], began, time.time()))
         self._work.set()
-        await self._follow(ident, began)
+        await self._follow(ident)
 
     async def _begin(self, wish: Wish, run: str, seconds: float, config: Mapping[str, Any]) -> float:
         """Starts the script; when that was. Errors: AgentError, ValueError (a sentence) and OSError: it is not
@@ -256,13 +256,13 @@ class Commands:
         variables.pop("PYTHONPATH", None)
         return Command(runcommands.HANDLER, text, folder, {**variables, **given.variables}, seconds, given.arguments)
 
-    async def _follow(self, ident: str, began: float) -> None:
+    async def _follow(self, ident: str) -> None:
         """Waits for the end of a script that was started."""
         entry = self._store.entries[ident]
         self._log.info(f"run command {entry['name']} ({entry['sequence']}) has started")
         watching = self._host.loop.spawn(self._show(ident), f"output of run command {ident}")
         try:
-            end = await self._runner.end(entry["run"], began, entry["seconds"])
+            end = await self._runner.end(entry["run"], entry["seconds"])
         finally:
             watching.cancel()
         now = time.time()

@@ -8,7 +8,7 @@ import shlex
 from typing import Optional
 
 from agent_runtime.extensions import environment, texts
-from agent_runtime.extensions.runner import Ended
+from agent_runtime.extensions.runner import LOST_CODE, Ended
 
 _MEANS = {
     51: "this operating system is not supported by it",
@@ -26,6 +26,8 @@ def sentence(verb: str, what: str, folder: str, command: str, ended: Ended, seco
     said = texts.redacted((ended.err.strip() or ended.out.strip())[-1500:])
     if ended.code is None:
         message = f"{verb} of {what} was killed after {seconds:g} s"
+    elif ended.code == LOST_CODE:
+        message = f"{verb} of {what} has ended, but its exit code could not be written: see that the disk has room"
     else:
         means = _MEANS.get(ended.code, "").format(folder=folder)
         if ended.code == 127:

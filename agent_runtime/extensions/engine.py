@@ -50,8 +50,8 @@ class Engine:
         self._timing = timing
         self._store = Store(host.paths.extensions)
         self._call = call or self._worker
-        running = os.path.join(host.paths.extensions, "running")
-        self._runner = runner.Runner(host.loop, running, host.log, **runner.systemd())
+        places = runner.places(host.paths, "running")
+        self._runner = runner.Runner(host.loop, *places, host.log, **runner.systemd())
         config = self._config
         self._steps = Steps(host.paths, host.log, self._runner, self._call, host.profile, config, timing)
         self._watch = Watch(host.loop, self._steps.layout, timing, self._judged, self._heard)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 PARENT = "hawser-extensions"
+# Ours, in the slice PARENT and with the default as its limit (packaging/units/extd.service).
+UNIT = "extd.service"
 DEFAULTS = {"linux": 30, "windows": 5}
 # Exceptions of the overview, by type in lower case and operating system.
 EXCEPTIONS = {
@@ -55,6 +57,16 @@ def unit_of(service: str) -> str:
 def slice_of(handler: str) -> str:
     """The slice of a handler, below that of all. A hyphen in a slice's name would be one more level."""
     return f"{PARENT}-{re.sub(r'[^A-Za-z0-9_.]', '_', handler)}.slice"
+
+
+def own_limit(own: Mapping[str, Any], system: str = "linux") -> int:
+    """What extd may take with its workers, per cent of one core. `own`: as for `limits`."""
+    return int(own.get(CPU_PROPERTY) or DEFAULTS[system])
+
+
+def enforcing_own(cpu: int) -> list[list[str]]:
+    """Arguments of systemctl that put extd's own limit in force."""
+    return [["set-property", "--runtime", UNIT, f"CPUQuota={cpu}%"]]
 
 
 def enforcing(handler: str, found: Limits) -> list[list[str]]:

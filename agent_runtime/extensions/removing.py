@@ -82,7 +82,7 @@ def _remove(paths: Paths, meant: Iterable[tuple[str, Optional[str]]], timing: Ti
     loop = Loop(lambda *_: None)
     store = Store(paths.extensions)
     store.open()
-    hands = runner.Runner(loop, os.path.join(paths.extensions, "running"), log, **runner.systemd())
+    hands = runner.Runner(loop, *runner.places(paths, "running"), log, **runner.systemd())
     if hands.is_running():
         raise errors.ExtensionFailed(
             "a command of an extension is still running", "Wait until it has ended, or start the service extd again"

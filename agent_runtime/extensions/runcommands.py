@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional
 
 from agent_runtime.extensions import reports, texts
 from agent_runtime.extensions.results import stamp
+from agent_runtime.extensions.runner import LOST_CODE
 
 KIND = "runcommands"
 # By this name allow and block lists know all run commands.
@@ -214,10 +215,13 @@ def abandoned(entry: Entry, boot: str, now: float) -> Entry:
 
 
 def ended(entry: Entry, code: Optional[int], now: float) -> Entry:
-    """The script has ended; `code` None: at its time limit."""
+    """The script has ended; `code` None: at its time limit; LOST_CODE: nobody knows how."""
     if code is None:
         reason = f"The script took longer than {entry['seconds']:g} s and was ended."
         return _ended(entry, "TimedOut", reason, now)
+    if code == LOST_CODE:
+        reason = "The script has ended, but its exit code could not be written. See that the disk has room."
+        return _ended(entry, "Failed", reason, now)
     reason = "" if code == 0 else f"The script ended with exit code {code}."
     return {**_ended(entry, "Succeeded" if code == 0 else "Failed", reason, now), "exitCode": code}
 

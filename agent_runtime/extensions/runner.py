@@ -6,8 +6,8 @@ A small wrapper in sh runs the command and writes, below `running/ID/`, `pid` (i
 no command runs twice. Under systemd the wrapper is a transient service in the handler's slice, outside extd's own
 walls; elsewhere, and when systemd refuses, a session of its own.
 Output goes to files, never to pipes: children that a handler leaves behind hold them open (extension-handler.md 7).
-The command, its arguments and its variables come in one file, `environment`, for they may be secrets; it is gone before
-the command begins.
+The command, its arguments and its variables come in one file, for they may be secrets: it lies in memory, never on a
+disk, and is gone before the command begins.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from agent_runtime.extensions import governance
 from agent_runtime.platform import processes
+from agent_runtime.platform.paths import Paths
 from agent_runtime.service.log import Log
 from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, sleep
 from agent_runtime.state import atomic
@@ -32,17 +33,21 @@ CLAIM_SECONDS, CLAIM_PAUSE = 30.0, 0.05
 LOOK_PAUSE = 5.0
 # What a shell says of a command that was killed.
 KILLED_CODE = 128 + 9
-# `run` and `folder` are set before it. It is a file, for systemd expands what begins with $ in arguments. What the
-# command is given is set in a process of its own, where no name of it is one of ours.
+# A command has ended, and what with could not be written: the disk failed, or has no room even for what was reserved.
+LOST_CODE = -1
+# Room for an exit code, which a full disk has to take at the end.
+_RESERVED = b" " * 15 + b"\n"
+# `run`, `given` and `folder` are set before it. It is a file, for systemd expands what begins with $ in arguments. What
+# the command is given is set in a process of its own, where no name of it is one of ours.
 WRAPPER = """
 umask 077
 read -r stat </proc/$$/stat
 set -- ${stat##*) }
 echo "$$ ${20}" >"$run/pid.$$" && ln "$run/pid.$$" "$run/pid" || exit 0
 rm -f "$run/pid.$$"
-(umask 022 && cd "$folder" && . "$run/environment") </dev/null >>"$run/stdout" 2>>"$run/stderr"
+(umask 022 && cd "$folder" && . "$given") </dev/null >>"$run/stdout" 2>>"$run/stderr"
 code=$?
-echo "$code" >"$run/exit.new" && sync "$run/exit.new" 2>/dev/null
+echo "$code" 1<>"$run/exit.new" && sync "$run/exit.new" 2>/dev/null
 mv "$run/exit.new" "$run/exit"
 """
 
@@ -60,7 +65,8 @@ class Command(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit code (None: its time was over and it was killed), the first part of its output."""
+    """How a command ended: its exit code (None: its time was over and it was killed; LOST_CODE: it is not known), the
+    first part of its output."""
 
     code: Optional[int]
     out: str
@@ -69,13 +75,14 @@ class Ended(NamedTuple):
 
 
 class Runner:
-    """Runs commands. `systemd_run`, `systemctl`: programs, empty where there is no systemd; names of units begin with
-    `prefix`."""
+    """Runs commands, each in a folder of its own below `folder`; what they are given lies in `memory` until then.
+    `systemd_run`, `systemctl`: programs, empty where there is no systemd; names of units begin with `prefix`."""
 
     def __init__(
         self,
         loop: Loop,
         folder: str,
+        memory: str,
         log: Log,
         systemd_run: str = "",
         systemctl: str = "",
@@ -83,6 +90,7 @@ class Runner:
     ) -> None:
         self._loop = loop
         self._folder = folder
+        self._memory = memory
         self._log = log
         self._systemd_run = systemd_run
         self._systemctl = systemctl
@@ -90,10 +98,9 @@ class Runner:
 
     async def run(self, ident: str, command: Command) -> Ended:
         """Runs the command unless it has been begun already under this `ident`; its end. Errors: OSError."""
-        started = self.started(ident)
-        if started is None:
-            started = await self.begin(ident, command)
-        return await self.end(ident, started, command.seconds)
+        if self.started(ident) is None:
+            await self.begin(ident, command)
+        return await self.end(ident, command.seconds)
 
     async def begin(self, ident: str, command: Command) -> float:
         """Starts the command; when that was (Unix seconds). Errors: OSError, and then `started` tells whether it was
@@ -102,28 +109,33 @@ class Runner:
         await self._start(ident, self._place(ident), command, started)
         return started
 
-    async def end(self, ident: str, started: float, seconds: float) -> Ended:
-        """Waits for the end of a command that was started, or ends it when its time is over."""
+    async def end(self, ident: str, seconds: float) -> Ended:
+        """Waits for the end of a command that was started, or ends it when it is so old."""
         folder = self._place(ident)
         code: Optional[int] = None
         try:
-            # A clock that was set back must not give a command more than its time.
-            left = min(seconds, started + seconds - time.time())
-            with Timeout(self._loop, max(0.0, left)):
+            with Timeout(self._loop, max(0.0, seconds - self.age(ident))):
                 code = await self._end(folder)
         except TimeoutExpired:
             code = self._exit_code(folder)
             if code is None:
                 await self.kill(ident)
         out, err = (_head(os.path.join(folder, name)) for name in ("stdout", "stderr"))
-        return Ended(code, out, err, max(0.0, time.time() - started))
+        return Ended(code, out, err, self.age(ident))
+
+    def age(self, ident: str) -> float:
+        """Seconds since the run began. A clock that is set in between gives no command more time, or less."""
+        begun = self._begun(ident)
+        if begun is None:
+            return 0.0
+        if begun["boot"] == processes.boot_id():
+            return max(0.0, processes.boot_seconds() - float(begun["clock"]))
+        return max(0.0, time.time() - float(begun["started"]))
 
     def started(self, ident: str) -> Optional[float]:
         """When the run began (Unix seconds); None when no wrapper has claimed it, and then none will: it may begin."""
-        folder = self._place(ident)
-        try:
-            known = atomic.read_json(os.path.join(folder, "command.json"))
-        except (OSError, ValueError):
+        folder, known = self._place(ident), self._begun(ident)
+        if known is None:
             return None
         claim = os.path.join(folder, f"pid.{os.getpid()}.engine")
         try:
@@ -135,6 +147,13 @@ class Runner:
         finally:
             atomic.unlink(claim)
         return None
+
+    def _begun(self, ident: str) -> Optional[dict[str, Any]]:
+        """What was written down before the run began."""
+        try:
+            return atomic.read_json(os.path.join(self._place(ident), "command.json"))
+        except (OSError, ValueError):
+            return None
 
     def tails(self, ident: str, limit: int) -> tuple[bytes, bytes]:
         """The last `limit` bytes of output and error so far."""
@@ -148,14 +167,16 @@ class Runner:
 
     def forget(self, ident: str) -> None:
         """Removes what a run has left."""
+        atomic.unlink(self._given(ident))
         _remove(self._place(ident))
 
     def forget_others(self, *idents: Optional[str]) -> None:
         """Removes what other runs have left."""
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        for name in os.listdir(self._folder):
-            if name not in idents:
-                _remove(os.path.join(self._folder, name))
+        for folder, remove in ((self._folder, _remove), (self._memory, atomic.unlink)):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            for name in os.listdir(folder):
+                if name not in idents:
+                    remove(os.path.join(folder, name))
 
     def is_running(self) -> bool:
         """Whether a command that was begun goes on."""
@@ -169,18 +190,23 @@ class Runner:
     def _place(self, ident: str) -> str:
         return os.path.join(self._folder, ident)
 
+    def _given(self, ident: str) -> str:
+        return os.path.join(self._memory, ident)
+
     async def _start(self, ident: str, folder: str, command: Command, started: float) -> None:
         if os.path.lexists(folder):
             # A late wrapper of the former attempt holds the old folder open by no name that is used again.
             _remove(folder)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         # In a file: a proxy's URL may hold a password, and command lines are everybody's to read.
-        path = os.path.join(folder, "environment")
-        atomic.write_bytes(path, _given(path, command).encode("utf-8", "surrogateescape"))
-        told = (("run", folder), ("folder", command.folder))
+        path = self._given(ident)
+        os.makedirs(self._memory, mode=0o700, exist_ok=True)
+        atomic.write_bytes(path, _given(path, command).encode("utf-8", "surrogateescape"), durable=False)
+        told = (("run", folder), ("given", path), ("folder", command.folder))
         script = "".join(f"{name}={shlex.quote(value)}\n" for name, value in told) + WRAPPER
         atomic.write_bytes(os.path.join(folder, "script"), script.encode("utf-8", "surrogateescape"))
-        begun = {"started": started, "boot": processes.boot_id()}
+        atomic.write_bytes(os.path.join(folder, "exit.new"), _RESERVED)
+        begun = {"started": started, "boot": processes.boot_id(), "clock": processes.boot_seconds()}
         atomic.write_json(os.path.join(folder, "command.json"), begun)
         argv = ["/bin/sh", os.path.join(folder, "script")]
         unit = self._unit(ident)
@@ -266,8 +292,10 @@ class Runner:
     def _exit_code(self, folder: str) -> Optional[int]:
         try:
             return int(atomic.read_bytes(os.path.join(folder, "exit"), 64))
-        except (OSError, ValueError):
+        except OSError:
             return None
+        except ValueError:
+            return LOST_CODE
 
 
 def _remove(folder: str) -> None:
@@ -311,6 +339,11 @@ def _tail(path: str, limit: int) -> bytes:
             return file.read(limit)
     except OSError:
         return b""
+
+
+def places(paths: Paths, name: str) -> tuple[str, str]:
+    """The folders `folder` and `memory` of the Runner `name`."""
+    return os.path.join(paths.extensions, name), os.path.join(paths.memory, name)
 
 
 def systemd() -> dict[str, str]:

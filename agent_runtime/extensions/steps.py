@@ -29,12 +29,15 @@ GENERAL, NO_MANIFEST, BAD_MANIFEST, DOWNLOAD, UNPACK, TIME_OUT = 1000, 1002, 100
 CODES = {"install": 1007, "update": 1008, "enable": 1009, "disable": 1010, "uninstall": GENERAL}
 COMMANDS = tuple(CODES)
 UNPACKED_LIMIT = 2 * 1024 * 1024 * 1024
+# Of the time for a download, before its worker is ended: it says how far it has come.
+DOWNLOAD_PART = 0.9
 DELETE_TRIES, DELETE_PAUSE = 3, 1.0
 
 
 class Outcome(NamedTuple):
     """How a step ended. `code`, `message`: for the report, where it did not go well; `exit_code` of the handler's
-    command, -1 where it has none; `facts` that later steps of the chain need; `is_passing`: worth another try."""
+    command, -1 where it has none; `facts` that later steps of the chain need; `is_passing`: worth another try;
+    `is_moving`: and this one has brought something."""
 
     is_well: bool
     code: int = 0
@@ -42,6 +45,7 @@ class Outcome(NamedTuple):
     exit_code: Optional[int] = None
     facts: Mapping[str, Any] = {}
     is_passing: bool = False
+    is_moving: bool = False
 
 
 class Scene(NamedTuple):
@@ -90,6 +94,7 @@ class Steps:
         self._timing = timing
         self.layout = Layout(paths)
         self._limited: dict[str, governance.Limits] = {}
+        self._own_limit = 0
 
     async def do(self, step: plan.Step, scene: Scene, run: str) -> Outcome:
         """The outcome of a step; one that was begun as `run` goes on. Errors of files and workers are outcomes too."""
@@ -143,13 +148,16 @@ class Steps:
             "metadata": metadata,
             "downloads": self._paths.downloads,
             "target": wish.package["path"],
+            "seconds": DOWNLOAD_PART * self._timing.download,
         }
         try:
             answer = await self._call("fetch-package", question, self._timing.download)
             path, wrong = str(answer["path"]), _other_package(answer, wish)
         except errors.AgentError as problem:
             message = f"{problem.message}. {problem.remedy}"
-            return Outcome(False, DOWNLOAD, message, is_passing=isinstance(problem, errors.NetworkFailed))
+            is_passing = isinstance(problem, errors.NetworkFailed) or problem.retry_after is not None
+            is_moving = is_passing and problem.retry_after == 0
+            return Outcome(False, DOWNLOAD, message, is_passing=is_passing, is_moving=is_moving)
         if wrong:
             atomic.unlink(path)
             return Outcome(False, DOWNLOAD, f"the package {wish.package['path']} is refused: {wrong}")
@@ -314,9 +322,12 @@ class Steps:
         )
 
     async def govern(self, records: Iterable[plan.Record]) -> None:
-        """Puts the limits of installed handlers in force that are not yet: after a start, and when the user sets
-        another."""
+        """Puts the limits of installed handlers in force that are not yet, and that of this service: after a start, and
+        when the user sets another."""
         own, _ = self._config()
+        if governance.own_limit(own) != self._own_limit:
+            self._own_limit = governance.own_limit(own)
+            await self._runner.limit(governance.enforcing_own(self._own_limit))
         for record in records:
             if plan.is_installed(record):
                 limits = governance.limits(record["type"], record["resources"], own)

@@ -218,17 +218,21 @@ class Keeper:
         return answer
 
     async def _take_over(self, hub: Hub, credential: dict[str, Any], answer: dict[str, Any]) -> bool:
-        """Fetch what changed, then remember the lease: a crash between the two fetches again. True: there was news."""
+        """Fetch what changed or has grown old, then remember the lease: a crash between the two fetches again. True:
+        there was news."""
         news = False
         mine = self._known.generations()
         for kind, generation in answer["generations"].items():
-            if kind not in KINDS or int(generation) == 0 or mine.get(kind) == int(generation):
+            if kind not in KINDS or int(generation) == 0:
+                continue
+            is_new = mine.get(kind) != int(generation)
+            if not is_new and hub.now() < self._known.fetch_again.get(kind, 0.0):
                 continue
             fetched = await hub.desired(credential, kind)
             self._known.keep_document(kind, str(fetched["document"]))
             mine[kind] = int(fetched["generation"])
             self._deliver(kind)
-            news = True
+            news = news or is_new
         self._known.keep_lease(epoch=answer["epoch"], slot=answer["slot"], nonce=answer["nonce"], generations=mine)
         self._watch.accepted()
         return news

@@ -57,6 +57,15 @@ def claims_of(document: str) -> dict[str, Any]:
     return found
 
 
+def half_way(payload: Mapping[str, Any]) -> float:
+    """When half of the time that a document holds is over, Unix seconds by the hub's clock; never, if it does not say
+    how long. Pure."""
+    begin, end = payload.get("iat"), payload.get("exp")
+    if not isinstance(begin, (int, float)) or not isinstance(end, (int, float)):
+        return float("inf")
+    return (begin + end) / 2
+
+
 def lease_of(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A lease out of its file. Errors: ValueError. Pure."""
     lease: dict[str, Any] = {"epoch": 0, "nonce": "", "lastHeartbeatUnix": 0.0, "generations": {}, **raw}
@@ -79,6 +88,8 @@ class Known:
         self.store = IdentityStore(paths, log)
         self.lease: dict[str, Any] = {}
         self.documents: dict[str, str] = {}
+        # When each is to be fetched again: a document that nobody changes must not expire.
+        self.fetch_again: dict[str, float] = {}
         self.resource: dict[str, Any] = {}
         self.config: dict[str, Any] = config.defaults()
         self.inventory: dict[str, Any] = {}
@@ -193,7 +204,11 @@ class Known:
         payload = claims_of(document)
         os.makedirs(self.paths.desired, mode=0o700, exist_ok=True)
         atomic.write_bytes(os.path.join(self.paths.desired, f"{kind}.jws"), document.encode("ascii"), durable=False)
+        self._hold(kind, document, payload)
+
+    def _hold(self, kind: str, document: str, payload: Mapping[str, Any]) -> None:
         self.documents[kind] = document
+        self.fetch_again[kind] = half_way(payload)
         if kind == "resource":
             self.resource = payload["content"]
 
@@ -204,13 +219,11 @@ class Known:
                 payload = claims_of(document)
             except (OSError, ValueError):
                 continue
-            self.documents[kind] = document
-            if kind == "resource":
-                self.resource = payload["content"]
+            self._hold(kind, document, payload)
 
     def forget(self) -> None:
         """The identity is gone: so is what came with it."""
-        self.lease, self.documents, self.resource = {}, {}, {}
+        self.lease, self.documents, self.fetch_again, self.resource = {}, {}, {}, {}
         self.recorded = None
         self.last_heartbeat = 0.0
 

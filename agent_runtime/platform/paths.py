@@ -22,6 +22,8 @@ class Paths:
     # Unpacked handlers of extensions, and packages on their way (docs/protocol.md section 15.4).
     handlers: str
     downloads: str
+    # Root's, in memory where the system has such a place: what commands are given, which may be secret.
+    memory: str
     sep: str = "/"
 
     def _below(self, base: str, *parts: str) -> str:
@@ -157,6 +159,7 @@ def linux(root: str = "") -> Paths:
         guest_config=f"{root}/var/lib/GuestConfig",
         handlers=f"{root}/var/lib/waagent",
         downloads=f"{root}/opt/GC_Ext/downloads",
+        memory=f"{root}/run/azcmagent-extd",
     )
 
 
@@ -168,6 +171,7 @@ def windows(program_files: str, program_data: str, system_drive: str = "C:") -> 
         guest_config=f"{program_data}\\GuestConfig",
         handlers=f"{system_drive}\\Packages\\Plugins",
         downloads=f"{program_files}\\AzureConnectedMachineAgent\\ExtensionService\\downloads",
+        memory=f"{program_data}\\GuestConfig\\memory",
         sep="\\",
     )
 

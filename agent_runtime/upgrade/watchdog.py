@@ -39,14 +39,6 @@ def stamp() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def uptime() -> float:
-    """Seconds since the machine was booted, those of its sleep included."""
-    if sys.platform == "win32":
-        return time.monotonic()
-    else:  # noqa: RET505 - mypy judges each system's branch by itself
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class Watchdog:
     """One run of it."""
 
@@ -163,9 +155,8 @@ class Watchdog:
                     beat = True
             except errors.AgentError as problem:
                 trouble = problem.message[:300]
-        return plan.Seen(
-            package.version, package.whole, answers, beat, services, trouble, processes.boot_id(), uptime()
-        )
+        boot, at = processes.boot_id(), processes.boot_seconds()
+        return plan.Seen(package.version, package.whole, answers, beat, services, trouble, boot, at)
 
     def _ended(self, journal: plan.Journal) -> None:
         """Keep the package that is in force, tell the services, and leave nothing else behind. Errors: OSError."""

@@ -33,6 +33,7 @@ PROGRESS = 1 << 20
 BLOCK = 1 << 16
 LAST_PAUSE = 30.0
 STALE_SECONDS = 86400.0
+_SLOW = "Nothing: it goes on by itself where it was left"
 
 
 class Broken(Exception):
@@ -115,12 +116,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A package: where it may be had, where it shall be, and what it is."""
+    """A package: where it may be had, where it shall be, and what it is. `until`: when it is left for now, as
+    time.monotonic() counts."""
 
     urls: list[str]
     path: str
     length: int
     sha256: str
+    until: float = float("inf")
 
     @property
     def part(self) -> str:
@@ -136,18 +139,24 @@ class _Wrong(Exception):
         self.whole = whole
 
 
+class _LateError(Exception):
+    """The time is over, and the package is not there."""
+
+
 class _Refused(Exception):
     """The hub answered, and has not got it."""
 
 
 def package(line: Line, wanted: Wanted) -> None:
-    """Have the package at its place, whole and verified. Errors: NetworkFailed after TRIES tries; ExtensionNotAdded
-    when its bytes are wrong; OSError."""
+    """Have the package at its place, whole and verified. Errors: NetworkFailed after TRIES tries, and when its time is
+    over, with a `retry_after` of 0 when much has come in that time; ExtensionNotAdded when its bytes are wrong;
+    OSError."""
     _sweep(os.path.dirname(wanted.path), os.path.basename(wanted.part))
     if _is(wanted.path, wanted):
         return
     failures = 0
     told = ""
+    begun = _size(wanted.part)
     while failures < TRIES:
         url = wanted.urls[failures % len(wanted.urls)]
         before = _size(wanted.part)
@@ -161,6 +170,11 @@ def package(line: Line, wanted: Wanted) -> None:
                     "Publish the package again at the hub",
                 ) from None
             told = "its content was damaged"
+        except _LateError:
+            there = _size(wanted.part)
+            message = f"{url} takes long: {there} of {wanted.length} bytes are there"
+            moves = there - begun >= PROGRESS
+            raise errors.NetworkFailed(message, _SLOW, 0.0 if moves else None) from None
         except (Broken, _Refused) as problem:
             told = str(problem)
             if _size(wanted.part) - before >= PROGRESS:
@@ -176,7 +190,10 @@ def package(line: Line, wanted: Wanted) -> None:
 
 
 def _attempt(line: Line, url: str, wanted: Wanted) -> None:
-    """Go on with the part, to its end. Errors: Broken, _Refused, _Wrong, OSError; the part is as long as it got."""
+    """Go on with the part, to its end. Errors: Broken, _Refused, _Wrong, _LateError, OSError; the part is as long as it
+    got."""
+    if time.monotonic() > wanted.until:
+        raise _LateError
     digest = hashlib.sha256()
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(wanted.part, flags, 0o600), "r+b") as file:
@@ -192,14 +209,14 @@ def _attempt(line: Line, url: str, wanted: Wanted) -> None:
                     raise _Refused(f"it answered with other bytes than those asked for ({answer.range})")
                 elif answer.status != (206 if start else 200):
                     raise _Refused(f"it answered with status {answer.status}")
-                _receive(answer, file, digest, wanted.length - start)
+                _receive(answer, file, digest, wanted.length - start, wanted.until)
         file.flush()
         os.fsync(file.fileno())
         if digest.hexdigest() != wanted.sha256:
             raise _Wrong(start == 0)
 
 
-def _receive(answer: Answer, file: BinaryIO, digest: hashlib._Hash, left: int) -> None:
+def _receive(answer: Answer, file: BinaryIO, digest: hashlib._Hash, left: int, until: float) -> None:
     try:
         for block in answer.blocks():
             left -= len(block)
@@ -207,6 +224,8 @@ def _receive(answer: Answer, file: BinaryIO, digest: hashlib._Hash, left: int) -
                 raise _Wrong(True)
             file.write(block)
             digest.update(block)
+            if left and time.monotonic() > until:
+                raise _LateError
     finally:
         file.flush()
     if left:

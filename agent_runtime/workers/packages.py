@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Optional, TypeVar
 
@@ -25,21 +26,26 @@ from agent_runtime.workers.download import Broken
 
 ROUNDS = 3
 T = TypeVar("T")
+# Said as `retryAfter` of what the operator may be mending at this moment: a hub that renews late, keys that change.
+PASSING = 60.0
 TARGET = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._+-]{0,300}/){1,8}[A-Za-z0-9][A-Za-z0-9._+-]{0,100}")
 _CLOCKS = "See that the clocks of machine and hub are right, and that the hub runs; there: hawser-hub artefacts list"
 _ANCHOR = "Give the machine the hub's newest cloud profile: hawser-hub cloud-profile, azcmagent cloud add"
 
 
 def fetch_package(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`{"artefacts": [urls], "caPem", "tufRoot", "proxy", "metadata", "downloads", "target"}` → `{"path", "length",
-    "sha256", "custom"}`.
+    """`{"artefacts": [urls], "caPem", "tufRoot", "proxy", "metadata", "downloads", "target", "seconds"?}` → `{"path",
+    "length", "sha256", "custom"}`.
 
     `tufRoot`: text of the root of trust, or null; `proxy`: `http://[user:password@]host:port` or null; `metadata`,
     `downloads`: folders, made if need be; `target`: a path such as `extensions/Hawser.Demo/1.0.0/linux.zip`. What is in
-    `downloads` already and is the very package is used again. Errors: NetworkFailed (AZCM0026): nobody could be asked;
-    ExtensionNotAdded (AZCM0074): what they answered must not be believed, or there is no such package;
+    `downloads` already and is the very package is used again; what is not there after `seconds` is left for another
+    call. Errors: NetworkFailed (AZCM0026): nobody could be asked, or it takes longer (`retryAfter` 0: and comes);
+    ExtensionNotAdded (AZCM0074): what they answered must not be believed (with `retryAfter`: not yet), or there is no
+    such package;
     ExtensionFailed (AZCM0072): no room; CloudNotObtained: `caPem` holds no certificate.
     """
+    until = time.monotonic() + float(arguments.get("seconds", "inf"))
     name, sources = arguments["target"], [url.rstrip("/") for url in arguments["artefacts"]]
     if not TARGET.fullmatch(name):
         raise errors.ExtensionNotAdded(f"'{name}' cannot be the path of a package")
@@ -59,6 +65,7 @@ def fetch_package(arguments: dict[str, Any]) -> dict[str, Any]:
             os.path.join(arguments["downloads"], name.partition("/")[2].replace("/", "-")),
             found.length,
             sha256,
+            until,
         )
         download.package(line, wanted)
     except OSError as error:
@@ -142,7 +149,8 @@ def _refreshed(source: str, line: download.Line, arguments: dict[str, Any]) -> U
         updater = Updater(arguments["metadata"], f"{source}/metadata/", fetcher=_Fetcher(line), bootstrap=root)
         updater.refresh()
     except exceptions.ExpiredMetadataError as error:
-        raise errors.ExtensionNotAdded(f"what {source} says about packages is out of date ({error})", _CLOCKS) from None
+        message = f"what {source} says about packages is out of date ({error})"
+        raise errors.ExtensionNotAdded(message, _CLOCKS, PASSING) from None
     except exceptions.BadVersionNumberError as error:
         raise errors.ExtensionNotAdded(
             f"{source} offers an older list of packages than this machine has seen ({error})",
@@ -150,7 +158,7 @@ def _refreshed(source: str, line: download.Line, arguments: dict[str, Any]) -> U
         ) from None
     except exceptions.UnsignedMetadataError as error:
         raise errors.ExtensionNotAdded(
-            f"what {source} says about packages is not signed by whom this machine trusts ({error})", _ANCHOR
+            f"what {source} says about packages is not signed by whom this machine trusts ({error})", _ANCHOR, PASSING
         ) from None
     except exceptions.DownloadLengthMismatchError as error:
         raise errors.ExtensionNotAdded(f"{source} sends more metadata than it may ({error})") from None

@@ -23,7 +23,7 @@ RETRY_SECONDS = 3600
 """After an automatic upgrade that was rolled back, or an older version that was wished (extension-handler.md 11)."""
 EXPIRED = "ExtensionOperationTimeout"
 PREEMPTED = "OperationPreempted"
-_LONGEST = 4096
+LONGEST = 4096
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def message_of(item: Mapping[str, Any]) -> str:
     formatted = status.get("formattedMessage")
     inner = formatted.get("message") if isinstance(formatted, Mapping) else None
     found = item.get("message") or inner or item.get("handler", {}).get("message") or ""
-    return found[:_LONGEST] if isinstance(found, str) else ""
+    return found[:LONGEST] if isinstance(found, str) else ""
 
 
 def error_of(item: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from control_plane.arm.paths import EXTENSION_TYPE
 from control_plane.clock import parse_rfc3339, rfc3339
-from control_plane.extensions.progress import FAILED, message_of
+from control_plane.extensions.progress import FAILED, LONGEST, message_of
 from control_plane.storage.extensions import Kept
 from control_plane.storage.resource_models import Resource
 
@@ -20,6 +20,8 @@ _DISPLAYED = {
     "installing": "Installing",
     "removing": "Removing",
 }
+# By the state of its handler: what is shown of an extension, and the level.
+_SILENT = {"Unresponsive": ("Unresponsive", "Error"), "NotReady": ("Not ready", "Warning")}
 
 
 def _level(item: Mapping[str, Any]) -> str:
@@ -27,6 +29,24 @@ def _level(item: Mapping[str, Any]) -> str:
     if item["state"] == "failed" or word in ("error", "failed"):
         return "Error"
     return "Warning" if word == "warning" else "Information"
+
+
+def _silent(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What is shown in the place of a success whose handler is not there to vouch for it any more, empty otherwise: the
+    state of the handler, and what was said last, with its time."""
+    handler = item["handler"]
+    shown, level = _SILENT.get(handler["status"], ("", ""))
+    if item["state"] not in ("succeeded", "transitioning") or not shown or not handler["message"]:
+        return {}
+    said = message_of({**item, "handler": {}})
+    at = parse_rfc3339(str((item.get("status") or {}).get("configurationAppliedTime", "")))
+    before = f" What was said last{f', at {rfc3339(at)}' if at is not None else ''}: {said}" if said else ""
+    return {
+        "code": str(handler["code"] or handler["status"]),
+        "level": level,
+        "displayStatus": shown,
+        "message": f"The handler is {shown.lower()}: {handler['message']}.{before}"[:LONGEST],
+    }
 
 
 def _status(kept: Kept) -> dict[str, Any] | None:
@@ -46,6 +66,7 @@ def _status(kept: Kept) -> dict[str, Any] | None:
         "level": _level(item),
         "displayStatus": _DISPLAYED[item["state"]],
         "message": message_of(item),
+        **_silent(item),
     }
     at = parse_rfc3339(item["at"])
     return shown | ({"time": rfc3339(at)} if at is not None else {})

@@ -114,19 +114,27 @@ def fetch(place: Place, folder: Path, name: str, uri: str, converts: bool) -> No
 
 def run(folder: Path, wish: wishes.Wish) -> int:
     """Run the command or script to its end and return its exit code. Raises HandlerError when its time is up."""
-    script = folder.with_suffix(".script")
-    # A file and not an argument: others may read command lines, and it may be a protected setting.
     content = wish.script if wish.script is not None else f"{wish.command}\n".encode()
-    script.write_bytes(wishes.without_carriage_returns(".sh", content) if wish.converts else content)
-    script.chmod(0o700)
-    argv = (
-        [str(script)] if content.lstrip(b"\xef\xbb\xbf").startswith(b"#!") and wish.script else ["/bin/sh", str(script)]
-    )
+    if wish.converts:
+        content = wishes.without_carriage_returns(".sh", content)
+    argv = wishes.interpreter(content) if wish.script is not None else [wishes.SHELL]
     if wish.folder is not None and not Path(wish.folder).is_dir():
         raise HandlerError(contract.SETTINGS, f"workingDirectory {wish.folder} is no folder. Make it, or leave it out.")
-    with open(folder.with_suffix(".stdout"), "wb") as out, open(folder.with_suffix(".stderr"), "wb") as err:
+    # No argument, for others may read command lines, and no file of a disk, for nobody removes that after a power cut:
+    # it may be a protected setting.
+    with contextlib.ExitStack() as stack:
+        script = stack.enter_context(open(os.memfd_create("script"), "wb"))
+        script.write(content)
+        script.flush()
+        out, err = (stack.enter_context(open(folder.with_suffix(name), "wb")) for name in (".stdout", ".stderr"))
         process = subprocess.Popen(
-            argv, cwd=wish.folder or folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            [*argv, f"/proc/self/fd/{script.fileno()}"],
+            cwd=wish.folder or folder,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            pass_fds=[script.fileno()],
         )
         try:
             code = process.wait(wish.timeout)
@@ -139,7 +147,4 @@ def run(folder: Path, wish: wishes.Wish) -> int:
         except _StoppedError:
             contract.end_group(process, GRACE)
             raise
-        finally:
-            with contextlib.suppress(OSError):
-                script.unlink()
     return code if code >= 0 else 128 - code

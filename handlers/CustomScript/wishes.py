@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ PROTECTED = ("commandToExecute", "script", "fileUris")
 TIMEOUT = 5400
 LONGEST = 86400
 SCRIPT_LIMIT = 256 * 1024  # as the vendor's, decoded and unpacked
+SHELL = "/bin/sh"
 _MOST_FILES = 64
 
 
@@ -125,6 +128,14 @@ def file_name(uri: str) -> Optional[str]:
     name = unquote(parts.path).rpartition("/")[2]
     fine = parts.scheme == "https" and parts.hostname and name not in {"", ".", ".."} and len(name.encode()) <= 255
     return name if fine and name.isprintable() else None
+
+
+def interpreter(content: bytes) -> list[str]:
+    """The words before a script's path, as the kernel has them from its first line (execve(2)): an interpreter and at
+    most one argument. The shell, where the line names none."""
+    line = content.split(b"\n", 1)[0]
+    words = re.split(rb"[ \t]+", line[2:].strip(b" \t"), maxsplit=1) if line.startswith(b"#!") else []
+    return [os.fsdecode(word) for word in words if word] or [SHELL]
 
 
 def without_carriage_returns(name: str, content: bytes) -> bytes:

@@ -78,18 +78,24 @@ def watch(place: Place) -> None:
     wish = probes.parse(contract.read_settings(place, sequence)[0])
     begin = time.monotonic()
     known = health.Health()
-    said, beaten = known.state, -HEARTBEAT
+    said, beaten, trouble = known.state, -HEARTBEAT, ""
     with resident(place).held():
         while True:
             due = time.monotonic() + wish.interval
-            good, reason = probes.probe(wish)
-            known = health.judge(known, good, time.monotonic() - begin < wish.grace, wish.count)
-            if known.state != said:
-                report(place, sequence, known.state, reason)
-            if known.state != said or time.monotonic() - beaten >= HEARTBEAT:
-                beat(place, known.state)
-                beaten = time.monotonic()
-            said = known.state
+            try:
+                good, reason = probes.probe(wish)
+                known = health.judge(known, good, time.monotonic() - begin < wish.grace, wish.count)
+                if known.state != said:
+                    report(place, sequence, known.state, reason)
+                if known.state != said or time.monotonic() - beaten >= HEARTBEAT:
+                    beat(place, known.state)
+                    beaten = time.monotonic()
+                said, trouble = known.state, ""
+            except OSError as error:
+                # A full disk, or no process to be had: it passes, and without a heartbeat nobody believes the verdict.
+                if trouble != str(error):
+                    place.log(f"watch: {error}; going on")
+                trouble = str(error)
             time.sleep(max(0.0, due - time.monotonic()))
 
 

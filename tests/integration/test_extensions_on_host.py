@@ -121,6 +121,8 @@ def test_an_extension_outlives_the_service_in_a_slice_of_its_own(host: Host) -> 
     # What install left behind lives on, where its limits hold.
     host.run(["kill", "-0", sleeper])
     assert SLICE in host.run(["cat", f"/proc/{sleeper}/cgroup"]).output
+    shown = host.run(["systemctl", "show", "extd", "-p", "CPUQuotaPerSecUSec", "-p", "Slice"]).output.split()
+    assert sorted(shown) == ["CPUQuotaPerSecUSec=300ms", "Slice=hawser-extensions.slice"]
     shown = host.run(["systemctl", "show", SLICE, "-p", "CPUQuotaPerSecUSec", "-p", "MemoryMax"]).output.split()
     assert shown == ["CPUQuotaPerSecUSec=200ms", f"MemoryMax={200 * 1024 * 1024}"]
     assert (

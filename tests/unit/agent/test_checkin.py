@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from agent_runtime.himds.identity import lease_of
+from agent_runtime.himds.identity import Known, half_way, lease_of
 from agent_runtime.hub.transport import Broken
 from tests.models import agent_life, power_loss
 
@@ -59,6 +61,38 @@ def test_an_identity_parked_during_a_check_in_stays_as_it_is(
     assert (known.state, error["reason"], error["differs"]) == ("parked", "evidence", ["dmi_uuid"])
     assert known.identity == before
     assert known.lease["nonce"] == "newest" or failing
+
+
+def test_a_document_is_fetched_again_when_half_of_its_time_is_over(tmp_path: Any) -> None:
+    """Nobody changes it for weeks, and the machine is there all the time: it must not expire."""
+    life = power_loss._connected(str(tmp_path / "root"))
+    himds = life.himds()
+    known, keeper = himds._known, himds._keeper
+    clock = [1e9]
+
+    async def desired(_credential: Any, _kind: str) -> dict[str, Any]:
+        claims = json.dumps({"iat": clock[0], "exp": clock[0] + 100, "content": {}}).encode()
+        return {"document": f"h.{base64.urlsafe_b64encode(claims).decode()}.s", "generation": 4}
+
+    hub: Any = SimpleNamespace(desired=desired, now=lambda: clock[0])
+
+    def fetched() -> tuple[list[str], bool]:
+        answer = {"generations": {"extensions": 4, "policy": 0}, "epoch": 1, "slot": 1, "nonce": "n"}
+        before = dict(known.documents)
+        news = himds.drive(keeper._take_over(hub, known.credential(), answer))
+        return [kind for kind in known.documents if known.documents[kind] != before.get(kind)], news
+
+    assert fetched() == (["extensions"], True)
+    for seconds, found in ((1, []), (48, []), (1, ["extensions"]), (49, []), (300, ["extensions"])):
+        clock[0] += seconds
+        assert fetched() == (found, False), "a new document is no news"
+    again = Known(known.paths, known.log)
+    assert again.fetch_again["extensions"] == clock[0] + 50, "a restart knows when"
+
+
+@pytest.mark.parametrize("claims", [{}, {"iat": 5}, {"iat": "5", "exp": 9}, {"exp": None, "iat": 5}])
+def test_a_document_that_does_not_say_how_long_it_holds_is_not_fetched_again(claims: dict[str, Any]) -> None:
+    assert half_way(claims) == float("inf")
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,14 @@ from agent_runtime.service.loop import Loop
 def fetch(repository: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     source = repository / arguments["target"]
     told = json.loads((source.parent / "custom.json").read_text())
-    if told.get("network"):
+    if told.get("trouble") == "network":
         raise errors.NetworkFailed("the repository cannot be reached")
+    if told.get("trouble") == "expired":
+        raise errors.ExtensionNotAdded("what the repository says is out of date", retry_after=60.0)
+    if told.get("trouble") == "slow":
+        with open(repository / "asked", "a", encoding="ascii") as file:
+            file.write(".")
+        raise errors.NetworkFailed("half of it is there", "Wait", 0.0)
     target = Path(arguments["downloads"]) / arguments["target"].replace("/", "_")
     shutil.copyfile(source, target)
     return {"path": str(target), "length": target.stat().st_size, "sha256": "0" * 64, "custom": told}

@@ -195,6 +195,11 @@ class Site(Machine):
 
     # -- handlers
 
+    def asked(self) -> int:
+        """How often a package that comes slowly was asked for."""
+        path = self.root / "repo/asked"
+        return path.stat().st_size if path.exists() else 0
+
     def package(
         self,
         version: str = "1.0.0",

@@ -175,8 +175,9 @@ def test_a_manifest_with_a_mark_in_a_folder_below(site: Site) -> None:
     assert (site.folder_of() / "config/one.0.settings").exists()
 
 
-def test_a_repository_that_is_away_is_asked_again_and_given_up(site: Site) -> None:
-    site.package(network=True)
+@pytest.mark.parametrize("trouble", ["network", "expired"])
+def test_a_repository_that_is_away_or_late_is_asked_again_and_given_up(site: Site, trouble: str) -> None:
+    site.package(trouble=trouble)
 
     async def scenario(desk: Desk) -> None:
         desk.give(wish())
@@ -186,6 +187,19 @@ def test_a_repository_that_is_away_is_asked_again_and_given_up(site: Site) -> No
         await desk.wait("fake", "failed", code=1004)
         site.package()
         desk.give(wish())
+        await desk.wait("fake", "succeeded")
+
+    live(site, scenario, download_tries=3, report=0.0)
+
+
+def test_a_package_that_comes_slowly_is_waited_for(site: Site) -> None:
+    site.package(trouble="slow")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "installing", operation="download", message="half of it is there. Wait")
+        await desk.until(lambda: site.asked() > 5, "asked again and again")
+        site.package()
         await desk.wait("fake", "succeeded")
 
     live(site, scenario, download_tries=3, report=0.0)
@@ -317,10 +331,11 @@ def test_limits_follow_the_configuration_and_go_with_the_handler(site: Site, mon
     monkeypatch.setattr(runner, "systemd", lambda: {"systemctl": str(control)})
     site.package()
 
-    def told() -> list[str]:
+    def of(unit: str) -> list[str]:
+        """The limits of CPU time that were set for a unit."""
         path = site.root / "controlled"
         words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [f"{line[-2]} {line[-3]}" for line in words]
+        return [line[line.index(unit) + 1] for line in words if unit in line]
 
     name = "hawser-extensions-Test.Fake.slice"
 
@@ -328,18 +343,21 @@ def test_limits_follow_the_configuration_and_go_with_the_handler(site: Site, mon
         desk.give(wish())
         await desk.wait("fake", "succeeded")
         await desk.idle()
-        assert told() == [f"CPUQuota=30% {name}"]
+        assert of("extd.service") == ["CPUQuota=30%"]
+        assert of(name) == ["CPUQuota=30%"]
         desk.configure(extensions_agent_cpulimit=50)
-        await desk.until(lambda: told()[1:] == [f"CPUQuota=50% {name}"], "the new limit")
+        await desk.until(lambda: of(name)[1:] == ["CPUQuota=50%"], "the new limit")
+        assert of("extd.service") == ["CPUQuota=30%", "CPUQuota=50%"]
         desk.give()
         await desk.until(lambda: not desk.last(), "gone")
-        assert told()[-1] == f"CPUQuota= {name}"
+        assert of(name)[-1] == "CPUQuota="
+        assert len(of("extd.service")) == 2
 
     live(site, scenario)
 
 
 def test_what_failed_is_not_tried_again_because_another_waits(site: Site) -> None:
-    site.package(network=True)
+    site.package(trouble="network")
     site.package(kind="Bad")
     site.way("install", "case $0 in *Bad*) exit 1 ;; esac")
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_runtime.extensions import reports, runcommands, status, texts
+from agent_runtime.extensions.runner import LOST_CODE
 
 NAMES = st.sampled_from(["a", "B", "b2"])
 KEPT = st.dictionaries(NAMES, st.tuples(st.integers(0, 2), st.sampled_from(["Pending", "Running", "Succeeded"])))
@@ -125,12 +126,17 @@ def test_named_ones_are_variables_and_others_arguments_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("code", "state", "told"),
-    [(0, "Succeeded", ""), (3, "Failed", "exit code 3"), (None, "TimedOut", "longer than 2.5 s")],
+    [
+        (0, "Succeeded", ""),
+        (3, "Failed", "exit code 3"),
+        (None, "TimedOut", "longer than 2.5 s"),
+        (LOST_CODE, "Failed", "could not be written"),
+    ],
 )
 def test_how_a_script_ended(code: int | None, state: str, told: str) -> None:
     begun = {**runcommands.started(entry("a", 0), 1, 2), "run": "r", "seconds": 2.5}
     made = runcommands.ended(begun, code, 3)
-    assert (made["executionState"], made["exitCode"], made["run"]) == (state, code, None)
+    assert (made["executionState"], made["exitCode"], made["run"]) == (state, None if code == LOST_CODE else code, None)
     assert told in made["executionMessage"]
     assert (made["startTime"], made["endTime"]) == ("1970-01-01T00:00:01Z", "1970-01-01T00:00:03Z")
 

@@ -29,11 +29,55 @@ from control_plane.extensions.progress import (
     message_of,
     outcome,
 )
+from control_plane.extensions.view import instance_view
 from control_plane.storage import catalogue
 from control_plane.storage.catalogue import Package
+from control_plane.storage.extension_models import Extension
+from control_plane.storage.extensions import Kept
+from control_plane.storage.resource_models import Resource
 
 ROOT = Path(__file__).resolve().parents[3]
 VERSIONS = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(lambda found: ".".join(map(str, found)))
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "level", "shown"),
+    [
+        (("Ready", 0, ""), "success", "Information", "Provisioning succeeded"),
+        (("NotReady", 0, ""), "success", "Information", "Provisioning succeeded"),
+        (("NotReady", 3, "it starts"), "3", "Warning", "Not ready"),
+        (("Unresponsive", 0, "the last heartbeat is 11 minutes old"), "Unresponsive", "Error", "Unresponsive"),
+    ],
+)
+def test_a_success_is_shown_as_long_as_its_handler_answers(
+    handler: tuple[str, int, str], code: str, level: str, shown: str
+) -> None:
+    said = {"configurationAppliedTime": "2026-01-01T10:00:00Z", "status": "success"}
+    item = {
+        "name": "probe",
+        "version": "1.0.0",
+        "state": "succeeded",
+        "operation": "enable",
+        "code": 0,
+        "message": "The application is healthy.",
+        "status": said,
+        "at": "2026-01-01T12:00:00Z",
+        "handler": dict(zip(("status", "code", "message"), handler, strict=True)),
+    }
+    row = Extension(state=SUCCEEDED, code=None, reported=item, version="1.0.0")
+    view = instance_view(Kept(row, Resource(name="probe", properties={"type": "HealthProbe"})))
+    assert view is not None
+    status = view["status"]
+    assert (status["code"], status["level"], status["displayStatus"]) == (code, level, shown)
+    if shown == "Provisioning succeeded":
+        assert status["message"] == "The application is healthy."
+    else:
+        assert handler[2] in status["message"]
+        assert status["message"].endswith("What was said last, at 2026-01-01T10:00:00Z: The application is healthy.")
+    item["status"] = {"configurationAppliedTime": 5}
+    again = instance_view(Kept(row, Resource(name="probe", properties={"type": "HealthProbe"})))
+    assert again is not None
+    assert again["status"]["code"] == code
 
 
 @pytest.mark.parametrize("part", ["extensions", "runcommands"])

@@ -297,6 +297,34 @@ def test_a_script_that_was_cut_off_is_said_and_not_repeated(script: Instance, tm
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
+def test_a_protected_script_that_was_cut_off_is_nowhere_on_the_disk(script: Instance, tmp_path: Path) -> None:
+    text = f"#!/bin/sh -e\n# {SECRET}\ntouch {tmp_path}/ran\nsleep 60\n"
+    script.enable(0, {}, {"script": coded(text)})
+    runs(script, 0)
+    while not (tmp_path / "ran").exists():
+        time.sleep(0.02)
+    for pid in processes_of(script.root):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    found = [path for path in script.lib.parent.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"#!/bin/sh\n", ["/bin/sh"]),
+        (b"#! /usr/bin/env python3 -s \necho", ["/usr/bin/env", "python3 -s"]),
+        (b"#!/bin/sh\t-e\r\n", ["/bin/sh", "-e\r"]),
+        (b"#!\n", ["/bin/sh"]),
+        (b"echo\n#!/bin/cat", ["/bin/sh"]),
+        (b"", ["/bin/sh"]),
+    ],
+)
+def test_the_first_line_names_the_interpreter_as_for_the_kernel(content: bytes, words: list[str]) -> None:
+    assert wishes.interpreter(content) == words
+
+
 def test_a_later_wish_waits_and_the_last_one_counts(script: Instance, tmp_path: Path) -> None:
     for sequence in range(3):
         assert script.enable(sequence, {"commandToExecute": f"echo {sequence} >>{tmp_path}/ran; sleep 1"})[0] == 0

@@ -191,6 +191,24 @@ def test_one_process_whatever_happens(probe: Instance, application: Application)
     assert processes_of(probe.root) not in ([pid], [])
 
 
+def test_a_disk_that_refuses_does_not_end_the_probe(probe: Instance, application: Application) -> None:
+    wish = {**QUICK, "protocol": "http", "port": application.port, "requestPath": "/healthz?full=1"}
+    assert probe.enable(0, wish) == (0, "")
+    becomes(probe, 0, "Healthy")
+    (pid,) = processes_of(probe.root)
+    (probe.root / "status").rename(probe.root / "kept")
+    (probe.root / "status").touch()
+    application.status = 500
+    end = time.monotonic() + 15
+    while "going on" not in (log := (probe.logs / "handler.log").read_text()):
+        assert time.monotonic() < end, log
+        time.sleep(0.05)
+    (probe.root / "status").unlink()
+    (probe.root / "kept").rename(probe.root / "status")
+    becomes(probe, 0, "Unhealthy")
+    assert processes_of(probe.root) == [pid]
+
+
 def test_a_number_that_another_process_has_by_now(probe: Instance) -> None:
     (probe.root / "watch.lock").write_text(str(os.getpid()))
     assert probe.run("disable") == (0, "")
