@@ -52,7 +52,7 @@ class Engine:
         self._runner = runner.Runner(host.loop, running, host.log, **runner.systemd())
         config = self._config
         self._steps = Steps(host.paths, host.log, self._runner, self._call, host.profile, config, timing)
-        self._watch = Watch(host.loop, self._steps.layout, timing, self._judged, self._heard)
+        self._watch = Watch(host.loop, host.log, self._steps.layout, timing, self._judged, self._heard)
         self._reporter = reports.Reporter(
             host.loop, timing.report, self._data, lambda data: host.report(KIND, data), reports.ends
         )
@@ -96,11 +96,16 @@ class Engine:
             try:
                 await self._round(asked)
             except (OSError, errors.AgentError) as problem:
-                self._is_asked = self._is_asked or asked
                 filename = getattr(problem, "filename", None)
                 where = f"{filename}: " if isinstance(filename, str) else ""
-                self._log.error(f"extensions wait: {where}{getattr(problem, 'strerror', None) or problem}")
-                self._again(self._timing.failure)
+                self._put_off(asked, f"{where}{getattr(problem, 'strerror', None) or problem}")
+            except Exception as problem:  # noqa: BLE001 - a service that dies of it dies of it at each start
+                self._put_off(asked, f"{type(problem).__name__}: {problem}")
+
+    def _put_off(self, asked: bool, reason: str) -> None:
+        self._is_asked = self._is_asked or asked
+        self._log.error(f"extensions wait: {reason}")
+        self._again(self._timing.failure)
 
     async def _trim_events(self) -> None:
         while True:

@@ -92,7 +92,7 @@ class Steps:
         self._limited: dict[str, governance.Limits] = {}
 
     async def do(self, step: plan.Step, scene: Scene, run: str) -> Outcome:
-        """The outcome of a step; one that was begun as `run` goes on. Errors of files and workers are outcomes too."""
+        """The outcome of a step; one that was begun as `run` goes on. Whatever goes wrong is an outcome too."""
         verb, version = step["do"], step["version"]
         try:
             if verb in COMMANDS:
@@ -118,6 +118,9 @@ class Steps:
             why = (problem.strerror or str(problem)).lower()
             where = f"{problem.filename}: " if isinstance(problem.filename, str) else ""
             return Outcome(False, GENERAL, f"{verb} of {scene.handler} failed: {where}{why}", -1)
+        except Exception as problem:  # noqa: BLE001 - what one handler brings about must not keep us from all the others
+            why = f"{type(problem).__name__}: {problem}"
+            return Outcome(False, GENERAL, f"{verb} of {scene.handler} failed: {why}", -1)
 
     # -- packages
 

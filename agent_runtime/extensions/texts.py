@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 HIDDEN = "[hidden]"
 MARK = " [shortened]"
@@ -16,17 +15,6 @@ _SIGNATURE = re.compile(r"((?:[?&;]|%3[fF]|%26|\\u0026|\b)sig(?:=|%3[dD]))[^&\s\
 def redacted(text: str) -> str:
     """`text` with the signature of every URL in it hidden."""
     return _SIGNATURE.sub(rf"\g<1>{HIDDEN}", text)
-
-
-def everywhere(value: Any) -> Any:
-    """`redacted` for every text in a JSON value."""
-    if isinstance(value, str):
-        return redacted(value)
-    if isinstance(value, list):
-        return [everywhere(item) for item in value]
-    if isinstance(value, dict):
-        return {name: everywhere(item) for name, item in value.items()}
-    return value
 
 
 def cut(text: str, limit: int = TEXT_LIMIT) -> str:

@@ -183,10 +183,22 @@ def test_long_statuses_come_within_their_limit() -> None:
         "substatus": [{"status": "error", "name": "n" * 9999}],
     }
     long["substatus"] = long["substatus"] * 40  # type: ignore[operator]
-    made = status.shortened(long)
+    made = status.verdict(json.dumps([{"status": long}]).encode()).status or {}
     assert status.size(made) <= status.LIMIT
     assert made["substatus"]
     assert "foreign" not in made
+
+
+@pytest.mark.parametrize("depth", [40, 480, 900])
+def test_what_nobody_knows_in_a_status_may_be_of_any_depth(depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    part = f'{{"name": {deep}, "status": "success", "x": {deep}, "formattedMessage": {{"message": {deep}}}}}'
+    told = f'"status": "success", "operation": {deep}, "x": {deep}, "substatus": [{part}]'
+    found = status.verdict(f'[{{"status": {{{told}}}}}]'.encode())
+    parts = [{"status": "success", "code": 0, "formattedMessage": {}}]
+    assert found == ("succeeded", 0, "", {"status": "success", "code": 0, "substatus": parts})
+    found = status.verdict(f'[{{"status": {{"status": "success", "substatus": [{{"status": {deep}}}]}}}}]'.encode())
+    assert (found.state, found.code) == ("failed", 1012)
 
 
 def test_a_report_of_many_comes_within_its_limit() -> None:
@@ -210,7 +222,9 @@ def test_a_report_of_many_comes_within_its_limit() -> None:
 )
 def test_signatures_are_hidden(text: str, shown: str) -> None:
     assert texts.redacted(text) == shown
-    assert texts.everywhere({"a": [text]}) == {"a": [shown]}
+    body = {"status": "x", "name": text, "substatus": [{"status": "error", "formattedMessage": {"message": text}}]}
+    told = status.verdict(json.dumps([{"status": body}]).encode()).status or {}
+    assert (told["name"], told["substatus"][0]["formattedMessage"]["message"]) == (shown, shown)
 
 
 def test_texts_are_cut_to_bytes() -> None:
