@@ -276,16 +276,20 @@ class Engine:
         if results.stands(old):
             return
         made = results.judged(old, record, ident, verdict, time.time())
-        if made == old:
+        wish = self._wished.get(ident)
+        has_succeeded = made["state"] == "succeeded"
+        goes_back = record["fresh"] and made["state"] == "failed" and wish is not None and bool(wish.rollback_to)
+        # The first final word on a version decides for good, also where it is the one that was said of the former.
+        is_first = record["fresh"] and (has_succeeded or goes_back)
+        if has_succeeded:
+            record["fresh"] = False
+        if made == old and not is_first:
             return
         self._store.results[ident] = made
         if made["state"] != old["state"]:
             self._log.info(f"{made['name']} {made['version']} is {made['state']}: {made['message'][:500]}")
         self._changed()
-        wish = self._wished.get(ident)
-        if made["state"] == "succeeded":
-            record["fresh"] = False
-        elif made["state"] == "failed" and record["fresh"] and wish is not None and wish.rollback_to:
+        if wish is not None and goes_back:
             record["fresh"] = False
             self._carrier.take_back(wish, self._store.generation, made["message"])
             self.look()

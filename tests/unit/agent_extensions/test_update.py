@@ -132,6 +132,37 @@ def test_a_version_that_fails_is_taken_back_where_the_document_says_so(site: Sit
     assert site.calls()[len(calls) :] == [f"enable {LOW}"]
 
 
+@pytest.mark.parametrize("is_late", [True, False], ids=["late", "at once"])
+def test_a_version_that_has_succeeded_is_not_taken_back_after_a_restart(site: Site, is_late: bool) -> None:
+    packages(site)
+
+    async def update(desk: Desk) -> None:
+        await installed(desk, LOW)
+        late = "say transitioning 0 busy; (sleep 0.3; say success 0 fine) & exit 0"
+        site.way(f"enable-{HIGH}", late if is_late else "exit 0")
+        desk.give(wish(version=HIGH, sequence=4, rollbackTo=LOW))
+        await desk.wait("fake", "succeeded", version=HIGH)
+        await desk.idle()
+
+    live(site, update)
+    assert (site.record() or {})["fresh"] is False
+
+    async def hiccup(desk: Desk) -> None:
+        site.generation -= 1
+        site.way(f"enable-{HIGH}", "exit 0")
+        desk.give(wish(version=HIGH, sequence=4, rollbackTo=LOW))
+        await desk.until(lambda: site.calls()[-2:] == [f"enable {HIGH}"] * 2, "enabled again")
+        await desk.idle()
+        word = {"status": "error", "formattedMessage": {"lang": "en", "message": "a hiccup"}}
+        (site.folder_of(HIGH) / "status/4.status").write_text(json.dumps([{"status": word}]))
+        await desk.wait("fake", "failed", version=HIGH, message="a hiccup")
+        await desk.idle()
+
+    live(site, hiccup)
+    assert "going back" not in site.log("extensions")
+    assert (site.record() or {})["version"] == HIGH
+
+
 # What a handler of scripts does: a sequence number that it remembers is not run again.
 SCRIPT = """remembered=$(cat "$AZURE_GUEST_AGENT_EXTENSION_PATH/${own}mrseq" 2>/dev/null)
 [ "$remembered" = "$ConfigSequenceNumber" ] && exit 0
