@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
@@ -14,6 +15,8 @@ WORDS = ("transitioning", "warning", "error", "success")
 BAD, UNREADABLE = 1012, -1
 READ_LIMIT = 4 * 1024 * 1024
 LIMIT, MESSAGE_LIMIT, FIELD_LIMIT = 128 * 1024, 1024, 10 * 1024
+# The hub refuses a body that has a longer text or a larger number in it.
+MOST_TEXT, MOST_NUMBER = 64 * 1024, 2**63
 _TEXTS = ("name", "operation", "configurationAppliedTime", "status")
 _STATE = {"success": "succeeded", "error": "failed", "transitioning": "transitioning", "warning": "transitioning"}
 
@@ -93,7 +96,7 @@ def _known(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: str) -> str:
-    return texts.redacted(value)
+    return texts.cut(texts.redacted(value), MOST_TEXT)
 
 
 def _message(status: Mapping[str, Any]) -> None:
@@ -108,13 +111,11 @@ def _code(status: Mapping[str, Any]) -> int:
     value = status.get("code")
     if value is None or value == "":
         return 0
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63:
-        return int(value)
     if isinstance(value, str):
-        try:
-            return int(value.strip()[:20])
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            value = int(value.strip()[:20])
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MOST_NUMBER:
+        return int(value)
     raise ValueError("code is no number")
 
 

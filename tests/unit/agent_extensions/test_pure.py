@@ -21,6 +21,7 @@ from agent_runtime.extensions import (
     heartbeat,
     lists,
     manifest,
+    plan,
     reports,
     results,
     settings,
@@ -30,7 +31,10 @@ from agent_runtime.extensions import (
     wishes,
 )
 from agent_runtime.extensions.runner import Ended
+from control_plane import bodies
+from control_plane.extensions import shapes
 from tests.unit.agent_extensions.kit import wish
+from tests.unit.agent_services.courier import CHECKOUT
 
 COMMANDS = {f"{name}Command": f"/bin/x {name}" for name in manifest.COMMANDS}
 
@@ -153,6 +157,8 @@ def test_words_for_systemd() -> None:
         ([{"status": {"status": "success", "substatus": {}}}], "failed", 1012),
         ([{"status": {"status": "success", "formattedMessage": {"message": "x"}}}], "failed", 1012),
         ([{"status": {"status": "success", "code": "x"}}], "failed", 1012),
+        ([{"status": {"status": "success", "code": 2**63}}], "failed", 1012),
+        ([{"status": {"status": "success", "code": str(2**63)}}], "failed", 1012),
         ([{"status": {"status": 1}}], "failed", 1012),
         ([{"status": {}}], "failed", 1012),
         ([], "failed", 1012),
@@ -173,6 +179,32 @@ def test_no_status_breaks_the_reader(value: Any) -> None:
     for body in (value, [{"status": value}]):
         found = status.verdict(json.dumps(body).encode())
         assert found.state in ("succeeded", "failed", "transitioning")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.sampled_from("a\x00\ud83dä"), max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.sampled_from("ab\x00\udc00"), max_size=2), inner)
+    ),
+    max_leaves=9,
+)
+ODD = st.integers().map(str) | st.sampled_from([2**63, -(2**63), 2**70, str(2**63), "x" * 70_000, "ä" * 40_000]) | JSON
+
+
+@given(st.dictionaries(st.sampled_from(["name", "operation", "code", "lang", "message", "more\x00"]), ODD), st.data())
+def test_the_hub_takes_whatever_a_handler_says(told: dict[str, Any], data: st.DataObject) -> None:
+    message = {"lang": "en", "message": "", **{name: item for name, item in told.items() if isinstance(item, str)}}
+    body = {**told, "status": "success", "formattedMessage": message}
+    body["substatus"] = [{**data.draw(st.dictionaries(st.sampled_from(["name", "code", "x"]), ODD)), "status": "error"}]
+    verdict = status.verdict(json.dumps([{"status": body}]).encode())
+    beat = {"status": "Ready", "code": told.get("code"), "message": told.get("message")}
+    health = heartbeat.health(json.dumps([{"heartbeat": beat}]).encode(), 0.0)
+    assert health is not None
+    record = {**plan.blank("P", "t"), "version": "1.0", "extensions": {"n": {"sequence": 0}}}
+    entry = results.judged(results.blank("n", "P", "t", "1.0", 0, 0.0), record, "n", verdict, 0.0)
+    report = reports.assemble(1, [results.with_handler(entry, health, 0.0)])
+    taken = bodies.json_object(json.dumps({"data": report}).encode())["data"]
+    shapes.check(taken, Path(CHECKOUT) / "docs/schemas/report-extensions.schema.json")
 
 
 def test_long_statuses_come_within_their_limit() -> None:
@@ -231,6 +263,7 @@ def test_texts_are_cut_to_bytes() -> None:
     assert texts.cut("ä" * 10, 100) == "ä" * 10
     assert len(texts.cut("ä" * 100, 50).encode()) <= 50
     assert texts.cut("ä" * 100, 50).endswith(texts.MARK)
+    assert texts.cut("a\x00b\ud83d") == "a\ufffdb\ufffd"
 
 
 @pytest.mark.parametrize(
