@@ -138,9 +138,14 @@ def shortened(status: Mapping[str, Any], limit: int = LIMIT) -> dict[str, Any]:
     made = {name: _short_field(value) if name != "substatus" else value for name, value in made.items()}
     parts = made.get("substatus")
     if isinstance(parts, list):
-        made["substatus"] = [{name: _short_field(value) for name, value in part.items()} for part in parts]
-        while made["substatus"] and size(made) > limit:
-            made["substatus"] = made["substatus"][:-1]
+        made["substatus"] = []
+        room = limit + len(", ") - size(made)
+        for part in parts:
+            short = {name: _short_field(value) for name, value in part.items()}
+            room -= size(short) + len(", ")
+            if room < 0:
+                break
+            made["substatus"].append(short)
     return made
 
 

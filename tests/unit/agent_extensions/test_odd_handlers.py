@@ -18,10 +18,11 @@ from agent_runtime.extensions.watch import Watch
 from agent_runtime.platform import paths as places
 from agent_runtime.platform import processes
 from agent_runtime.service.log import Log
-from agent_runtime.service.loop import Loop
+from agent_runtime.service.loop import Loop, sleep
 from tests.unit.agent_extensions.kit import Desk, Site, live, wish
 
 STATUS = '[{"status": {"status": "%s", "code": "%s", "formattedMessage": {"lang": "en", "message": "%s"}}}]'
+HEARTBEAT = "the handler's heartbeat cannot be read"
 WRITE = '"$AZURE_GUEST_AGENT_EXTENSION_PATH/status/$ConfigSequenceNumber.status"'
 
 
@@ -279,6 +280,21 @@ def test_heartbeats_are_read_whatever_their_spelling(site: Site) -> None:
         await desk.until(lambda: desk.last()["fake"]["handler"]["status"] == "Unresponsive", "unresponsive")
 
     live(site, scenario)
+
+
+def test_a_folder_in_the_place_of_a_heartbeat_costs_nothing(site: Site) -> None:
+    site.package(manifest={"reportHeartbeat": True})
+    site.way("enable", "mkdir -p heartbeat.log")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded", handler={"status": "NotReady", "code": 0, "message": HEARTBEAT})
+        await desk.idle()
+        before = len(os.listdir("/proc/self/fd"))
+        await sleep(1)
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+    live(site, scenario, heartbeat=0.01)
 
 
 def test_events_that_a_handler_insists_on_writing_do_not_pile_up(site: Site) -> None:

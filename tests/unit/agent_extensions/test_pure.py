@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from agent_runtime.extensions import (
     versions,
     wishes,
 )
+from agent_runtime.extensions import store as files
 from agent_runtime.extensions.runner import Ended
 from control_plane import bodies
 from control_plane.extensions import shapes
@@ -243,6 +245,24 @@ def test_a_report_of_many_comes_within_its_limit() -> None:
     assert "by" not in made["extensions"][0]
 
 
+@pytest.mark.parametrize("part", [{"name": "m" * 2000}, {"name": "\u1234" * 2000}, {}], ids=["long", "wide", "many"])
+def test_what_is_kept_of_many_can_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(files, "LIMIT", 1024 * 1024)
+    told = {"status": "error", "code": 0, **part}
+    told["substatus"] = [{"status": "error", "code": 0, **part}] * (10 if part else 1000)
+    store = files.Store(str(tmp_path))
+    for number in range(100):
+        store.results[f"n{number}"] = {**results.blank("n", "P", "t", "1.0", number, 0.0), "status": told}
+    store.save()
+    again = files.Store(str(tmp_path))
+    assert again.open() == ""
+    assert sorted(found["sequence"] for found in again.results.values()) == list(range(100))
+    assert all((found["status"] or told)["status"] == "error" for found in again.results.values())
+    assert store.results["n0"]["status"] == told
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -348,6 +368,12 @@ def test_a_command_that_is_not_there_lacks_nothing_that_is_known() -> None:
     assert endings.lacking("/nonexistent/h.py -install") is None
     assert endings.lacking("") is None
     assert endings.lacking("'") is None
+
+
+def test_a_pipe_where_a_command_was_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "h.sh")
+    assert endings.lacking(f"{tmp_path}/h.sh -install") is None
+    assert endings.lacking(f"{tmp_path} -install") is None
 
 
 def test_bypassed_extensions_are_given_no_proxy() -> None:
