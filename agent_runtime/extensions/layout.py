@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Optional
 
 from agent_runtime.extensions import environment, events, manifest, settings
@@ -117,8 +117,9 @@ class Layout:
         if os.path.islink(folder):
             os.unlink(folder)
             return
-        for name in [name for name in _names(folder) if name not in _LAST] + list(_LAST):
-            _remove(os.path.join(folder, name))
+        with contextlib.suppress(FileNotFoundError), _opened(folder) as at:
+            for name in [name for name in os.listdir(at) if name not in _LAST] + list(_LAST):
+                _remove(name, at)
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(folder)
 
@@ -179,13 +180,26 @@ def _copy(source: str, target: str, names: Iterable[str]) -> None:
         atomic.write_bytes(os.path.join(target, name), content)
 
 
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        for at, folders, names in os.walk(path, topdown=False):
-            for name in [*names, *(name for name in folders if os.path.islink(os.path.join(at, name)))]:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(at, name))
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(at)
-    else:
-        atomic.unlink(path)
+def _remove(name: str, at: Optional[int] = None) -> None:
+    """Removes a file, or a folder with what is in it; `at`: the open folder that it is in, for a name alone. What
+    another user's processes swap meanwhile leads nowhere else: no link is followed, and nothing in a folder is looked
+    up by its path. Errors: OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            os.unlink(name, dir_fd=at)
+        except IsADirectoryError:
+            with _opened(name, at) as below:
+                for inner in os.listdir(below):
+                    _remove(inner, below)
+            os.rmdir(name, dir_fd=at)
+
+
+@contextlib.contextmanager
+def _opened(name: str, at: Optional[int] = None) -> Iterator[int]:
+    """A descriptor of a folder that is no link. Errors: OSError."""
+    flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(name, flags, dir_fd=at)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

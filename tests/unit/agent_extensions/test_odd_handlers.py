@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -247,6 +248,35 @@ def test_a_handler_that_removes_itself_too_early_has_failed(site: Site, verb: st
         await desk.wait("fake", "succeeded", sequence=1)
 
     live(site, scenario)
+
+
+def test_a_folder_that_is_swapped_for_a_link_during_a_removal_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(places.linux(str(tmp_path)))
+    folder, theirs = Path(layout.folder("Test.Fake", "1.0")), tmp_path / "theirs"
+    for at in (folder / "data", theirs):
+        at.mkdir(parents=True)
+        for name in ("one", "two", "three"):
+            (at / name).touch()
+    (folder / "link").symlink_to(theirs)
+    genuine = os.unlink
+
+    def swapping(path: str, *, dir_fd: int | None = None) -> None:
+        genuine(path, dir_fd=dir_fd)
+        if os.path.basename(path) in ("one", "two", "three") and not (folder / "data").is_symlink():
+            (folder / "data").rename(folder / "moved")
+            (folder / "data").symlink_to(theirs)
+
+    monkeypatch.setattr(os, "unlink", swapping)
+    with contextlib.suppress(NotADirectoryError):
+        layout.delete("Test.Fake", "1.0")
+    monkeypatch.setattr(os, "unlink", genuine)
+    assert sorted(os.listdir(theirs)) == ["one", "three", "two"]
+    layout.delete("Test.Fake", "1.0")
+    layout.delete("Test.Fake", "1.0")  # what is gone is no error
+    assert not folder.exists()
+    assert sorted(os.listdir(theirs)) == ["one", "three", "two"]
 
 
 def test_removal_goes_on_over_failures(site: Site) -> None:
