@@ -287,11 +287,12 @@ class KilledError(BaseException):
 def test_killed_at_any_write_an_update_is_carried_out_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool, stride: int
 ) -> None:
-    genuine = atomic.write_json
+    genuine = atomic.write_bytes
     number = int(is_written) * (stride // 2)
     while True:
         site = Site(tmp_path / str(number))
         packages(site)
+        site.way("enable", SCRIPT)
 
         async def prepare(desk: Desk) -> None:
             await installed(desk, LOW)
@@ -314,19 +315,20 @@ def test_killed_at_any_write_an_update_is_carried_out_once(
             await desk.wait("fake", "succeeded", version=HIGH)
             await desk.idle()
 
-        monkeypatch.setattr(atomic, "write_json", killing)
+        monkeypatch.setattr(atomic, "write_bytes", killing)
         try:
             live(site, update)
         except KilledError:
             was_killed = True
         else:
             was_killed = False
-        monkeypatch.setattr(atomic, "write_json", genuine)
+        monkeypatch.setattr(atomic, "write_bytes", genuine)
         live(site, update)
         calls = [call for call in site.calls() if not call.startswith("enable")]
         assert calls == [f"disable {LOW}", f"update {HIGH}", f"uninstall {LOW}", f"install {HIGH}"], number
         assert (site.record() or {})["version"] == HIGH
         assert not site.folder_of(LOW).exists()
+        assert (site.root / "work").read_text().split() == ["4"], number
         if not was_killed:
             break
         number += stride
