@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 from typing import Optional
 
 from agent_runtime.extensions import environment, texts
@@ -42,8 +43,7 @@ def lacking(command: str) -> Optional[str]:
 
     try:
         program = shlex.split(command)[0]
-        with open(program, "rb") as file:
-            line = file.read(_LINE).split(b"\n", 1)[0].decode("utf-8", "replace")
+        line = _beginning(program).split(b"\n", 1)[0].decode("utf-8", "replace")
     except (OSError, ValueError, LookupError):
         return None
     if not line.startswith("#!"):
@@ -57,3 +57,12 @@ def lacking(command: str) -> Optional[str]:
     if not words or shutil.which(words[0], path=environment.PATH):
         return None
     return f"{name} needs {words[0]}, which is not on this machine"
+
+
+def _beginning(path: str) -> bytes:
+    """Of a program, which may be a link; of anything but a file, a pipe too, nothing. Errors: OSError, ValueError."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        return os.read(descriptor, _LINE) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    finally:
+        os.close(descriptor)

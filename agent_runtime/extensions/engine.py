@@ -54,7 +54,7 @@ class Engine:
         self._runner = runner.Runner(host.loop, *places, host.log, **runner.systemd())
         config = self._config
         self._steps = Steps(host.paths, host.log, self._runner, self._call, host.profile, config, timing)
-        self._watch = Watch(host.loop, self._steps.layout, timing, self._judged, self._heard)
+        self._watch = Watch(host.loop, host.log, self._steps.layout, timing, self._judged, self._heard)
         self._reporter = reports.Reporter(
             host.loop, timing.report, self._data, lambda data: host.report(KIND, data), reports.ends
         )
@@ -101,11 +101,16 @@ class Engine:
             try:
                 await self._round(asked)
             except (OSError, errors.AgentError) as problem:
-                self._is_asked = self._is_asked or asked
                 filename = getattr(problem, "filename", None)
                 where = f"{filename}: " if isinstance(filename, str) else ""
-                self._log.error(f"extensions wait: {where}{getattr(problem, 'strerror', None) or problem}")
-                self._again(self._timing.failure)
+                self._put_off(asked, f"{where}{getattr(problem, 'strerror', None) or problem}")
+            except Exception as problem:  # noqa: BLE001 - a service that dies of it dies of it at each start
+                self._put_off(asked, f"{type(problem).__name__}: {problem}")
+
+    def _put_off(self, asked: bool, reason: str) -> None:
+        self._is_asked = self._is_asked or asked
+        self._log.error(f"extensions wait: {reason}")
+        self._again(self._timing.failure)
 
     async def _trim_events(self) -> None:
         while True:
@@ -276,16 +281,20 @@ class Engine:
         if results.stands(old):
             return
         made = results.judged(old, record, ident, verdict, time.time())
-        if made == old:
+        wish = self._wished.get(ident)
+        has_succeeded = made["state"] == "succeeded"
+        goes_back = record["fresh"] and made["state"] == "failed" and wish is not None and bool(wish.rollback_to)
+        # The first final word on a version decides for good, also where it is the one that was said of the former.
+        is_first = record["fresh"] and (has_succeeded or goes_back)
+        if has_succeeded:
+            record["fresh"] = False
+        if made == old and not is_first:
             return
         self._store.results[ident] = made
         if made["state"] != old["state"]:
             self._log.info(f"{made['name']} {made['version']} is {made['state']}: {made['message'][:500]}")
         self._changed()
-        wish = self._wished.get(ident)
-        if made["state"] == "succeeded":
-            record["fresh"] = False
-        elif made["state"] == "failed" and record["fresh"] and wish is not None and wish.rollback_to:
+        if wish is not None and goes_back:
             record["fresh"] = False
             self._carrier.take_back(wish, self._store.generation, made["message"])
             self.look()

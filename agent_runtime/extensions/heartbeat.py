@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple, Optional
 
-from agent_runtime.extensions import texts
+from agent_runtime.extensions import status, texts
 
 FILE = "heartbeat.log"
 # Seconds. Between them nobody knows, and what was known holds.
@@ -45,9 +45,10 @@ def _lower(value: dict[str, Any]) -> dict[str, Any]:
 
 def _code(value: Any) -> int:
     try:
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError, OverflowError):
         return 0
+    return number if abs(number) < status.MOST_NUMBER else 0
 
 
 def _message(beat: dict[str, Any]) -> str:

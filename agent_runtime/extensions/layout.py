@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Optional
 
 from agent_runtime.extensions import environment, events, manifest, settings
@@ -13,6 +13,8 @@ from agent_runtime.platform.paths import Paths
 from agent_runtime.state import atomic
 
 _LAST = (manifest.NAME, environment.FILE)
+# Where handlers keep the number that they ran last; those of several extensions NAME.mrseq.
+_SEQUENCE = "mrseq"
 
 
 class Layout:
@@ -70,24 +72,43 @@ class Layout:
         _copy(source, os.path.join(self.folder(handler, new), "status"), _names(source))
 
     def carry(self, handler: str, old: str, new: str) -> None:
-        """Brings sequence memory and what has no result yet to the new version, so that it runs nothing again.
-        Errors: OSError."""
-        source, target = self.folder(handler, old), self.folder(handler, new)
-        _copy(source, target, ("mrseq",))
+        """Brings sequence memory and what has no result yet to the new version, so that it runs nothing again, and
+        keeps both outside of either. Errors: OSError."""
+        source, target, memory = self.folder(handler, old), self.folder(handler, new), self._memory(handler)
+        _copy(source, target, (_SEQUENCE,))
         before = set(_names(os.path.join(target, "status")))
         fresh = [name for name in _names(os.path.join(source, "status")) if name not in before]
         _copy(os.path.join(source, "status"), os.path.join(target, "status"), fresh)
+        # Those of several extensions are brought over by their handler's own update, or not, when it fails.
+        _copy(source, memory, [name for name in _names(source) if name == _SEQUENCE or name.endswith(f".{_SEQUENCE}")])
+        _copy(os.path.join(target, "status"), os.path.join(memory, "status"), _names(os.path.join(target, "status")))
 
-    def drop(self, handler: str, version: str, extension: str) -> None:
-        """Removes what is left of one extension of a handler that has several. Errors: OSError."""
-        folder = self.folder(handler, version)
-        atomic.unlink(os.path.join(folder, f"{extension}.mrseq"))
-        for below, ending in (("config", ".settings"), ("status", ".status")):
-            for name in _names(os.path.join(folder, below)):
-                middle = name[len(extension) + 1 : -len(ending)]
-                if name.startswith(f"{extension}.") and name.endswith(ending) and middle.isdigit():
-                    atomic.unlink(os.path.join(folder, below, name))
-        atomic.unlink(os.path.join(folder, "config", f"{extension}.HandlerState"))
+    def recall(self, handler: str, version: str) -> None:
+        """Brings what `carry` has kept to a version that was unpacked after it: another try, or the former one again.
+        Errors: OSError."""
+        memory, target = self._memory(handler), self.folder(handler, version)
+        _copy(memory, target, _names(memory))
+        status = os.path.join(memory, "status")
+        _copy(status, os.path.join(target, "status"), _names(status))
+
+    def forget(self, handler: str) -> None:
+        """Removes what `carry` has kept. Errors: OSError."""
+        _remove(self._memory(handler))
+
+    def drop(self, handler: str, version: Optional[str], extension: str) -> None:
+        """Removes what is left of one extension of a handler that has several, in the installed version (None: there is
+        none) and in what `carry` has kept. Errors: OSError."""
+        for folder in (self._memory(handler), *([self.folder(handler, version)] if version is not None else ())):
+            atomic.unlink(os.path.join(folder, f"{extension}.{_SEQUENCE}"))
+            for below, ending in (("config", ".settings"), ("status", ".status")):
+                for name in _names(os.path.join(folder, below)):
+                    middle = name[len(extension) + 1 : -len(ending)]
+                    if name.startswith(f"{extension}.") and name.endswith(ending) and middle.isdigit():
+                        atomic.unlink(os.path.join(folder, below, name))
+            atomic.unlink(os.path.join(folder, "config", f"{extension}.HandlerState"))
+
+    def _memory(self, handler: str) -> str:
+        return os.path.join(self._paths.extensions, "memory", handler.lower())
 
     def delete(self, handler: str, version: str) -> None:
         """Removes an unpacked version. What an uninstall that goes on by itself removes meanwhile is no error; manifest
@@ -96,8 +117,9 @@ class Layout:
         if os.path.islink(folder):
             os.unlink(folder)
             return
-        for name in [name for name in _names(folder) if name not in _LAST] + list(_LAST):
-            _remove(os.path.join(folder, name))
+        with contextlib.suppress(FileNotFoundError), _opened(folder) as at:
+            for name in [name for name in os.listdir(at) if name not in _LAST] + list(_LAST):
+                _remove(name, at)
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(folder)
 
@@ -144,22 +166,40 @@ def _names(folder: str) -> list[str]:
 
 
 def _copy(source: str, target: str, names: Iterable[str]) -> None:
-    import shutil  # a resident's memory: not before there is something to copy
-
+    """Copies plain files durably; anything else, and what is longer than anybody reads, stays behind. Errors:
+    OSError."""
     os.makedirs(target, mode=0o700, exist_ok=True)
     for name in names:
         path = os.path.join(source, name)
-        if os.path.isfile(path) and not os.path.islink(path):
-            shutil.copy2(path, os.path.join(target, name))
+        if atomic.is_temporary(name) or os.path.islink(path) or not os.path.isfile(path):
+            continue
+        try:
+            content = atomic.read_bytes(path)
+        except (FileNotFoundError, ValueError):
+            continue
+        atomic.write_bytes(os.path.join(target, name), content)
 
 
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        for at, folders, names in os.walk(path, topdown=False):
-            for name in [*names, *(name for name in folders if os.path.islink(os.path.join(at, name)))]:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(at, name))
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(at)
-    else:
-        atomic.unlink(path)
+def _remove(name: str, at: Optional[int] = None) -> None:
+    """Removes a file, or a folder with what is in it; `at`: the open folder that it is in, for a name alone. What
+    another user's processes swap meanwhile leads nowhere else: no link is followed, and nothing in a folder is looked
+    up by its path. Errors: OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            os.unlink(name, dir_fd=at)
+        except IsADirectoryError:
+            with _opened(name, at) as below:
+                for inner in os.listdir(below):
+                    _remove(inner, below)
+            os.rmdir(name, dir_fd=at)
+
+
+@contextlib.contextmanager
+def _opened(name: str, at: Optional[int] = None) -> Iterator[int]:
+    """A descriptor of a folder that is no link. Errors: OSError."""
+    flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(name, flags, dir_fd=at)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

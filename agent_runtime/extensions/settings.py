@@ -33,9 +33,9 @@ def content(settings: Mapping[str, Any]) -> bytes:
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """Tells the public settings of one sequence number from others of the same number: an envelope of the same
-    content differs each time it is made, so it is only looked at for being there."""
+    """Tells the settings of one sequence number from others of the same number. An envelope of the same content differs
+    each time it is made, and the hub makes one for each number: another one is another registration's."""
     import hashlib  # it loads libcrypto: not before there is an extension
 
-    known = [settings.get("publicSettings"), settings.get("protectedSettings") is not None]
+    known = [settings.get("publicSettings"), settings.get("protectedSettings")]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode("ascii")).hexdigest()

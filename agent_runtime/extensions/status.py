@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
@@ -14,6 +15,9 @@ WORDS = ("transitioning", "warning", "error", "success")
 BAD, UNREADABLE = 1012, -1
 READ_LIMIT = 4 * 1024 * 1024
 LIMIT, MESSAGE_LIMIT, FIELD_LIMIT = 128 * 1024, 1024, 10 * 1024
+# The hub refuses a body that has a longer text or a larger number in it.
+MOST_TEXT, MOST_NUMBER = 64 * 1024, 2**63
+_TEXTS = ("name", "operation", "configurationAppliedTime", "status")
 _STATE = {"success": "succeeded", "error": "failed", "transitioning": "transitioning", "warning": "transitioning"}
 
 
@@ -43,11 +47,9 @@ def verdict(content: bytes) -> Verdict:
         status = _checked(found)
     except ValueError as problem:
         return bad(str(problem))
-    word = str(status["status"]).lower()
-    status = texts.everywhere(shortened(status))
-    message = status.get("formattedMessage") or {}
+    word, message = status["status"].lower(), status.get("formattedMessage", {})
     # Any other word counts as an error: the old custom script writes `failed`.
-    return Verdict(_STATE.get(word, "failed"), int(status["code"]), texts.cut(str(message.get("message", ""))), status)
+    return Verdict(_STATE.get(word, "failed"), status["code"], texts.cut(message.get("message", "")), shortened(status))
 
 
 def bad(reason: str) -> Verdict:
@@ -59,7 +61,7 @@ def unreadable(reason: str) -> Verdict:
 
 
 def _checked(found: Any) -> dict[str, Any]:
-    """The object `status`, its code a number. Errors: ValueError with the reason."""
+    """The object `status`, without what section 15 does not name. Errors: ValueError with the reason."""
     if not isinstance(found, list) or not found or not isinstance(found[0], dict):
         raise ValueError("it is not an array that begins with an object")
     status = found[0].get("status")
@@ -68,18 +70,33 @@ def _checked(found: Any) -> dict[str, Any]:
     if not isinstance(status.get("status"), str) or not status["status"]:
         raise ValueError("status has no word status")
     _message(status)
-    parts = status.get("substatus")
-    if parts is not None and not isinstance(parts, list):
+    made, parts = _known(status), status.get("substatus")
+    if parts is None:
+        return made
+    if not isinstance(parts, list):
         raise ValueError("substatus is no list")
-    kept = []
-    for part in parts or ():
-        if part is None:
-            continue
-        if not isinstance(part, dict) or str(part.get("status")).lower() not in WORDS:
+    parts = [part for part in parts if part is not None]
+    for part in parts:
+        word = part.get("status") if isinstance(part, dict) else None
+        if not isinstance(word, str) or word.lower() not in WORDS:
             raise ValueError("an entry of substatus has none of the four words")
-        kept.append({**part, "code": _code(part)})
-    made = {**status, "code": _code(status)}
-    return {**made, "substatus": kept} if parts is not None else made
+    return {**made, "substatus": [_known(part) for part in parts]}
+
+
+def _known(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Members of a status or of a part of one that have a name and a type, the code a number. Any other may be of any
+    depth and length, and nobody reads it. Errors: ValueError."""
+    made: dict[str, Any] = {name: _text(found[name]) for name in _TEXTS if isinstance(found.get(name), str)}
+    made["code"] = _code(found)
+    message = found.get("formattedMessage")
+    if isinstance(message, dict):
+        said = {name: _text(message[name]) for name in ("lang", "message") if isinstance(message.get(name), str)}
+        made["formattedMessage"] = said
+    return made
+
+
+def _text(value: str) -> str:
+    return texts.cut(texts.redacted(value), MOST_TEXT)
 
 
 def _message(status: Mapping[str, Any]) -> None:
@@ -94,13 +111,11 @@ def _code(status: Mapping[str, Any]) -> int:
     value = status.get("code")
     if value is None or value == "":
         return 0
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63:
-        return int(value)
     if isinstance(value, str):
-        try:
-            return int(value.strip()[:20])
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            value = int(value.strip()[:20])
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MOST_NUMBER:
+        return int(value)
     raise ValueError("code is no number")
 
 
@@ -120,14 +135,17 @@ def shortened(status: Mapping[str, Any], limit: int = LIMIT) -> dict[str, Any]:
             **message,
             "message": texts.cut(str(message.get("message", "")), min(MESSAGE_LIMIT, limit // 4)),
         }
-    # Only what section 15 names may be long; a foreign member must not carry what was cut elsewhere.
-    known = ("status", "code", "name", "operation", "configurationAppliedTime", "formattedMessage", "substatus")
-    made = {name: _short_field(made[name]) if name != "substatus" else made[name] for name in known if name in made}
+    made = {name: _short_field(value) if name != "substatus" else value for name, value in made.items()}
     parts = made.get("substatus")
     if isinstance(parts, list):
-        made["substatus"] = [{name: _short_field(value) for name, value in part.items()} for part in parts]
-        while made["substatus"] and size(made) > limit:
-            made["substatus"] = made["substatus"][:-1]
+        made["substatus"] = []
+        room = limit + len(", ") - size(made)
+        for part in parts:
+            short = {name: _short_field(value) for name, value in part.items()}
+            room -= size(short) + len(", ")
+            if room < 0:
+                break
+            made["substatus"].append(short)
     return made
 
 
@@ -135,5 +153,5 @@ def _short_field(value: Any) -> Any:
     if isinstance(value, str):
         return texts.cut(value, FIELD_LIMIT)
     if isinstance(value, dict):
-        return {name: _short_field(item) for name, item in value.items() if name in ("lang", "message")}
-    return value if isinstance(value, (int, float, bool)) or value is None else None
+        return {name: _short_field(item) for name, item in value.items()}
+    return value

@@ -97,7 +97,7 @@ class Steps:
         self._own_limit = 0
 
     async def do(self, step: plan.Step, scene: Scene, run: str) -> Outcome:
-        """The outcome of a step; one that was begun as `run` goes on. Errors of files and workers are outcomes too."""
+        """The outcome of a step; one that was begun as `run` goes on. Whatever goes wrong is an outcome too."""
         verb, version = step["do"], step["version"]
         try:
             if verb in COMMANDS:
@@ -123,6 +123,9 @@ class Steps:
             why = (problem.strerror or str(problem)).lower()
             where = f"{problem.filename}: " if isinstance(problem.filename, str) else ""
             return Outcome(False, GENERAL, f"{verb} of {scene.handler} failed: {where}{why}", -1)
+        except Exception as problem:  # noqa: BLE001 - what one handler brings about must not keep us from all the others
+            why = f"{type(problem).__name__}: {problem}"
+            return Outcome(False, GENERAL, f"{verb} of {scene.handler} failed: {why}", -1)
 
     # -- packages
 
@@ -177,6 +180,10 @@ class Steps:
         outcome = self._furnish(version, scene)
         if not outcome.is_well:
             await self._delete(handler, version)
+        elif scene.record["extensions"]:
+            self.layout.recall(handler, version)
+        else:
+            self.layout.forget(handler)
         return outcome
 
     def _furnish(self, version: str, scene: Scene) -> Outcome:
@@ -215,6 +222,8 @@ class Steps:
         for version, path in record["archives"].items():
             if (verb == "forget" or version != kept) and str(path).startswith(self._paths.downloads + os.sep):
                 atomic.unlink(str(path))
+        if verb == "forget":
+            self.layout.forget(scene.handler)
         return True
 
     # -- settings
@@ -251,8 +260,10 @@ class Steps:
 
     def _drop(self, step: plan.Step, scene: Scene) -> None:
         known = scene.record["extensions"].get(step["name"])
-        if scene.record["multi"] and known is not None and step["version"] is not None:
+        if known is not None and scene.record["multi"]:
             self.layout.drop(scene.handler, step["version"], known["name"])
+        elif known is not None:
+            self.layout.forget(scene.handler)
 
     # -- commands
 
@@ -286,6 +297,9 @@ class Steps:
             await self._lift(handler, scene)
         elif ended.code == 0 and verb != "disable" and not self.layout.is_whole(handler, version):
             return Outcome(False, NO_MANIFEST, f"{verb} of {handler} {version} has removed its own files", 0)
+        elif ended.code == 0 and verb == "enable":
+            with contextlib.suppress(OSError):  # it has its own now; the next change of version writes anew
+                self.layout.forget(handler)
         return _judged(verb, f"{handler} {version}", folder, text, ended, seconds)
 
     async def _finished(self, verb: str, what: str, folder: str, run: str) -> Outcome:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from agent_runtime.extensions import plan
+from agent_runtime.extensions import plan, status
 from agent_runtime.state import atomic
 
 HANDLERS, PLAN, COMMANDS = "handlers.json", "plan.json", "runcommands.json"
@@ -63,11 +63,11 @@ class Store:
             raise ValueError(f"{type(problem).__name__}: {problem}") from None
 
     def save(self) -> None:
-        """Writes handlers.json. Errors: OSError."""
+        """Writes handlers.json, not longer than it is read. Errors: OSError."""
         made = {
             "v": 1,
             "handlers": self.records,
-            "results": self.results,
+            "results": _within(self.results),
             "certificates": self.certificates,
             "generation": self.generation,
             "machine": self.machine,
@@ -93,6 +93,20 @@ class Store:
 
     def drop_plan(self) -> None:
         atomic.unlink(os.path.join(self._folder, PLAN))
+
+
+def _within(results: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Results whose statuses leave room for all the rest of the file: of many, each has its share of it. Pure."""
+    # A third of the limit: the file's indentation may double them.
+    share = LIMIT // 3 // max(1, len(results))
+    if share >= status.LIMIT:
+        return dict(results)
+    made = {}
+    for ident, result in results.items():
+        told = result["status"]
+        told = None if told is None else status.shortened(told, share)
+        made[ident] = {**result, "status": told if status.size(told) <= share else None}
+    return made
 
 
 class CommandStore:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 HIDDEN = "[hidden]"
 MARK = " [shortened]"
 TEXT_LIMIT = 4 * 1024
 # Signatures of shared access (extension-handler.md section 23), also where a URL was quoted inside another.
 _SIGNATURE = re.compile(r"((?:[?&;]|%3[fF]|%26|\\u0026|\b)sig(?:=|%3[dD]))[^&\s\"'<>;\\]+", re.IGNORECASE)
+_UNSPEAKABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def redacted(text: str) -> str:
@@ -18,20 +18,16 @@ def redacted(text: str) -> str:
     return _SIGNATURE.sub(rf"\g<1>{HIDDEN}", text)
 
 
-def everywhere(value: Any) -> Any:
-    """`redacted` for every text in a JSON value."""
-    if isinstance(value, str):
-        return redacted(value)
-    if isinstance(value, list):
-        return [everywhere(item) for item in value]
-    if isinstance(value, dict):
-        return {name: everywhere(item) for name, item in value.items()}
-    return value
+def whole(text: str) -> str:
+    """`text` without NUL and halves of surrogate pairs, which JSON can spell and the hub refuses, with a mark for
+    each."""
+    return _UNSPEAKABLE.sub("\ufffd", text)
 
 
 def cut(text: str, limit: int = TEXT_LIMIT) -> str:
-    """`text` in at most `limit` bytes of UTF-8, its end marked where something is missing."""
-    encoded = text.encode("utf-8", "replace")
+    """`text`, `whole`, in at most `limit` bytes of UTF-8, its end marked where something is missing."""
+    text = whole(text)
+    encoded = text.encode("utf-8")
     if len(encoded) <= limit:
         return text
     return encoded[: max(0, limit - len(MARK))].decode("utf-8", "ignore") + MARK
@@ -40,6 +36,6 @@ def cut(text: str, limit: int = TEXT_LIMIT) -> str:
 def tail(content: bytes, limit: int = TEXT_LIMIT) -> str:
     """The end of what a program has written, redacted, in at most `limit` bytes of UTF-8. `content` begins further
     ahead, so that no signature is met in its middle."""
-    text = redacted(content.decode("utf-8", "replace").replace("\0", "\ufffd"))
+    text = redacted(whole(content.decode("utf-8", "replace")))
     encoded = text.encode("utf-8")
     return encoded[max(0, len(encoded) - limit) :].decode("utf-8", "ignore")

@@ -15,6 +15,7 @@ from typing import NamedTuple, Optional
 from agent_runtime.extensions import heartbeat, plan, status
 from agent_runtime.extensions.layout import Layout
 from agent_runtime.extensions.timing import Timing
+from agent_runtime.service.log import Log
 from agent_runtime.service.loop import Event, Loop, sleep
 from agent_runtime.state import atomic
 
@@ -40,12 +41,14 @@ class Watch:
     def __init__(
         self,
         loop: Loop,
+        log: Log,
         layout: Layout,
         timing: Timing,
         judged: Callable[[str, str, status.Verdict], None],
         heard: Callable[[str, heartbeat.Health], None],
     ) -> None:
         self._loop = loop
+        self._log = log
         self._layout = layout
         self._timing = timing
         self._judged = judged
@@ -111,6 +114,13 @@ class Watch:
                         await self._look(place, entry)
 
     async def _look(self, place: Place, entry: _Entry, is_first: bool = False) -> None:
+        try:
+            await self._look_at(place, entry, is_first)
+        except Exception as problem:  # noqa: BLE001 - what one handler writes must not keep us from all the others
+            entry.at = time.monotonic() + self._timing.status_most
+            self._log.error(f"looking at {place.path} failed: {type(problem).__name__}: {problem}")
+
+    async def _look_at(self, place: Place, entry: _Entry, is_first: bool) -> None:
         if place.ident is None:
             entry.at = time.monotonic() + self._timing.heartbeat
             found = self._beat(place.path)

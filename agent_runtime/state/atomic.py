@@ -90,10 +90,14 @@ def read_bytes(path: str, limit: int = READ_LIMIT) -> bytes:
     """Content of a regular file that is no link. Errors: OSError; ValueError when it is longer than `limit` or no
     file."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(descriptor, "rb") as file:
+    try:
+        # Before anything is made of the descriptor: what refuses a folder leaves it open.
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError(f"{path} is not a regular file")
-        content = file.read(limit + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(limit + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > limit:
         raise ValueError(f"{path} is longer than {limit} bytes")
     return content

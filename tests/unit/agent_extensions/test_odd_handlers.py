@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from agent_runtime.extensions import events
+from agent_runtime.extensions import events, plan, status
+from agent_runtime.extensions.layout import Layout
+from agent_runtime.extensions.timing import Timing
+from agent_runtime.extensions.watch import Watch
+from agent_runtime.platform import paths as places
 from agent_runtime.platform import processes
+from agent_runtime.service.log import Log
+from agent_runtime.service.loop import Loop, sleep
 from tests.unit.agent_extensions.kit import Desk, Site, live, wish
 
 STATUS = '[{"status": {"status": "%s", "code": "%s", "formattedMessage": {"lang": "en", "message": "%s"}}}]'
+HEARTBEAT = "the handler's heartbeat cannot be read"
 WRITE = '"$AZURE_GUEST_AGENT_EXTENSION_PATH/status/$ConfigSequenceNumber.status"'
 
 
@@ -130,6 +139,63 @@ def test_a_huge_status_is_shortened(site: Site) -> None:
     live(site, scenario)
 
 
+@pytest.mark.parametrize("depth", [400, 480, 600, 900])
+def test_a_status_of_any_depth_stops_nobody(site: Site, depth: int) -> None:
+    site.package()
+    deep = "[" * depth + "]" * depth
+    told = f'"status": "success", "data": {deep}, "formattedMessage": {{"lang": "en", "message": "deep"}}'
+    (site.root / "deep").write_text(f'[{{"status": {{{told}}}}}]')
+    site.way("enable", f"cp {site.root}/deep {WRITE}; exit 0")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded", message="deep")
+
+    live(site, scenario)
+
+
+def test_a_step_that_fails_in_a_way_nobody_thought_of_is_that_handlers_alone(site: Site) -> None:
+    for kind in ("Odd", "Fake"):
+        site.package(kind=kind)
+    custom = site.root / "repo/extensions/Test.Odd/1.0.0/custom.json"
+    custom.write_text("[" * 20)
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish("odd", kind="Odd"), wish())
+        await desk.wait("fake", "succeeded")
+        entry = await desk.wait("odd", "failed", code=1000, operation="download")
+        assert "download of Test.Odd failed: " in entry["message"]
+
+    live(site, scenario)
+
+
+def test_a_look_that_fails_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+    paths = places.linux(str(tmp_path))
+    told: list[str] = []
+
+    def ended(name: str, _: BaseException) -> None:
+        told.append(f"{name} has ended")
+        loop.stop()
+
+    def judged(key: str, ident: str, _: status.Verdict) -> None:
+        told.append(ident)
+        if {"one", "two"} <= set(told):
+            loop.stop()
+        if ident == "one":
+            raise LookupError(key)
+
+    loop = Loop(ended)
+    timing, log = Timing(status_first=0.01), Log(str(tmp_path / "log"))
+    watch = Watch(loop, log, Layout(paths), timing, judged, lambda *_: None)
+    known = {"sequence": 0, "enabled": True}
+    record = {**plan.blank("Test", "Fake"), "version": "1.0", "state": plan.ENABLED, "multi": True}
+    record["extensions"] = {name: {**known, "name": name} for name in ("one", "two")}
+    watch.follow({"test.fake": record})
+    loop.spawn(watch.run(), "status")
+    loop.run()
+    assert set(told) == {"one", "two"}
+
+
 def test_scrubbed_settings_are_no_reason_to_complain(site: Site) -> None:
     site.package()
     site.way("enable", ": >config/0.settings")
@@ -184,6 +250,35 @@ def test_a_handler_that_removes_itself_too_early_has_failed(site: Site, verb: st
     live(site, scenario)
 
 
+def test_a_folder_that_is_swapped_for_a_link_during_a_removal_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(places.linux(str(tmp_path)))
+    folder, theirs = Path(layout.folder("Test.Fake", "1.0")), tmp_path / "theirs"
+    for at in (folder / "data", theirs):
+        at.mkdir(parents=True)
+        for name in ("one", "two", "three"):
+            (at / name).touch()
+    (folder / "link").symlink_to(theirs)
+    genuine = os.unlink
+
+    def swapping(path: str, *, dir_fd: int | None = None) -> None:
+        genuine(path, dir_fd=dir_fd)
+        if os.path.basename(path) in ("one", "two", "three") and not (folder / "data").is_symlink():
+            (folder / "data").rename(folder / "moved")
+            (folder / "data").symlink_to(theirs)
+
+    monkeypatch.setattr(os, "unlink", swapping)
+    with contextlib.suppress(NotADirectoryError):
+        layout.delete("Test.Fake", "1.0")
+    monkeypatch.setattr(os, "unlink", genuine)
+    assert sorted(os.listdir(theirs)) == ["one", "three", "two"]
+    layout.delete("Test.Fake", "1.0")
+    layout.delete("Test.Fake", "1.0")  # what is gone is no error
+    assert not folder.exists()
+    assert sorted(os.listdir(theirs)) == ["one", "three", "two"]
+
+
 def test_removal_goes_on_over_failures(site: Site) -> None:
     site.package()
     site.way("disable", "exit 3")
@@ -215,6 +310,21 @@ def test_heartbeats_are_read_whatever_their_spelling(site: Site) -> None:
         await desk.until(lambda: desk.last()["fake"]["handler"]["status"] == "Unresponsive", "unresponsive")
 
     live(site, scenario)
+
+
+def test_a_folder_in_the_place_of_a_heartbeat_costs_nothing(site: Site) -> None:
+    site.package(manifest={"reportHeartbeat": True})
+    site.way("enable", "mkdir -p heartbeat.log")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded", handler={"status": "NotReady", "code": 0, "message": HEARTBEAT})
+        await desk.idle()
+        before = len(os.listdir("/proc/self/fd"))
+        await sleep(1)
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+    live(site, scenario, heartbeat=0.01)
 
 
 def test_events_that_a_handler_insists_on_writing_do_not_pile_up(site: Site) -> None:

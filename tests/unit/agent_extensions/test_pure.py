@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from agent_runtime.extensions import (
     heartbeat,
     lists,
     manifest,
+    plan,
     reports,
     results,
     settings,
@@ -29,8 +31,12 @@ from agent_runtime.extensions import (
     versions,
     wishes,
 )
+from agent_runtime.extensions import store as files
 from agent_runtime.extensions.runner import Ended
+from control_plane import bodies
+from control_plane.extensions import shapes
 from tests.unit.agent_extensions.kit import wish
+from tests.unit.agent_services.courier import CHECKOUT
 
 COMMANDS = {f"{name}Command": f"/bin/x {name}" for name in manifest.COMMANDS}
 
@@ -153,6 +159,8 @@ def test_words_for_systemd() -> None:
         ([{"status": {"status": "success", "substatus": {}}}], "failed", 1012),
         ([{"status": {"status": "success", "formattedMessage": {"message": "x"}}}], "failed", 1012),
         ([{"status": {"status": "success", "code": "x"}}], "failed", 1012),
+        ([{"status": {"status": "success", "code": 2**63}}], "failed", 1012),
+        ([{"status": {"status": "success", "code": str(2**63)}}], "failed", 1012),
         ([{"status": {"status": 1}}], "failed", 1012),
         ([{"status": {}}], "failed", 1012),
         ([], "failed", 1012),
@@ -175,6 +183,32 @@ def test_no_status_breaks_the_reader(value: Any) -> None:
         assert found.state in ("succeeded", "failed", "transitioning")
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.sampled_from("a\x00\ud83dä"), max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.sampled_from("ab\x00\udc00"), max_size=2), inner)
+    ),
+    max_leaves=9,
+)
+ODD = st.integers().map(str) | st.sampled_from([2**63, -(2**63), 2**70, str(2**63), "x" * 70_000, "ä" * 40_000]) | JSON
+
+
+@given(st.dictionaries(st.sampled_from(["name", "operation", "code", "lang", "message", "more\x00"]), ODD), st.data())
+def test_the_hub_takes_whatever_a_handler_says(told: dict[str, Any], data: st.DataObject) -> None:
+    message = {"lang": "en", "message": "", **{name: item for name, item in told.items() if isinstance(item, str)}}
+    body = {**told, "status": "success", "formattedMessage": message}
+    body["substatus"] = [{**data.draw(st.dictionaries(st.sampled_from(["name", "code", "x"]), ODD)), "status": "error"}]
+    verdict = status.verdict(json.dumps([{"status": body}]).encode())
+    beat = {"status": "Ready", "code": told.get("code"), "message": told.get("message")}
+    health = heartbeat.health(json.dumps([{"heartbeat": beat}]).encode(), 0.0)
+    assert health is not None
+    record = {**plan.blank("P", "t"), "version": "1.0", "extensions": {"n": {"sequence": 0}}}
+    entry = results.judged(results.blank("n", "P", "t", "1.0", 0, 0.0), record, "n", verdict, 0.0)
+    report = reports.assemble(1, [results.with_handler(entry, health, 0.0)])
+    taken = bodies.json_object(json.dumps({"data": report}).encode())["data"]
+    shapes.check(taken, Path(CHECKOUT) / "docs/schemas/report-extensions.schema.json")
+
+
 def test_long_statuses_come_within_their_limit() -> None:
     long = {
         "status": "success",
@@ -183,10 +217,22 @@ def test_long_statuses_come_within_their_limit() -> None:
         "substatus": [{"status": "error", "name": "n" * 9999}],
     }
     long["substatus"] = long["substatus"] * 40  # type: ignore[operator]
-    made = status.shortened(long)
+    made = status.verdict(json.dumps([{"status": long}]).encode()).status or {}
     assert status.size(made) <= status.LIMIT
     assert made["substatus"]
     assert "foreign" not in made
+
+
+@pytest.mark.parametrize("depth", [40, 480, 900])
+def test_what_nobody_knows_in_a_status_may_be_of_any_depth(depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    part = f'{{"name": {deep}, "status": "success", "x": {deep}, "formattedMessage": {{"message": {deep}}}}}'
+    told = f'"status": "success", "operation": {deep}, "x": {deep}, "substatus": [{part}]'
+    found = status.verdict(f'[{{"status": {{{told}}}}}]'.encode())
+    parts = [{"status": "success", "code": 0, "formattedMessage": {}}]
+    assert found == ("succeeded", 0, "", {"status": "success", "code": 0, "substatus": parts})
+    found = status.verdict(f'[{{"status": {{"status": "success", "substatus": [{{"status": {deep}}}]}}}}]'.encode())
+    assert (found.state, found.code) == ("failed", 1012)
 
 
 def test_a_report_of_many_comes_within_its_limit() -> None:
@@ -197,6 +243,24 @@ def test_a_report_of_many_comes_within_its_limit() -> None:
     assert status.size(made) <= reports.LIMIT
     assert len(made["extensions"]) == 256
     assert "by" not in made["extensions"][0]
+
+
+@pytest.mark.parametrize("part", [{"name": "m" * 2000}, {"name": "\u1234" * 2000}, {}], ids=["long", "wide", "many"])
+def test_what_is_kept_of_many_can_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(files, "LIMIT", 1024 * 1024)
+    told = {"status": "error", "code": 0, **part}
+    told["substatus"] = [{"status": "error", "code": 0, **part}] * (10 if part else 1000)
+    store = files.Store(str(tmp_path))
+    for number in range(100):
+        store.results[f"n{number}"] = {**results.blank("n", "P", "t", "1.0", number, 0.0), "status": told}
+    store.save()
+    again = files.Store(str(tmp_path))
+    assert again.open() == ""
+    assert sorted(found["sequence"] for found in again.results.values()) == list(range(100))
+    assert all((found["status"] or told)["status"] == "error" for found in again.results.values())
+    assert store.results["n0"]["status"] == told
 
 
 @pytest.mark.parametrize(
@@ -210,13 +274,16 @@ def test_a_report_of_many_comes_within_its_limit() -> None:
 )
 def test_signatures_are_hidden(text: str, shown: str) -> None:
     assert texts.redacted(text) == shown
-    assert texts.everywhere({"a": [text]}) == {"a": [shown]}
+    body = {"status": "x", "name": text, "substatus": [{"status": "error", "formattedMessage": {"message": text}}]}
+    told = status.verdict(json.dumps([{"status": body}]).encode()).status or {}
+    assert (told["name"], told["substatus"][0]["formattedMessage"]["message"]) == (shown, shown)
 
 
 def test_texts_are_cut_to_bytes() -> None:
     assert texts.cut("ä" * 10, 100) == "ä" * 10
     assert len(texts.cut("ä" * 100, 50).encode()) <= 50
     assert texts.cut("ä" * 100, 50).endswith(texts.MARK)
+    assert texts.cut("a\x00b\ud83d") == "a\ufffdb\ufffd"
 
 
 @pytest.mark.parametrize(
@@ -301,6 +368,12 @@ def test_a_command_that_is_not_there_lacks_nothing_that_is_known() -> None:
     assert endings.lacking("/nonexistent/h.py -install") is None
     assert endings.lacking("") is None
     assert endings.lacking("'") is None
+
+
+def test_a_pipe_where_a_command_was_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "h.sh")
+    assert endings.lacking(f"{tmp_path}/h.sh -install") is None
+    assert endings.lacking(f"{tmp_path} -install") is None
 
 
 def test_bypassed_extensions_are_given_no_proxy() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.extensions import runner
-from tests.unit.agent_extensions.kit import Desk, Site, live, wish
+from tests.unit.agent_extensions.kit import Desk, Site, certificate_of, envelope, live, wish
 
 FOLDER = "repo/extensions/Test.Fake/1.0.0"
 
@@ -274,6 +274,28 @@ def test_an_expired_document_repeats_and_changes_nothing(site: Site) -> None:
     live(site, scenario)
     live(site, later)
     assert site.folder_of().exists()
+
+
+def test_another_registrations_secret_of_the_same_number_is_taken(site: Site) -> None:
+    site.package()
+    seen = site.root / "seen"
+    site.way("enable", f"[ -e mrseq ] || cat config/0.settings >>{seen}; echo >>{seen}")
+    thumbprint, pem = certificate_of(site.csr)
+    former, present = (envelope(pem, json.dumps({"secret": secret}), site.root) for secret in ("former", "present"))
+    told: dict[str, Any] = {"protectedSettingsCertThumbprint": thumbprint, "publicSettings": {"a": 1}}
+
+    async def scenario(desk: Desk) -> None:
+        for machine, protected in (("former", former), ("former", former), ("present", present)):
+            desk.give(wish(protectedSettings=protected, **told), certificates={thumbprint: pem}, machine=machine)
+            await desk.wait("fake", "succeeded")
+            await desk.idle()
+
+    live(site, scenario)
+    first = ["install 1.0.0", "enable 1.0.0"]
+    assert site.calls() == [*first, "disable 1.0.0", "uninstall 1.0.0", *first]
+    given = [json.loads(line) for line in seen.read_text().split("\n") if line]
+    handed = [one["runtimeSettings"][0]["handlerSettings"]["protectedSettings"] for one in given]
+    assert handed == [former, present]
 
 
 def test_a_newer_document_takes_over_between_two_handlers(site: Site) -> None:

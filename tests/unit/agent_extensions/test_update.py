@@ -132,6 +132,113 @@ def test_a_version_that_fails_is_taken_back_where_the_document_says_so(site: Sit
     assert site.calls()[len(calls) :] == [f"enable {LOW}"]
 
 
+@pytest.mark.parametrize("is_late", [True, False], ids=["late", "at once"])
+def test_a_version_that_has_succeeded_is_not_taken_back_after_a_restart(site: Site, is_late: bool) -> None:
+    packages(site)
+
+    async def update(desk: Desk) -> None:
+        await installed(desk, LOW)
+        late = "say transitioning 0 busy; (sleep 0.3; say success 0 fine) & exit 0"
+        site.way(f"enable-{HIGH}", late if is_late else "exit 0")
+        desk.give(wish(version=HIGH, sequence=4, rollbackTo=LOW))
+        await desk.wait("fake", "succeeded", version=HIGH)
+        await desk.idle()
+
+    live(site, update)
+    assert (site.record() or {})["fresh"] is False
+
+    async def hiccup(desk: Desk) -> None:
+        site.generation -= 1
+        site.way(f"enable-{HIGH}", "exit 0")
+        desk.give(wish(version=HIGH, sequence=4, rollbackTo=LOW))
+        await desk.until(lambda: site.calls()[-2:] == [f"enable {HIGH}"] * 2, "enabled again")
+        await desk.idle()
+        word = {"status": "error", "formattedMessage": {"lang": "en", "message": "a hiccup"}}
+        (site.folder_of(HIGH) / "status/4.status").write_text(json.dumps([{"status": word}]))
+        await desk.wait("fake", "failed", version=HIGH, message="a hiccup")
+        await desk.idle()
+
+    live(site, hiccup)
+    assert "going back" not in site.log("extensions")
+    assert (site.record() or {})["version"] == HIGH
+
+
+# What a handler of scripts does: a sequence number that it remembers is not run again.
+SCRIPT = """remembered=$(cat "$AZURE_GUEST_AGENT_EXTENSION_PATH/${own}mrseq" 2>/dev/null)
+[ "$remembered" = "$ConfigSequenceNumber" ] && exit 0
+echo "$own$ConfigSequenceNumber" >>"$root/work"
+"""
+
+
+@pytest.mark.parametrize("names", [("fake",), ("fake", "two")], ids=["one", "several"])
+@pytest.mark.parametrize("goes_back", [True, False], ids=["back", "again"])
+def test_a_failed_installation_of_a_version_runs_no_script_again(
+    site: Site, goes_back: bool, names: tuple[str, ...]
+) -> None:
+    packages(site, supportsMultipleExtensions=len(names) > 1)
+    site.way("enable", SCRIPT)
+    if len(names) > 1:
+        site.way("update", f'cp "$AZURE_GUEST_AGENT_EXTENSION_PATH"/../Test.Fake-{LOW}/*.mrseq .')
+    memory = site.folder("extensions") / "memory/test.fake"
+
+    def wished(version: str, **more: Any) -> list[dict[str, Any]]:
+        return [wish(name, version, 4, **more) for name in names]
+
+    async def update(desk: Desk) -> None:
+        desk.give(*wished(LOW))
+        for name in names:
+            await desk.wait(name, "succeeded", version=LOW)
+        await desk.idle()
+        site.way(f"install-{HIGH}", "exit 52")
+        desk.give(*wished(HIGH, rollbackTo=LOW if goes_back else None))
+        if not goes_back:
+            await desk.wait("fake", "failed", code=1007)
+            await desk.idle()
+            desk.give(*wished(HIGH))
+            await desk.wait("fake", "failed", code=1007)
+            await desk.idle()
+            assert (memory / "status").is_dir()
+            site.free(f"install-{HIGH}")
+            desk.give(*wished(HIGH))
+        for name in names:
+            entry = await desk.wait(name, "succeeded", version=LOW if goes_back else HIGH)
+            assert entry["status"]["formattedMessage"]["message"] == "done 4"
+        await desk.idle()
+        assert not memory.exists()
+        # A number that is new is run, once.
+        desk.give(*wished(LOW if goes_back else HIGH)[1:], wish("fake", LOW if goes_back else HIGH, 5))
+        await desk.wait("fake", "succeeded", sequence=5)
+
+    live(site, update)
+    done = (site.root / "work").read_text().split()
+    assert done == (["4", "5"] if len(names) == 1 else ["fake.4", "two.4", "fake.5"])
+
+
+@pytest.mark.parametrize("names", [("fake",), ("fake", "two")], ids=["one", "several"])
+def test_an_extension_made_anew_is_not_given_what_the_former_one_of_its_name_ran(
+    site: Site, names: tuple[str, ...]
+) -> None:
+    packages(site, supportsMultipleExtensions=len(names) > 1)
+    site.way("enable", SCRIPT)
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(*(wish(name, LOW, 4) for name in names))
+        for name in names:
+            await desk.wait(name, "succeeded", version=LOW)
+        await desk.idle()
+        site.way(f"install-{HIGH}", "exit 52")
+        desk.give(*(wish(name, HIGH, 4) for name in names))
+        await desk.wait("fake", "failed", code=1007)
+        await desk.idle()
+        site.free(f"install-{HIGH}")
+        desk.give(*(wish(name, HIGH, 4, publicSettings={"a": 1}) for name in names[:1]))
+        await desk.wait("fake", "succeeded", version=HIGH)
+
+    live(site, scenario)
+    first = ["4"] if len(names) == 1 else ["fake.4", "two.4"]
+    assert (site.root / "work").read_text().split() == [*first, first[0]]
+
+
 def test_several_extensions_of_one_handler_come_over(site: Site) -> None:
     packages(site, supportsMultipleExtensions="true")
     both = [wish("one", HIGH, 2), wish("two", HIGH, 5)]
@@ -180,11 +287,12 @@ class KilledError(BaseException):
 def test_killed_at_any_write_an_update_is_carried_out_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool, stride: int
 ) -> None:
-    genuine = atomic.write_json
+    genuine = atomic.write_bytes
     number = int(is_written) * (stride // 2)
     while True:
         site = Site(tmp_path / str(number))
         packages(site)
+        site.way("enable", SCRIPT)
 
         async def prepare(desk: Desk) -> None:
             await installed(desk, LOW)
@@ -207,19 +315,20 @@ def test_killed_at_any_write_an_update_is_carried_out_once(
             await desk.wait("fake", "succeeded", version=HIGH)
             await desk.idle()
 
-        monkeypatch.setattr(atomic, "write_json", killing)
+        monkeypatch.setattr(atomic, "write_bytes", killing)
         try:
             live(site, update)
         except KilledError:
             was_killed = True
         else:
             was_killed = False
-        monkeypatch.setattr(atomic, "write_json", genuine)
+        monkeypatch.setattr(atomic, "write_bytes", genuine)
         live(site, update)
         calls = [call for call in site.calls() if not call.startswith("enable")]
         assert calls == [f"disable {LOW}", f"update {HIGH}", f"uninstall {LOW}", f"install {HIGH}"], number
         assert (site.record() or {})["version"] == HIGH
         assert not site.folder_of(LOW).exists()
+        assert (site.root / "work").read_text().split() == ["4"], number
         if not was_killed:
             break
         number += stride
