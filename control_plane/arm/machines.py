@@ -19,7 +19,7 @@ from control_plane.arm.status import AWAITING
 from control_plane.call import HubCall
 from control_plane.errors import ApiError, forbidden, not_found
 from control_plane.http import Reply
-from control_plane.storage import extensions, machines
+from control_plane.storage import extensions, machines, restored
 from control_plane.storage.models import Machine, ResourceGroup
 
 CREATE_GROUP_HEADER = "hawser-create-group"
@@ -267,7 +267,7 @@ def _apply(call: HubCall, machine: Machine, wish: Wish) -> None:
     if properties.get("privateLinkScopeResourceId") != machine.properties.get("privateLinkScopeResourceId"):
         raised["settings"] += 1
     if properties.get("agentUpgrade") != machine.properties.get("agentUpgrade"):
-        raised["agent"] += 1
+        raised["agent"] = restored.next_generation(machine, "agent")
     machine.properties = properties
     machine.generations = raised
     machine.kind = wish.kind or machine.kind

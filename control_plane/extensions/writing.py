@@ -18,7 +18,7 @@ from control_plane.errors import ApiError, bad_content
 from control_plane.extensions import desired, envelope, versions
 from control_plane.extensions.progress import CREATING, DELETING, FAILED, RETRY_SECONDS, UPDATING, Wait
 from control_plane.extensions.wish import Wish, handler_key
-from control_plane.storage import catalogue, extensions
+from control_plane.storage import catalogue, extensions, restored
 from control_plane.storage.catalogue import Package
 from control_plane.storage.extension_models import Extension
 from control_plane.storage.extensions import KEY, Kept
@@ -52,7 +52,7 @@ def wait_for(kept: Kept) -> Wait:
 
 def raised(machine: Machine, kind: str = desired.KIND) -> int:
     """Raise the generation of one of the machine's documents, and give it."""
-    generation = machine.generations.get(kind, 0) + 1
+    generation = restored.next_generation(machine, kind)
     machine.generations = {**machine.generations, kind: generation}
     return generation
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from control_plane.storage.models import HubState, Machine, Process, UserSession
 
@@ -12,6 +12,18 @@ from control_plane.storage.models import HubState, Machine, Process, UserSession
 # machines refuse documents of a generation that falls (docs/protocol.md section 7).
 GENERATION_STEP = 1 << 20
 _BATCH = 1000
+
+
+def beyond(session: Session) -> int:
+    """What no number can have reached that the gaps of this database have swallowed; 0 where there are none."""
+    return GENERATION_STEP * len(session.get_one(HubState, 1).gaps or [])
+
+
+def next_generation(machine: Machine, kind: str) -> int:
+    """The one after that of a machine's document. Where there was none, there may have been some in a gap."""
+    number = machine.generations.get(kind, 0)
+    session = object_session(machine)
+    return (number or (beyond(session) if session else 0)) + 1
 
 
 def mark(session: Session, taken: int, at: int) -> None:
