@@ -28,7 +28,8 @@ _LONGEST = 4096
 
 @dataclass(frozen=True)
 class Wished:
-    """What of an extension's row decides. `generation`: from which of the machine's documents on the wish holds."""
+    """What of an extension's row decides. `generation`: from which of the machine's documents on the wish holds;
+    `behind`: a machine may have carried out a higher sequence that this hub has forgotten: then that counts."""
 
     sequence: int
     version: str
@@ -36,6 +37,11 @@ class Wished:
     generation: int
     removed: bool
     state: str
+    behind: bool = False
+
+    def means(self, sequence: int) -> bool:
+        """Whether what is reported of a sequence is said of this wish."""
+        return sequence == self.sequence or (self.behind and sequence > self.sequence)
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,9 @@ def judge(wished: Wished, item: Mapping[str, Any] | None, generation: int) -> Ve
         return Verdict(FAILED) if failed else same
     if item is None:
         return same
-    if item["sequence"] == wished.sequence and item["state"] == "failed":
+    if wished.means(item["sequence"]) and item["state"] == "failed":
         return Verdict(FAILED)
-    if item["sequence"] == wished.sequence and item["state"] == "succeeded":
+    if wished.means(item["sequence"]) and item["state"] == "succeeded":
         if _is(item, wished.version):
             return Verdict(SUCCEEDED)
         if _is(item, wished.rollback_to):  # what is not carried out yet would be installing

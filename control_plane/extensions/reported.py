@@ -5,6 +5,7 @@ ends operations. The shape of a report is docs/schemas/report-extensions.schema.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 from control_plane.errors import bad_content
 from control_plane.extensions import operations, shapes, versions, writing
 from control_plane.extensions.progress import RETRY_SECONDS, Verdict, judge
-from control_plane.storage import audit, extensions
+from control_plane.storage import audit, extensions, restored
 from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
 
@@ -71,7 +72,9 @@ def take(session: Session, machine: Machine, data: Mapping[str, Any], at: int) -
     items = {item["name"].lower(): item for item in data["extensions"]}
     for kept in extensions.of_machine(session, machine.id):
         item = items.get(kept.resource.name.lower())
-        verdict = judge(kept.wished, item, data["generation"])
+        behind = restored.may_be_behind(session, kept.resource.created, kept.row.sequence)
+        wished = replace(kept.wished, behind=behind)
+        verdict = judge(wished, item, data["generation"])
         if not verdict.gone and data["generation"] >= kept.row.generation:
             kept.row.reported = item
         if verdict != Verdict(kept.row.state):

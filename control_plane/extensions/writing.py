@@ -267,7 +267,7 @@ def write(
         row.automatic = automatic
         row.retry = author.at + RETRY_SECONDS if automatic else None
     if work:
-        row.sequence += again
+        row.sequence = restored.next_sequence(session, resource.created, row.sequence) if again else row.sequence
         row.state = CREATING if made or revived or row.state == CREATING else UPDATING
         if revived:
             row.reported = None

@@ -26,6 +26,18 @@ def next_generation(machine: Machine, kind: str) -> int:
     return (number or (beyond(session) if session else 0)) + 1
 
 
+def may_be_behind(session: Session, created: int, sequence: int) -> bool:
+    """Whether a machine may have been told a higher sequence number in a gap, of what was made at `created` (Unix
+    seconds)."""
+    gaps = session.get_one(HubState, 1).gaps or []
+    return bool(gaps) and created <= gaps[-1][1] and sequence < beyond(session)
+
+
+def next_sequence(session: Session, created: int, sequence: int) -> int:
+    """The number of another run, above all that a machine can have been told."""
+    return max(sequence + 1, beyond(session) if may_be_behind(session, created, sequence) else 0)
+
+
 def mark(session: Session, taken: int, at: int) -> None:
     """The database is that of `taken` and in force again from `at` (Unix seconds). The next start raises the epoch;
     sessions of people end."""
