@@ -154,11 +154,12 @@ def put_extension(call: HubCall) -> Reply:
 
 
 def patch_extension(call: HubCall) -> Reply:
-    """PATCH: as PUT, of one that is there; without a location."""
+    """PATCH: as PUT, of one that is there and stays; without a location."""
     call.require(Action.EXTENSION_WRITE, where(call))
     wanted = wish.read(call.body(ARM_BODY))
     with call.hub.database.write() as session:
         machine, kept = _find(call, session)
+        writing.check_there(kept.resource, kept.row.removed)
         before = machine.generations
         place = kept.resource.resource_id.rpartition("/extensions/")[0]
         written = _write(call, session, machine, place, kept.resource.name, wanted)

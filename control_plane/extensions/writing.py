@@ -179,14 +179,32 @@ def new_resource(session: Session, machine: Machine, resource_id: str, key: str,
     return resource
 
 
+def _check_handler(properties: Mapping[str, Any]) -> None:
+    """Errors: ApiError 400 without publisher and type."""
+    for member in ("publisher", "type"):
+        if member not in properties:
+            raise bad_content(f"'properties.{member}' is missing.", f"properties.{member}")
+
+
+def check_there(resource: Resource, removed: int | None) -> None:
+    """Before a change of what shall be there. `removed`: of its row.
+
+    Errors: ApiError 409 `Conflict` for what is being removed.
+    """
+    if removed is not None:
+        raise ApiError(
+            409,
+            "Conflict",
+            f"'{resource.name}' is being removed, and cannot be changed. Make it anew with PUT, or wait for its end.",
+        )
+
+
 def _new(session: Session, machine: Machine, place: str, name: str, wish: Wish, author: Author) -> Kept:
     """Rows of an extension that is made.
 
-    Errors: ApiError 400 without publisher and type, or above the limit.
+    Errors: ApiError 400 without publisher and type, 409 above the limit.
     """
-    for member in ("publisher", "type"):
-        if member not in wish.properties:
-            raise bad_content(f"'properties.{member}' is missing.", f"properties.{member}")
+    _check_handler(wish.properties)
     if len(extensions.of_machine(session, machine.id)) >= desired.MAX_EXTENSIONS:
         raise ApiError(
             409, "ExtensionLimitExceeded", f"A machine may have at most {desired.MAX_EXTENSIONS} extensions."
@@ -206,13 +224,14 @@ def _new(session: Session, machine: Machine, place: str, name: str, wish: Wish, 
     return Kept(row, resource)
 
 
-def _merged(kept: Kept, wish: Wish) -> dict[str, Any]:
-    """Properties after the write.
+def _merged(kept: Kept, wish: Wish, *, anew: bool) -> dict[str, Any]:
+    """Properties after the write. `anew`: nothing stays of what was there, but its handler.
 
-    Errors: ApiError 409 for another handler than before.
+    Errors: ApiError 400 without publisher and type, 409 for another handler than before.
     """
     old = kept.resource.properties
-    new = {**old, **wish.properties}
+    new = {**({} if anew else old), **wish.properties}
+    _check_handler(new)
     for member in ("publisher", "type"):
         if member in old:
             if new[member].lower() != old[member].lower():
@@ -229,7 +248,8 @@ def _merged(kept: Kept, wish: Wish) -> dict[str, Any]:
 def write(
     session: Session, machine: Machine, place: str, name: str, wish: Wish, author: Author, settings_key: bytes
 ) -> Written:
-    """Take over a wish for the extension `name`. `place`: the machine's id; `settings_key`: Keyring.settings_key.
+    """Take over a wish for the extension `name`. `place`: the machine's id; `settings_key`: Keyring.settings_key. One
+    that is being removed is made anew.
 
     Errors: ApiError 400, 409.
     """
@@ -237,13 +257,17 @@ def write(
     made = kept is None
     if kept is None:
         kept = _new(session, machine, place, name, wish, author)
-    row, resource, old = kept.row, kept.resource, kept.resource.properties
-    new = _merged(kept, wish)
+    row, resource = kept.row, kept.resource
+    revived = row.removed is not None
+    new = _merged(kept, wish, anew=made or revived)
+    old = {} if revived else resource.properties
+    if revived:
+        row.protected = row.certificate = row.digest = None
+        resource.tags = {}
     known = packages_for(session, machine, row.handler_key)
     other_version = new.get("typeHandlerVersion") != old.get("typeHandlerVersion")
     to_minor = bool(new.get("autoUpgradeMinorVersion")) and not old.get("autoUpgradeMinorVersion")
-    version = version_for(known, new) if made or other_version or to_minor else row.version
-    revived = row.removed is not None
+    version = version_for(known, new) if made or revived or other_version or to_minor else row.version
     moves = made or revived or not versions.same(version, row.version)
     if moves:
         beside = (item for item in extensions.of_machine(session, machine.id) if item.row.removed is None)

@@ -257,6 +257,34 @@ def test_delete_ends_when_the_machine_says_so(client: Client, arm: Arm, machine:
     assert arm("DELETE", path_of(machine)).status_code == 204
 
 
+def test_what_is_being_removed_is_made_anew_or_left_alone(arm: Arm, machine: ExtensionMachine) -> None:
+    arm("PUT", path_of(machine), {**wish(settings={"a": 1}, protectedSettings={"pw": "x"}), "tags": {"of": "old"}})
+    machine.report_all()
+    removal = arm("DELETE", path_of(machine))
+    for change in ({"tags": {"t": "1"}}, {"properties": {"settings": {"a": 2}}}):
+        assert code_of(arm("PATCH", path_of(machine), change)) == (409, "Conflict")
+    assert machine.content()["extensions"] == []
+    assert operation_of(arm, removal)["status"] == "InProgress"
+    assert code_of(arm("PUT", path_of(machine), {"location": "local", "properties": {}})) == (
+        400,
+        "InvalidRequestContent",
+    )
+    other = wish(type="HealthProbe", typeHandlerVersion="1.0.0")
+    assert code_of(arm("PUT", path_of(machine), other)) == (409, "PropertyChangeNotAllowed")
+    answer = arm(
+        "PUT", path_of(machine), {"location": "local", "properties": {"publisher": "Hawser", "type": "CustomScript"}}
+    )
+    assert answer.status_code == 202
+    assert (answer.json()["tags"], answer.json()["properties"].get("settings")) == ({}, None)
+    (entry,) = machine.content()["extensions"]
+    assert (entry["publicSettings"], entry["protectedSettings"], entry["sequence"]) == (None, None, 1)
+    assert entry["version"] == "2.0.0", "nor does the version of what was there stay"
+    assert operation_of(arm, removal)["status"] == "Canceled"
+    # The settings of before are other ones than those of what was made anew.
+    arm("PUT", path_of(machine), wish(typeHandlerVersion="2.0.0", protectedSettings={"pw": "x"}))
+    assert machine.content()["extensions"][0]["sequence"] == 2
+
+
 def test_a_removal_that_fails_says_why(arm: Arm, machine: ExtensionMachine) -> None:
     arm("PUT", path_of(machine), wish())
     machine.report_all()

@@ -160,6 +160,8 @@ def test_status_codes_and_runs(arm: Arm, machine: ExtensionMachine) -> None:
     assert operation_of(arm, again)["status"] == "Succeeded"
     removal = arm("DELETE", path(machine))
     assert removal.status_code == 202
+    assert code_of(arm("PATCH", path(machine), {"properties": {"source": {"script": "id"}}})) == (409, "Conflict")
+    assert document(machine)["content"]["runCommands"] == []
     tell(machine)
     assert arm("GET", removal.headers["Location"]).status_code == 204
     assert arm("DELETE", path(machine)).status_code == 204
