@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from azure.core.exceptions import HttpResponseError
@@ -112,6 +113,36 @@ def test_reports_that_do_not_count(arm: Arm, machine: ExtensionMachine) -> None:
     )
     ((kept,),) = machine.hub.rows(statement, name=machine.name)
     assert json.loads(kept)["desired"] == refused["desired"], "beside the other, until the next of it"
+
+
+@pytest.mark.parametrize("before", ["2026-11-28T10:00:05Z", "2126-11-28T10:00:05Z"])
+def test_a_clock_that_is_set_back_hides_no_outcome(arm: Arm, machine: ExtensionMachine, before: str) -> None:
+    def told(at: str, state: str) -> dict[str, Any]:
+        data = {"generation": generation, "extensions": [machine.item(wanted, state=state)]}
+        return {"id": str(uuid4()), "kind": "extensions", "createdAt": at, "data": data}
+
+    def send(*reports: dict[str, Any]) -> None:
+        answer = machine.post("report", {"protocol": 1, "requestId": str(uuid4()), "reports": reports})
+        assert answer.json()["accepted"] == [report["id"] for report in reports]
+
+    answer = arm("PUT", path_of(machine), wish(settings={"a": 1}))
+    document = machine.payload()
+    (wanted,), generation = document["content"]["extensions"], document["generation"]
+    send(told(before, "transitioning"))
+    assert operation_of(arm, answer)["status"] == "InProgress"
+    ((created, received),) = machine.hub.rows(
+        "SELECT created, received FROM reports WHERE kind = 'extensions' "
+        "AND machine_id = (SELECT id FROM machines WHERE name = :name)",
+        name=machine.name,
+    )
+    assert created <= received, "nobody's clock is ahead of the hub's"
+    send(told("2026-11-28T10:00:03Z", "succeeded"))
+    assert operation_of(arm, answer)["status"] == "Succeeded"
+    again = arm("PUT", path_of(machine), wish(settings={"a": 2}))
+    document = machine.payload()
+    (wanted,), generation = document["content"]["extensions"], document["generation"]
+    send(told(before, "transitioning"), told("2026-11-28T10:00:03Z", "succeeded"))
+    assert operation_of(arm, again)["status"] == "Succeeded"
 
 
 def test_what_a_machine_shows_of_its_extensions(
