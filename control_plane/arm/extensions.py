@@ -19,7 +19,7 @@ from control_plane.call import HubCall
 from control_plane.errors import ApiError, not_found
 from control_plane.extensions import versions, wish, writing
 from control_plane.extensions.operations import settle
-from control_plane.extensions.progress import UNDER_WAY, Wait
+from control_plane.extensions.progress import FAILED, UNDER_WAY, Wait
 from control_plane.extensions.view import extension_json
 from control_plane.extensions.wish import Wish
 from control_plane.extensions.writing import Author, Written
@@ -193,7 +193,8 @@ def delete_extension(call: HubCall) -> Reply:
 def _to_upgrade(
     session: Session, machine: Machine, kept: Sequence[Kept], targets: Mapping[str, str | None]
 ) -> list[tuple[Kept, str]]:
-    """Extensions that are to move, with their versions. All of one handler move together.
+    """Extensions that are to move, with their versions; what has failed is tried again. All of one handler move
+    together.
 
     Errors: ApiError 400 for a handler that the machine does not have, or a version that there is not.
     """
@@ -217,8 +218,8 @@ def _to_upgrade(
         version = writing.version_for(known, wished)
         for item in mine:
             current = versions.parts(item.row.version)
-            above = versions.parts(version) > current
-            if above or (asked is not None and versions.parts(version) != current):
+            is_low = asked is None and versions.parts(version) < current
+            if not is_low and (versions.parts(version) != current or item.row.state == FAILED):
                 found.append((item, version))
     return found
 
@@ -233,7 +234,7 @@ def upgrade_extensions(call: HubCall) -> Reply:
         kept = [item for item in extensions.of_machine(session, machine.id) if item.row.removed is None]
         moves = _to_upgrade(session, machine, kept, targets)
         for item, version in moves:
-            writing.move(machine, item, version, call.at, automatic=False)
+            writing.move(session, machine, item, version, call.at, automatic=False)
             detail = {"handler": item.row.handler_key, "version": version}
             call.record(session, Action.EXTENSION_WRITE, item.resource.resource_id, detail)
         settle(session, machine.id, call.at)

@@ -108,7 +108,7 @@ def _upgrade_machine(session: Session, machine: Machine, kept: Iterable[Kept], a
                 item.row.retry = at + EVERY_SECONDS
         else:
             for item in mine:
-                writing.move(machine, item, version, at, automatic=True)
+                writing.move(session, machine, item, version, at, automatic=True)
                 detail = {"version": version, "rollbackTo": item.row.rollback_to}
                 audit.record(session, ACTOR, "machines/extensions/upgrade", item.resource.resource_id, detail=detail)
 

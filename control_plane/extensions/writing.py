@@ -304,9 +304,12 @@ def write(
     return Written(kept, made, work)
 
 
-def move(machine: Machine, kept: Kept, version: str, at: int, *, automatic: bool) -> None:
-    """Wish for another version with the same settings. `automatic`: the former one is what a failure falls back to."""
+def move(session: Session, machine: Machine, kept: Kept, version: str, at: int, *, automatic: bool) -> None:
+    """Wish for a version with the same settings: another one, or that which has failed, once more. `automatic`: the
+    former one is what a failure falls back to."""
     row = kept.row
+    if row.state == FAILED and not automatic:
+        row.sequence = restored.next_sequence(session, kept.resource.created, row.sequence)
     row.rollback_to = row.version if automatic else None
     row.version, row.state, row.code, row.message = version, UPDATING, None, None
     row.retry = at + RETRY_SECONDS if row.automatic and not automatic else None

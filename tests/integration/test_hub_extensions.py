@@ -415,6 +415,23 @@ def test_upgrade_extensions(client: Client, arm: Arm, machine: ExtensionMachine)
         assert refused.value.status_code == 400
 
 
+@pytest.mark.parametrize("targets", [{}, {"extensionTargets": {"Hawser.CustomScript": {"targetVersion": "2.0.0"}}}])
+def test_an_upgrade_that_failed_is_tried_again(arm: Arm, machine: ExtensionMachine, targets: dict[str, Any]) -> None:
+    upgrade = f"{machine.resource_id}/upgradeExtensions"
+    arm("PUT", path_of(machine), wish(typeHandlerVersion="1.0.3"))
+    machine.report_all()
+    assert arm("POST", upgrade, targets).status_code == 202
+    machine.report_all(state="failed", code=1008, version="1.0.3")
+    assert state_of(arm, machine) == "Failed"
+    again = arm("POST", upgrade, targets)
+    assert (again.status_code, state_of(arm, machine)) == (202, "Updating")
+    (entry,) = machine.content()["extensions"]
+    assert (entry["version"], entry["sequence"]) == ("2.0.0", 1), "handlers do a sequence once"
+    machine.report_all()
+    assert operation_of(arm, again)["status"] == "Succeeded"
+    assert arm("POST", upgrade, targets).status_code == 200
+
+
 def test_add_extensions(client: Client, machine: ExtensionMachine) -> None:
     wanted = models.SetupExtensionRequest(
         extensions=[
