@@ -245,6 +245,16 @@ def _merged(kept: Kept, wish: Wish, *, anew: bool) -> dict[str, Any]:
     return new
 
 
+def _asks_other(wish: Wish, old: Mapping[str, Any], new: Mapping[str, Any], current: str) -> bool:
+    """Whether a write asks for another version than the one that is wished. The same number as before is the one that
+    upgrades began with, unless nothing upgrades any more. `old`, `new`: properties before and after."""
+    asked, before = wish.properties.get("typeHandlerVersion"), old.get("typeHandlerVersion")
+    if asked is None or versions.same(asked, current):
+        return False
+    is_exact = not new.get("autoUpgradeMinorVersion") and not new.get("enableAutomaticUpgrade")
+    return is_exact or before is None or not versions.same(asked, before)
+
+
 def write(
     session: Session, machine: Machine, place: str, name: str, wish: Wish, author: Author, settings_key: bytes
 ) -> Written:
@@ -265,7 +275,7 @@ def write(
         row.protected = row.certificate = row.digest = None
         resource.tags = {}
     known = packages_for(session, machine, row.handler_key)
-    other_version = new.get("typeHandlerVersion") != old.get("typeHandlerVersion")
+    other_version = not made and _asks_other(wish, old, new, row.version)
     to_minor = bool(new.get("autoUpgradeMinorVersion")) and not old.get("autoUpgradeMinorVersion")
     version = version_for(known, new) if made or revived or other_version or to_minor else row.version
     moves = made or revived or not versions.same(version, row.version)

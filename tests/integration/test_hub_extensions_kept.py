@@ -245,6 +245,33 @@ def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machin
     catalogue_of(hub, PACKAGES)
 
 
+def test_the_version_that_is_wished_is_shown_and_can_be_pinned(
+    hub: HubProcess, arm: Arm, machine: ExtensionMachine
+) -> None:
+    pinned, automatic = wish(enableAutomaticUpgrade=False), wish(enableAutomaticUpgrade=True)
+    arm("PUT", path_of(machine), automatic)
+    machine.report_all()
+    catalogue_of(hub, [*PACKAGES, package("Hawser", "CustomScript", "1.9.9")])
+    assert until(lambda: machine.content()["extensions"][0]["version"] == "1.9.9")
+    machine.report_all()
+    shown = arm("GET", path_of(machine)).json()
+    assert shown["properties"]["typeHandlerVersion"] == "1.9.9"
+    # Neither the same wish again moves it, nor what a client read and writes back, nor the end of upgrades alone.
+    for method, body in (
+        ("PUT", automatic),
+        ("PUT", shown),
+        ("PATCH", {"properties": {"enableAutomaticUpgrade": False}}),
+    ):
+        assert arm(method, path_of(machine), body).status_code == 200
+        assert machine.content()["extensions"][0]["version"] == "1.9.9"
+    assert arm("PUT", path_of(machine), pinned).status_code == 202
+    assert machine.content()["extensions"][0]["version"] == "1.0.3"
+    machine.report_all()
+    assert arm("GET", path_of(machine)).json()["properties"]["typeHandlerVersion"] == "1.0.3"
+    assert arm("PUT", path_of(machine), pinned).status_code == 200
+    catalogue_of(hub, PACKAGES)
+
+
 def test_limits(arm: Arm, machine: ExtensionMachine) -> None:
     text = {f"k{number}": "x" * 60_000 for number in range(10)}
     assert arm("PUT", path_of(machine), wish(settings=text)).status_code == 202
