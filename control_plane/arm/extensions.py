@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from control_plane.arm import operations, paging, paths
+from control_plane.arm import locks, operations, paging, paths
 from control_plane.arm.locations import known_location
 from control_plane.arm.roles import Action
 from control_plane.bodies import ARM_BODY
@@ -234,6 +234,7 @@ def upgrade_extensions(call: HubCall) -> Reply:
         kept = [item for item in extensions.of_machine(session, machine.id) if item.row.removed is None]
         moves = _to_upgrade(session, machine, kept, targets)
         for item, version in moves:
+            locks.refuse(session, machine.subscription_id, "PUT", item.resource.resource_id)
             writing.move(session, machine, item, version, call.at, automatic=False)
             detail = {"handler": item.row.handler_key, "version": version}
             call.record(session, Action.EXTENSION_WRITE, item.resource.resource_id, detail)
@@ -260,6 +261,7 @@ def add_extensions(call: HubCall) -> Reply:
             name = str(item.properties.get("type", ""))
             if name:
                 wish.check_name(name)
+                locks.refuse(session, machine.subscription_id, "PUT", f"{place}/extensions/{name}")
             written.append(_write(call, session, machine, place, name, item).kept)
         settle(session, machine.id, call.at)
         shown = {"extensions": [extension_json(kept)["properties"] for kept in written]}

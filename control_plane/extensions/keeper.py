@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from control_plane.arm import locks
 from control_plane.arm.status import DISCONNECTED_AFTER
 from control_plane.clock import now, rfc3339
 from control_plane.extensions import operations, versions, writing
@@ -88,7 +89,8 @@ def look_again(session: Session, at: int) -> None:
 
 
 def _upgrade_machine(session: Session, machine: Machine, kept: Iterable[Kept], at: int) -> None:
-    """Move what is due, all extensions of a handler together."""
+    """Move what is due, all extensions of a handler together. What is locked is looked at again later."""
+    locked = locks.held(session, machine.subscription_id)
     by_handler: dict[str, list[Kept]] = {}
     for item in kept:
         if item.row.removed is None:
@@ -103,6 +105,9 @@ def _upgrade_machine(session: Session, machine: Machine, kept: Iterable[Kept], a
         if version is None or not all(item.row.automatic for item in mine):
             for item in due:
                 item.row.retry = None
+        elif any(locks.standing_against("PUT", item.resource.resource_id, locked) for item in mine):
+            for item in due:
+                item.row.retry = at + RETRY_SECONDS
         elif not ready:
             for item in due:
                 item.row.retry = at + EVERY_SECONDS

@@ -272,6 +272,37 @@ def test_the_version_that_is_wished_is_shown_and_can_be_pinned(
     catalogue_of(hub, PACKAGES)
 
 
+def test_what_is_locked_is_not_written_by_other_ways(hub: HubProcess, arm: Arm, machine: ExtensionMachine) -> None:
+    def retry() -> int:
+        query = "SELECT retry FROM extensions WHERE machine_id = (SELECT id FROM machines WHERE name = :name)"
+        return int(hub.rows(query, name=machine.name)[0][0])
+
+    place, name = machine.resource_id, "CustomScript"
+    arm("PUT", path_of(machine, name), wish(settings={"a": 1}, enableAutomaticUpgrade=True))
+    probe = {"publisher": "Hawser", "type": "HealthProbe", "typeHandlerVersion": "1.0.0"}
+    machine.report_all()
+    lock = f"{path_of(machine, name)}/providers/Microsoft.Authorization/locks/keep"
+    assert arm("PUT", lock, {"properties": {"level": "ReadOnly"}}).status_code == 201
+    before = machine.payload()
+    script = {"publisher": "Hawser", "type": "CustomScript", "settings": {"a": 2}}
+    for action, body in (
+        ("addExtensions", {"extensions": [probe, script]}),
+        ("upgradeExtensions", {"extensionTargets": {"Hawser.CustomScript": {"targetVersion": "2.0.0"}}}),
+        ("upgradeExtensions", {}),
+    ):
+        assert code_of(arm("POST", f"{place}/{action}", body)) == (409, "ScopeLocked"), action
+    looked = retry()
+    time.sleep(1)  # the hub's times are whole seconds
+    catalogue_of(hub, [*PACKAGES, package("Hawser", "CustomScript", "1.9.8")])
+    assert until(lambda: retry() > looked), "the hub has looked, and left it alone"
+    after = machine.payload()
+    assert (after["generation"], after["content"]) == (before["generation"], before["content"])
+    assert arm("POST", f"{place}/addExtensions", {"extensions": [probe]}).status_code == 202
+    assert arm("DELETE", lock).status_code == 200
+    assert arm("POST", f"{place}/upgradeExtensions", {}).status_code == 202
+    catalogue_of(hub, PACKAGES)
+
+
 def test_limits(arm: Arm, machine: ExtensionMachine) -> None:
     text = {f"k{number}": "x" * 60_000 for number in range(10)}
     assert arm("PUT", path_of(machine), wish(settings=text)).status_code == 202
