@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from control_plane.bodies import guid, one_of
+from control_plane.bodies import check, guid, one_of
 from control_plane.channel import evidence, verdict
 from control_plane.channel.callers import check_protocol
 from control_plane.channel.live import Record
@@ -137,14 +137,15 @@ def cleaned(kind: str, data: dict[str, Any]) -> dict[str, Any]:
 
     Errors: ApiError 400.
     """
-    if kind == "inventory":
-        return inventory(data)
-    if kind == EVIDENCE:
-        return _evidence(data)
     if kind == EXTENSIONS:
         return reported.cleaned(data)
     if kind == RUN_COMMANDS:
         return commands.cleaned(data)
+    check(data)
+    if kind == "inventory":
+        return inventory(data)
+    if kind == EVIDENCE:
+        return _evidence(data)
     return _services(data) if kind == "services" else data
 
 
@@ -164,17 +165,19 @@ def _read(body: dict[str, Any]) -> list[tuple[str, str, int, dict[str, Any]]]:
         created = parse_rfc3339(item["createdAt"]) if isinstance(item.get("createdAt"), str) else None
         if created is None:
             raise bad_content("'createdAt' must be an RFC 3339 time.", "createdAt")
+        check({name: value for name, value in item.items() if name != "data"})
         kind = one_of(item, "kind", KINDS)
         found.append((guid(item, "id"), kind, min(created, now()), cleaned(kind, item["data"])))
     return found
 
 
 def accept(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
-    """POST /channel/v1/report. The one that comes last of a kind stays. An agent sends one request at a time, its
-    oldest reports first; its clock may be set back between two reports, so the times that it gives order nothing.
+    """POST /channel/v1/report; `body` is unchecked. The one that comes last of a kind stays. An agent sends one request
+    at a time, its oldest reports first; its clock may be set back between them, so its times order nothing.
 
     Errors: ApiError 400.
     """
+    check({name: value for name, value in body.items() if name != "reports"})
     check_protocol(body)
     guid(body, "requestId")
     found = _read(body)

@@ -26,6 +26,7 @@ def cleaned(data: dict[str, Any]) -> dict[str, Any]:
 
     Errors: ApiError 400 naming the member.
     """
+    data = shapes.mended(data, "extensions")
     shapes.check(data, _SCHEMA)
     for item in data.get("extensions", ()):
         if item["version"] and not versions.is_version(item["version"]):

@@ -27,6 +27,7 @@ def cleaned(data: dict[str, Any]) -> dict[str, Any]:
 
     Errors: ApiError 400 naming the member.
     """
+    data = shapes.mended(data, "runCommands")
     shapes.check(data, _SCHEMA)
     return data
 

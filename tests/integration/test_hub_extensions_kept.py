@@ -145,6 +145,50 @@ def test_a_clock_that_is_set_back_hides_no_outcome(arm: Arm, machine: ExtensionM
     assert operation_of(arm, again)["status"] == "Succeeded"
 
 
+def _deep(levels: int) -> Any:
+    return [_deep(levels - 1)] if levels else []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"a": "x\0"}, {"\ud800": 1}, {"a": "x" * 70000}, {"a": _deep(60)}, {"a": 1 << 70}, {"a": float("nan")}],
+    ids=["nul", "surrogate", "long", "deep", "large", "nan"],
+)
+def test_the_status_of_one_handler_hides_no_other(arm: Arm, machine: ExtensionMachine, bad: dict[str, Any]) -> None:
+    waits = [
+        arm("PUT", path_of(machine), wish()),
+        arm("PUT", path_of(machine, "probe"), wish(type="HealthProbe", typeHandlerVersion="1.0.0")),
+    ]
+    document = machine.payload()
+    script, probe = document["content"]["extensions"]
+    odd = machine.item(script, status={"status": "success", **bad}, message="a\0\udc00b", code=1 << 64)
+    data = {"generation": document["generation"], "extensions": [odd, machine.item(probe)]}
+    report = {"id": str(uuid4()), "kind": "extensions", "createdAt": "2026-11-28T10:00:00Z", "data": data}
+    body = json.dumps({"protocol": 1, "requestId": str(uuid4()), "reports": [report]})
+    headers = {"Authorization": f"Bearer {machine.channel_token}", "Hawser-Lease": machine.nonce}
+    answer = machine.http.post(f"{machine.hub.url}/channel/v1/report", data=body, headers=headers, timeout=30)
+    assert answer.json()["accepted"] == [report["id"]]
+    assert [operation_of(arm, wait)["status"] for wait in waits] == ["Succeeded"] * 2
+    view = arm("GET", path_of(machine)).json()["properties"]["instanceView"]
+    assert view["status"]["message"] == "a\ufffd\ufffdb"
+
+
+def test_what_else_of_a_report_is_no_json_is_refused(machine: ExtensionMachine) -> None:
+    def send(report: dict[str, Any], **more: Any) -> Any:
+        item = {"id": str(uuid4()), "kind": "inventory", "createdAt": "2026-11-28T10:00:00Z", "data": {}, **report}
+        return machine.post("report", {"protocol": 1, "requestId": str(uuid4()), "reports": [item], **more})
+
+    assert send({}).status_code == 200
+    for answer in (
+        send({"data": {"osName": "x\0"}}),
+        send({"kind": "extensions", "data": {"generation": 1, "extensions": [], "more": "x\0"}}),
+        send({"more": "x\0"}),
+        send({}, more="x\0"),
+        send({}, more=_deep(60)),
+    ):
+        assert code_of(answer) == (400, "InvalidRequestContent")
+
+
 def test_what_a_machine_shows_of_its_extensions(
     hub: HubProcess, arm: Arm, machine: ExtensionMachine, token: str
 ) -> None:
