@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from control_plane.arm import locks
@@ -21,7 +21,7 @@ from control_plane.extensions import operations, versions, writing
 from control_plane.extensions.progress import FAILED, KEPT_SECONDS, RETRY_SECONDS, SUCCEEDED, UNDER_WAY, expired
 from control_plane.storage import audit, catalogue, extensions, run_commands
 from control_plane.storage.database import Database
-from control_plane.storage.extension_models import Extension
+from control_plane.storage.extension_models import Extension, ExtensionPackage
 from control_plane.storage.extensions import Kept
 from control_plane.storage.machines import PulseOf, pulse_of
 from control_plane.storage.models import Heartbeat, Machine
@@ -40,8 +40,8 @@ def _expire(session: Session, machine: Machine, kept: Kept, live: PulseOf, at: i
     detail = {"version": row.version, "sequence": row.sequence}
     audit.record(session, ACTOR, "machines/extensions/expired", kept.resource.resource_id, detail=detail)
     if row.rollback_to is not None:
-        row.version, row.rollback_to, row.state = row.rollback_to, None, SUCCEEDED
-        row.retry, row.generation = at + RETRY_SECONDS, writing.raised(machine)
+        writing.take_back(session, machine, kept, at)
+        row.state = SUCCEEDED
         return
     error = _late(session, machine, live, at)
     row.state, row.code, row.message = FAILED, error["code"], error["message"]
@@ -84,8 +84,13 @@ def expire(session: Session, live: PulseOf, at: int) -> Changed:
 
 
 def look_again(session: Session, at: int) -> None:
-    """The catalogue is another one: every extension that is upgraded automatically is looked at."""
-    session.execute(update(Extension).where(Extension.automatic, Extension.removed.is_(None)).values(retry=at))
+    """The catalogue may be another one: every extension that is upgraded automatically is looked at. One that waits
+    after a failure goes on waiting, unless its handler has a package that came since."""
+    newer = exists().where(
+        ExtensionPackage.handler_key == Extension.handler_key, ExtensionPackage.created >= Extension.began
+    )
+    looked = or_(Extension.retry.is_(None), newer)
+    session.execute(update(Extension).where(Extension.automatic, Extension.removed.is_(None), looked).values(retry=at))
 
 
 def _upgrade_machine(session: Session, machine: Machine, kept: Iterable[Kept], at: int) -> None:

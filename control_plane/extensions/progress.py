@@ -21,6 +21,7 @@ KEPT_SECONDS = 6 * 3600
 """How long an operation waits for a machine (agent-surface.md: operations for an offline machine)."""
 RETRY_SECONDS = 3600
 """After an automatic upgrade that was rolled back, or an older version that was wished (extension-handler.md 11)."""
+LONGEST_RETRY_SECONDS = 86400
 EXPIRED = "ExtensionOperationTimeout"
 PREEMPTED = "OperationPreempted"
 _LONGEST = 4096
@@ -80,6 +81,12 @@ def judge(wished: Wished, item: Mapping[str, Any] | None, generation: int) -> Ve
         if _is(item, wished.rollback_to):  # what is not carried out yet would be installing
             return Verdict(SUCCEEDED, rolled_back=True)
     return same
+
+
+def pause(age: int) -> int:
+    """Seconds until an automatic upgrade that was taken back is tried again, of a version that has been there for
+    `age` seconds: as long again, so that each pause is twice the one before; an hour at least, a day at most. Pure."""
+    return max(RETRY_SECONDS, min(age, LONGEST_RETRY_SECONDS))
 
 
 def message_of(item: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.errors import bad_content
 from control_plane.extensions import operations, shapes, versions, writing
-from control_plane.extensions.progress import RETRY_SECONDS, Verdict, judge
+from control_plane.extensions.progress import Verdict, judge
 from control_plane.storage import audit, extensions, restored
 from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
@@ -54,8 +54,7 @@ def _apply(session: Session, machine: Machine, kept: Kept, verdict: Verdict, at:
         return
     if verdict.rolled_back:
         detail["version"] = row.rollback_to or row.version
-        row.version, row.rollback_to, row.retry = row.rollback_to or row.version, None, at + RETRY_SECONDS
-        row.generation = writing.raised(machine)
+        writing.take_back(session, machine, kept, at)
     elif verdict.state == "Succeeded":
         row.rollback_to = None
     row.state, row.code, row.message = verdict.state, None, None

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.errors import ApiError, bad_content
 from control_plane.extensions import desired, envelope, versions
-from control_plane.extensions.progress import CREATING, DELETING, FAILED, RETRY_SECONDS, UPDATING, Wait
+from control_plane.extensions.progress import CREATING, DELETING, FAILED, RETRY_SECONDS, UPDATING, Wait, pause
 from control_plane.extensions.wish import Wish, handler_key
 from control_plane.storage import catalogue, extensions, restored
 from control_plane.storage.catalogue import Package
@@ -326,6 +326,15 @@ def move(session: Session, machine: Machine, kept: Kept, version: str, at: int, 
     row.generation, row.began = raised(machine), at
     if not automatic:
         kept.resource.properties = {**kept.resource.properties, "typeHandlerVersion": version}
+
+
+def take_back(session: Session, machine: Machine, kept: Kept, at: int) -> None:
+    """An automatic upgrade has failed: the former version is wished again, and the new one later."""
+    row = kept.row
+    came = catalogue.since(session, row.handler_key, row.version)
+    row.retry = at + pause(at - came if came is not None else 0)
+    row.version, row.rollback_to = row.rollback_to or row.version, None
+    row.generation, row.began = raised(machine), at
 
 
 def forget(session: Session, kept: Kept) -> None:

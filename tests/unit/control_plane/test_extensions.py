@@ -28,12 +28,21 @@ from control_plane.extensions.progress import (
     judge,
     message_of,
     outcome,
+    pause,
 )
 from control_plane.storage import catalogue
 from control_plane.storage.catalogue import Package
 
 ROOT = Path(__file__).resolve().parents[3]
 VERSIONS = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(lambda found: ".".join(map(str, found)))
+
+
+def test_each_pause_is_twice_the_one_before() -> None:
+    at, pauses = 0, []
+    for _ in range(8):
+        pauses.append(pause(at))
+        at += pauses[-1]
+    assert [seconds // 3600 for seconds in pauses] == [1, 1, 2, 4, 8, 16, 24, 24]
 
 
 @pytest.mark.parametrize("part", ["extensions", "runcommands"])
