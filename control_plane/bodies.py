@@ -51,20 +51,39 @@ def _check(value: Any, depth: int, longest: int) -> None:
         raise bad_content("The body holds a number that is too large.")
 
 
+def check(value: Any, longest: int = MAX_STRING) -> None:
+    """Errors: ApiError 400 `InvalidRequestContent`: nested too deep, texts too long or no Unicode, large numbers."""
+    _check(value, 1, longest)
+
+
+def plain(value: str) -> str:
+    """A text with U+FFFD for what `check` refuses in it."""
+    return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def json_object(body: bytes, longest: int = MAX_STRING) -> dict[str, Any]:
     """The JSON object in `body`. `longest`: characters that a text in it may have.
 
-    Errors: ApiError 400 `InvalidRequestContent`: not UTF-8 JSON, no object, nested too deep, texts too long.
+    Errors: ApiError 400 `InvalidRequestContent`: not UTF-8 JSON, no object, and as `check`.
+    """
+    value = unchecked(body, parse_constant=_refuse_constant)
+    check(value, longest)
+    return value
+
+
+def unchecked(body: bytes, **options: Any) -> dict[str, Any]:
+    """The JSON object in `body`, whose parts the caller checks one by one. `options`: of json.loads.
+
+    Errors: ApiError 400 `InvalidRequestContent`: not UTF-8 JSON, no object, nested deeper than can be read.
     """
     try:
-        value = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8-sig"), **options)
     except RecursionError as error:
         raise bad_content(f"The body is nested deeper than {MAX_DEPTH} levels.") from error
     except ValueError as error:
         raise bad_content("The request content was invalid and could not be deserialized: it is not JSON.") from error
     if not isinstance(value, dict):
         raise bad_content("The request content must be a JSON object.")
-    _check(value, 1, longest)
     return value
 
 

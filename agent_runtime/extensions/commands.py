@@ -32,6 +32,7 @@ WORKER_SECONDS, STOP_SECONDS = 60.0, 10.0
 # A signature that the reported end would begin in is found in what stands before it.
 TAIL = 2 * TEXT_LIMIT
 _UNKNOWN = "What this machine knew of its run commands was damaged: this one may have run. Run it again."
+_FORGOTTEN = "The hub was restored from a backup that does not have this script. Run it again."
 
 
 class Account(NamedTuple):
@@ -137,6 +138,9 @@ class Commands:
             self._store.entries[wish.ident] = (
                 runcommands.not_started(entry, _UNKNOWN, now) if self._is_unknown else entry
             )
+        for ident in decision.lost:
+            if ident not in self._tasks:  # one that is being begun has its script
+                self._store.entries[ident] = runcommands.not_started(self._store.entries[ident], _FORGOTTEN, now)
         self._wishes = wishes
         self._store.machine, self._store.generation = machine, generation
         self._keep()

@@ -243,7 +243,9 @@ class Engine:
         """Whether the extension is there as wished, so that what was said of it still counts."""
         record = self._store.records.get(wish.key)
         known = (record or {"extensions": {}})["extensions"].get(wish.ident)
-        return bool(known and record and known["enabled"] and record["version"] == wish.version)
+        if not known or not record or plan.is_remade(record, wish):
+            return False
+        return bool(known["enabled"] and record["version"] == wish.version)
 
     async def _own(self, certificates: Mapping[str, str], wished: Iterable[Wish]) -> list[str]:
         """Thumbprints of certificates of extd's own key, among those that are named; a worker looks at them."""

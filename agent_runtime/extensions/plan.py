@@ -4,7 +4,7 @@
 A **record** is what is known of one handler (a JSON object of handlers.json):
 `{"publisher", "type", "version": installed one or null, "state", "multi", "heartbeat", "resources": {"cpu", "memory",
 "services"}, "folders": [unpacked versions], "archives": {version: path}, "extensions": {ident: {"name", "sequence",
-"digest", "enabled", "level", "thumbprint"}}, "rejected": null or [version, generation,
+"digest", "enabled", "level", "thumbprint", "incarnation"}}, "rejected": null or [version, generation,
 reason], "fresh": whether it was updated and has not reported well since}`.
 A **chain** is what is done to one handler without a pause:
 `{"kind": install enable update drop remove, "publisher", "type", "from", "to", "level", "names": [ident],
@@ -103,11 +103,20 @@ def make(
 
 
 def effective(wish: Wish, record: Optional[Record], generation: int) -> Wish:
-    """The wish, for the former version where this document's new one has been tried and has failed."""
+    """The wish, for the former version where this document's new one has been tried and has failed. A sequence below
+    the one that is there is that of a hub that was restored from a backup: what is there stands."""
+    known = record["extensions"].get(wish.ident) if record else None
+    if known is not None and wish.sequence < known["sequence"] and is_same_life(known, wish.incarnation):
+        wish = wish._replace(sequence=known["sequence"], standing=known["digest"])
     rejected = (record or {}).get("rejected")
     if wish.rollback_to and rejected and rejected[:2] == [wish.version, generation]:
         return wish.at(wish.rollback_to)
     return wish
+
+
+def is_same_life(known: Mapping[str, Any], incarnation: str) -> bool:
+    """Whether both are known to be of one incarnation, so that their sequence numbers can be compared."""
+    return bool(incarnation) and known.get("incarnation") == incarnation
 
 
 def removal(record: Record) -> Chain:
@@ -132,7 +141,7 @@ def _chains(record: Record, group: list[Wish], awake: set[str], held: set[str]) 
     """For one handler that is wished: what is no longer wished of it goes first."""
     wished = {wish.ident for wish in group}
     gone = [ident for ident in record["extensions"] if ident not in wished and ident not in held]
-    gone += [wish.ident for wish in group if _is_remade(record, wish)]
+    gone += [wish.ident for wish in group if is_remade(record, wish)]
     made: list[Chain] = []
     if gone and is_installed(record) and not record["multi"]:
         # The handler remembers sequence numbers of an extension that is no more, and would not run the new one's.
@@ -238,12 +247,14 @@ def _is_settled(record: Record, wish: Wish) -> bool:
     return bool(known["enabled"] and is_same)
 
 
-def _is_remade(record: Record, wish: Wish) -> bool:
+def is_remade(record: Record, wish: Wish) -> bool:
     """Whether this is another extension of the name of one that was removed meanwhile: its numbers begin anew, and the
     same number with other settings must never be given (extension-handler.md section 13)."""
     known = record["extensions"].get(wish.ident)
     if known is None:
         return False
+    if wish.incarnation and known.get("incarnation"):
+        return bool(known["incarnation"] != wish.incarnation)
     is_other = wish.sequence == known["sequence"] and wish.digest != known["digest"]
     return bool(wish.sequence < known["sequence"] or is_other)
 
@@ -295,13 +306,18 @@ def applied(
     elif verb == "disable" and goes_on(step, is_well, facts):
         _turn(made, str(step["name"]), False)
     elif verb == "enable" and wish is not None:
+        known = record["extensions"].get(str(step["name"]))
         made["extensions"][step["name"]] = {
             "name": wish.name,
             "sequence": wish.sequence,
             "digest": wish.digest,
             "enabled": is_well,
             "level": wish.level,
-            "thumbprint": wish.thumbprint,
+            # With settings that stand, their file was left as it is.
+            "thumbprint": known["thumbprint"]
+            if wish.standing and known and chain["kind"] == "enable"
+            else wish.thumbprint,
+            "incarnation": wish.incarnation,
         }
         _settle(made)
     return made

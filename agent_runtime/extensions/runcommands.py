@@ -3,7 +3,8 @@
 agent-surface.md section 16). Pure; commands.py carries out.
 
 An **entry** is what is known of one command: the members of the report, and `run`: null or name of the run that was
-begun for it and has not ended, `seconds`: its time limit, `boot`: identifier of the boot that it was begun in.
+begun for it and has not ended, `seconds`: its time limit, `boot`: identifier of the boot that it was begun in,
+`incarnation`: whose sequence this is, empty where the document does not say.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, Optional
 from agent_runtime.extensions import reports, texts
 from agent_runtime.extensions.results import stamp
 from agent_runtime.extensions.runner import LOST_CODE
+from agent_runtime.extensions.wishes import INCARNATION
 
 KIND = "runcommands"
 # By this name allow and block lists know all run commands.
@@ -59,6 +61,7 @@ class Wish(NamedTuple):
     user: Optional[str]
     seconds: Optional[int]
     fault: str
+    incarnation: str
 
     @property
     def ident(self) -> str:
@@ -92,6 +95,9 @@ def _wish(entry: Mapping[str, Any]) -> Wish:
     name, sequence, user = entry.get("name"), entry.get("sequence"), entry.get("runAsUser")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or type(sequence) is not int or sequence < 0:
         raise ValueError("a command has no proper name and sequence")
+    incarnation = entry.get("incarnation", "")
+    if not isinstance(incarnation, str) or not INCARNATION.fullmatch(incarnation):
+        raise ValueError("the incarnation of a command is not of letters, digits and hyphens")
     seconds, protected = entry.get("timeoutSeconds"), entry.get("protected")
     pairs = pairs_of(entry.get("parameters"))
     fault = _fault(entry) or ("" if pairs is not None else "The parameters have another form than documented.")
@@ -105,6 +111,7 @@ def _wish(entry: Mapping[str, Any]) -> Wish:
         str(user) if user else None,
         seconds if type(seconds) is int and seconds > 0 else None,
         fault,
+        incarnation,
     )
 
 
@@ -155,17 +162,29 @@ def _is_text(value: str) -> bool:
 
 
 class Decision(NamedTuple):
-    """`stop`: idents that are to be ended and forgotten; `take`: wishes that nothing is known of yet."""
+    """`stop`: idents that are to be ended and forgotten; `take`: wishes that nothing is known of yet; `lost`: idents
+    that wait for a script that the document has no more."""
 
     stop: list[str]
     take: list[Wish]
+    lost: list[str]
 
 
 def decide(entries: Mapping[str, Entry], wishes: Mapping[str, Wish]) -> Decision:
-    """What a document changes."""
-    same = {ident for ident, wish in wishes.items() if ident in entries and entries[ident]["sequence"] == wish.sequence}
-    stop = [ident for ident in entries if ident not in same]
-    return Decision(stop, [wish for ident, wish in wishes.items() if ident not in same])
+    """What a document changes. A sequence below the one that is known is that of a hub that was restored from a backup:
+    it was run before."""
+    stays = {ident for ident, wish in wishes.items() if ident in entries and _stays(entries[ident], wish)}
+    stop = [ident for ident in entries if ident not in stays]
+    late = [ident for ident in stays if wishes[ident].sequence != entries[ident]["sequence"]]
+    lost = [ident for ident in late if entries[ident]["executionState"] == PENDING]
+    return Decision(stop, [wish for ident, wish in wishes.items() if ident not in stays], lost)
+
+
+def _stays(entry: Entry, wish: Wish) -> bool:
+    known = entry.get("incarnation")
+    if known and wish.incarnation:
+        return bool(known == wish.incarnation and wish.sequence <= entry["sequence"])
+    return bool(entry["sequence"] == wish.sequence)
 
 
 def waiting(entries: Mapping[str, Entry], busy: Iterable[str]) -> list[str]:
@@ -193,6 +212,7 @@ def blank(wish: Wish, now: float) -> Entry:
         "run": None,
         "seconds": 0.0,
         "boot": "",
+        "incarnation": wish.incarnation,
     }
 
 

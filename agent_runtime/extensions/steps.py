@@ -243,7 +243,8 @@ class Steps:
         extension = wish.name if scene.multi else None
         path = self.layout.settings(scene.handler, version, wish.sequence, extension)
         same = known and (known["sequence"], known["digest"]) == (wish.sequence, wish.digest)
-        if not (same and known["enabled"] and scene.chain["kind"] == "enable" and os.path.exists(path)):
+        is_kept = same and (known["enabled"] or wish.standing) and scene.chain["kind"] == "enable"
+        if not (is_kept and os.path.exists(path)):
             atomic.write_bytes(path, settings.content(wish.settings))
         return Outcome(True)
 

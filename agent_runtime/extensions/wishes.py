@@ -19,11 +19,14 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 # what it is.
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _THUMBPRINT = re.compile(r"[0-9A-Fa-f]{40}", re.ASCII)
+INCARNATION = re.compile(r"[A-Za-z0-9-]{0,64}", re.ASCII)
 
 
 class Wish(NamedTuple):
     """One extension that shall be there. `settings` has the three members of a settings file; `package`: path of the
-    target, with `length` and `sha256` where the document gives them."""
+    target, with `length` and `sha256` where the document gives them. `incarnation`: whose sequence numbers these are,
+    empty where the document does not say; `standing`: digest of the newer settings that stay in force, see
+    `plan.effective`."""
 
     name: str
     publisher: str
@@ -34,6 +37,8 @@ class Wish(NamedTuple):
     level: int
     rollback_to: Optional[str]
     package: dict[str, Any]
+    incarnation: str = ""
+    standing: str = ""
 
     @property
     def handler(self) -> str:
@@ -51,7 +56,7 @@ class Wish(NamedTuple):
 
     @property
     def digest(self) -> str:
-        return settings.digest(self.settings)
+        return self.standing or settings.digest(self.settings)
 
     @property
     def thumbprint(self) -> Optional[str]:
@@ -133,12 +138,16 @@ def _entry(entry: Mapping[str, Any]) -> Wish | Fault:
         return fault("version and rollbackTo are up to four numbers with dots between them")
     if sequence < 0 or level < 0:
         return fault("sequence and dependencyLevel are numbers from 0 on")
+    if not INCARNATION.fullmatch(text("incarnation")):
+        return fault("incarnation is letters, digits and hyphens")
     wrong = _wrong_settings(given)
     if wrong:
         return fault(wrong)
     if given["protectedSettings"] is not None:
         given["protectedSettingsCertThumbprint"] = str(given["protectedSettingsCertThumbprint"]).upper()
-    made = Wish(name, publisher, kind, version, sequence, given, level, rollback, dict(package or {}))
+    made = Wish(
+        name, publisher, kind, version, sequence, given, level, rollback, dict(package or {}), text("incarnation")
+    )
     if not isinstance(made.package.get("path"), str):
         made.package["path"] = target(publisher, kind, version, None)
     return made if name else fault("name")

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from control_plane.arm import operations, paging, paths
+from control_plane.arm import locks, operations, paging, paths
 from control_plane.arm.locations import known_location
 from control_plane.arm.roles import Action
 from control_plane.bodies import ARM_BODY
@@ -19,7 +19,7 @@ from control_plane.call import HubCall
 from control_plane.errors import ApiError, not_found
 from control_plane.extensions import versions, wish, writing
 from control_plane.extensions.operations import settle
-from control_plane.extensions.progress import UNDER_WAY, Wait
+from control_plane.extensions.progress import FAILED, UNDER_WAY, Wait
 from control_plane.extensions.view import extension_json
 from control_plane.extensions.wish import Wish
 from control_plane.extensions.writing import Author, Written
@@ -154,11 +154,12 @@ def put_extension(call: HubCall) -> Reply:
 
 
 def patch_extension(call: HubCall) -> Reply:
-    """PATCH: as PUT, of one that is there; without a location."""
+    """PATCH: as PUT, of one that is there and stays; without a location."""
     call.require(Action.EXTENSION_WRITE, where(call))
     wanted = wish.read(call.body(ARM_BODY))
     with call.hub.database.write() as session:
         machine, kept = _find(call, session)
+        writing.check_there(kept.resource, kept.row.removed)
         before = machine.generations
         place = kept.resource.resource_id.rpartition("/extensions/")[0]
         written = _write(call, session, machine, place, kept.resource.name, wanted)
@@ -192,7 +193,8 @@ def delete_extension(call: HubCall) -> Reply:
 def _to_upgrade(
     session: Session, machine: Machine, kept: Sequence[Kept], targets: Mapping[str, str | None]
 ) -> list[tuple[Kept, str]]:
-    """Extensions that are to move, with their versions. All of one handler move together.
+    """Extensions that are to move, with their versions; what has failed is tried again. All of one handler move
+    together.
 
     Errors: ApiError 400 for a handler that the machine does not have, or a version that there is not.
     """
@@ -216,8 +218,8 @@ def _to_upgrade(
         version = writing.version_for(known, wished)
         for item in mine:
             current = versions.parts(item.row.version)
-            above = versions.parts(version) > current
-            if above or (asked is not None and versions.parts(version) != current):
+            is_low = asked is None and versions.parts(version) < current
+            if not is_low and (versions.parts(version) != current or item.row.state == FAILED):
                 found.append((item, version))
     return found
 
@@ -232,7 +234,8 @@ def upgrade_extensions(call: HubCall) -> Reply:
         kept = [item for item in extensions.of_machine(session, machine.id) if item.row.removed is None]
         moves = _to_upgrade(session, machine, kept, targets)
         for item, version in moves:
-            writing.move(machine, item, version, call.at, automatic=False)
+            locks.refuse(session, machine.subscription_id, "PUT", item.resource.resource_id)
+            writing.move(session, machine, item, version, call.at, automatic=False)
             detail = {"handler": item.row.handler_key, "version": version}
             call.record(session, Action.EXTENSION_WRITE, item.resource.resource_id, detail)
         settle(session, machine.id, call.at)
@@ -258,6 +261,7 @@ def add_extensions(call: HubCall) -> Reply:
             name = str(item.properties.get("type", ""))
             if name:
                 wish.check_name(name)
+                locks.refuse(session, machine.subscription_id, "PUT", f"{place}/extensions/{name}")
             written.append(_write(call, session, machine, place, name, item).kept)
         settle(session, machine.id, call.at)
         shown = {"extensions": [extension_json(kept)["properties"] for kept in written]}

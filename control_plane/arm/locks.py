@@ -52,8 +52,20 @@ def check(hub: Hub, caller: Caller, method: str, path: str) -> None:
     if caller.grant is None and not any(roles_at(caller, path)):
         return
     with hub.database.read() as session:
-        held = [(lock.scope, lock.level) for lock in resources.locks_of(session, route.names[0])]
-    scope = standing_against(method, path.rstrip("/"), held)
+        refuse(session, route.names[0], method, path.rstrip("/"))
+
+
+def held(session: Session, subscription_id: str) -> list[tuple[str, str]]:
+    """Scope and level of every lock in a subscription."""
+    return [(lock.scope, lock.level) for lock in resources.locks_of(session, subscription_id)]
+
+
+def refuse(session: Session, subscription_id: str, method: str, path: str) -> None:
+    """Before a write of a resource, also of one that the request's own path does not name.
+
+    Errors: ApiError 409 `ScopeLocked`.
+    """
+    scope = standing_against(method, path, held(session, subscription_id))
     if scope is not None:
         word = "delete" if method == "DELETE" else "write"
         raise ApiError(

@@ -19,7 +19,7 @@ from control_plane.arm.status import AWAITING
 from control_plane.call import HubCall
 from control_plane.errors import ApiError, forbidden, not_found
 from control_plane.http import Reply
-from control_plane.storage import agent_packages, extensions, machines
+from control_plane.storage import agent_packages, extensions, machines, restored
 from control_plane.storage.models import Machine, ResourceGroup
 from control_plane.upgrades import wish as upgrades
 
@@ -185,9 +185,9 @@ def _create(call: HubCall, session: Session, wish: Wish) -> tuple[Machine, Resou
         modified_by=caller.client_id,
         modified_by_type=caller.audit_type,
     )
-    if upgrades.MEMBER in machine.properties:
-        machine.generations["agent"] = 1
     session.add(machine)
+    if upgrades.MEMBER in machine.properties:
+        machine.generations = {**machine.generations, "agent": restored.next_generation(machine, "agent")}
     session.flush()
     call.record(session, Action.MACHINE_CREATE, str(_id(call)), {"vmId": machine.vm_id})
     return machine, group
@@ -289,7 +289,7 @@ def _apply(call: HubCall, session: Session, machine: Machine, wish: Wish) -> Non
     if properties.get("privateLinkScopeResourceId") != machine.properties.get("privateLinkScopeResourceId"):
         raised["settings"] += 1
     if properties.get(upgrades.MEMBER) != machine.properties.get(upgrades.MEMBER):
-        raised["agent"] += 1
+        raised["agent"] = restored.next_generation(machine, "agent")
     machine.properties = properties
     machine.generations = raised
     machine.kind = wish.kind or machine.kind

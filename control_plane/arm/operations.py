@@ -123,7 +123,7 @@ def result(call: HubCall) -> Reply:
     """
     with call.hub.database.read() as session:
         found = _find(call, session)
-        written = _written(session, found)
+        written = _written(call, session, found)
     if found.ended is None:
         here = f"{call.http.origin}{call.http.path}?api-version={call.query['api-version']}"
         return Reply(202, None, {"Location": here, "Retry-After": _RUNNING_RETRY_AFTER})
@@ -134,13 +134,13 @@ def result(call: HubCall) -> Reply:
     return Reply(200, written) if written is not None else Reply(204)
 
 
-def _written(session: Session, found: Operation) -> dict[str, Any] | None:
-    """The resource that an operation wrote, as it is now."""
+def _written(call: HubCall, session: Session, found: Operation) -> dict[str, Any] | None:
+    """The resource that an operation wrote, as it is now, for who may read it now."""
     target = found.target.lower()
-    if found.action == Action.EXTENSION_WRITE:
+    if found.action == Action.EXTENSION_WRITE and call.may(Action.EXTENSION_READ, found.target):
         kept = extensions.find(session, target)
         return extension_json(kept) if kept else None
-    if found.action == Action.RUN_COMMAND_WRITE:
+    if found.action == Action.RUN_COMMAND_WRITE and call.may(Action.RUN_COMMAND_READ, found.target):
         command = run_commands.find(session, target)
         return command_json(command) if command else None
     return None

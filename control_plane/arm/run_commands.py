@@ -16,6 +16,7 @@ from control_plane.call import HubCall
 from control_plane.errors import not_found
 from control_plane.extensions.operations import settle
 from control_plane.extensions.progress import UNDER_WAY
+from control_plane.extensions.writing import check_there
 from control_plane.http import Reply
 from control_plane.runcommands import wish, writing
 from control_plane.runcommands.view import command_json
@@ -90,6 +91,7 @@ def patch_command(call: HubCall) -> Reply:
     wanted = wish.read(call.body(ARM_BODY))
     with call.hub.database.write() as session:
         machine, place, kept = _find(call, session)
+        check_there(kept.resource, kept.row.removed)
         before = machine.generations
         answer = _write(call, session, machine, place, kept.resource.name, wanted)
     announce(call, machine, before)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from control_plane.arm.paths import machine_id
 from control_plane.authority import audiences
 from control_plane.authority import claims as rules
-from control_plane.bodies import CHANNEL_BODY, REPORT_BODY, guid, integer, json_object, needed_text
+from control_plane.bodies import CHANNEL_BODY, REPORT_BODY, guid, integer, json_object, needed_text, unchecked
 from control_plane.channel import callers, documents, enrol, identity, join, reports
 from control_plane.channel.live import Record
 from control_plane.clock import now
@@ -95,7 +95,8 @@ async def endpoint(hub: Hub, request: Request) -> Response:
     if path not in ("enrol", "report", "tokens", "renew"):
         raise ApiError(404, "NotFound", "There is nothing at this path.")
     _only(request, "POST")
-    body = json_object(await read_body(request, REPORT_BODY if path == "report" else CHANNEL_BODY))
+    given = await read_body(request, REPORT_BODY if path == "report" else CHANNEL_BODY)
+    body = unchecked(given) if path == "report" else json_object(given)
     if path == "enrol":
         return json_response(200, await run_in_threadpool(enrol.enrol, hub, authorization, body), _NO_STORE)
     callers.check_protocol(body)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from control_plane.bodies import guid, one_of
+from control_plane.bodies import check, guid, one_of
 from control_plane.channel import evidence, verdict
 from control_plane.channel.callers import check_protocol
 from control_plane.channel.live import Record
@@ -138,16 +138,17 @@ def cleaned(kind: str, data: dict[str, Any]) -> dict[str, Any]:
 
     Errors: ApiError 400.
     """
-    if kind == "inventory":
-        return inventory(data)
-    if kind == EVIDENCE:
-        return _evidence(data)
     if kind == EXTENSIONS:
         return reported.cleaned(data)
     if kind == RUN_COMMANDS:
         return commands.cleaned(data)
+    check(data)
     if kind == AGENT:
         return upgrades.cleaned(data)
+    if kind == "inventory":
+        return inventory(data)
+    if kind == EVIDENCE:
+        return _evidence(data)
     return _services(data) if kind == "services" else data
 
 
@@ -167,16 +168,19 @@ def _read(body: dict[str, Any]) -> list[tuple[str, str, int, dict[str, Any]]]:
         created = parse_rfc3339(item["createdAt"]) if isinstance(item.get("createdAt"), str) else None
         if created is None:
             raise bad_content("'createdAt' must be an RFC 3339 time.", "createdAt")
+        check({name: value for name, value in item.items() if name != "data"})
         kind = one_of(item, "kind", KINDS)
-        found.append((guid(item, "id"), kind, created, cleaned(kind, item["data"])))
+        found.append((guid(item, "id"), kind, min(created, now()), cleaned(kind, item["data"])))
     return found
 
 
 def accept(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
-    """POST /channel/v1/report. Repeating it is harmless: the newest report of a kind stays.
+    """POST /channel/v1/report; `body` is unchecked. The one that comes last of a kind stays. An agent sends one request
+    at a time, its oldest reports first; its clock may be set back between them, so its times order nothing.
 
     Errors: ApiError 400.
     """
+    check({name: value for name, value in body.items() if name != "reports"})
     check_protocol(body)
     guid(body, "requestId")
     found = _read(body)
@@ -188,16 +192,16 @@ def accept(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
             if machine is not None:
                 _record(session, machine, vector[1])
     with hub.database.read() as session:
-        changed = {kind: item for kind, item in newest.items() if _is_news(session, record.machine_id, kind, *item)}
+        changed = {kind: item for kind, item in newest.items() if _is_news(session, record.machine_id, kind, item[1])}
     if changed:
         _keep(hub, record.machine_id, changed)
     return {"protocol": 1, "accepted": [item[0] for item in found]}
 
 
 def _newest(found: list[tuple[str, str, int, dict[str, Any]]]) -> dict[str, tuple[int, dict[str, Any]]]:
-    """Of each kind the report made last, whatever their order."""
+    """Of each kind the last report."""
     newest: dict[str, tuple[int, dict[str, Any]]] = {}
-    for _, kind, created, data in sorted(found, key=lambda item: item[2]):
+    for _, kind, created, data in found:
         before = newest[kind][1] if kind in newest else None
         newest[kind] = (created, reported.merged(before, data) if kind in _BESIDE else data)
     return newest
@@ -211,7 +215,7 @@ def _keep(hub: Hub, machine_id: int, changed: dict[str, tuple[int, dict[str, Any
         if machine is None:
             return
         for kind, (created, data) in changed.items():
-            if not _is_news(session, machine_id, kind, created, data):
+            if not _is_news(session, machine_id, kind, data):
                 continue
             kept = _beside(session, machine_id, kind, data)
             row = Report(
@@ -236,6 +240,6 @@ def _beside(session: Session, machine_id: int, kind: str, data: dict[str, Any]) 
     return reported.merged(old.data if old else None, data)
 
 
-def _is_news(session: Session, machine_id: int, kind: str, created: int, data: dict[str, Any]) -> bool:
+def _is_news(session: Session, machine_id: int, kind: str, data: dict[str, Any]) -> bool:
     old = session.get(Report, (machine_id, kind))
-    return old is None or (old.created <= created and old.digest != digest(_beside(session, machine_id, kind, data)))
+    return old is None or old.digest != digest(_beside(session, machine_id, kind, data))

@@ -32,10 +32,9 @@ from control_plane.bodies import is_guid
 from control_plane.channel import verdict
 from control_plane.errors import TokenError
 from control_plane.hub import Hub
-from control_plane.storage import audit, history, machines
+from control_plane.storage import audit, history, machines, restored
 from control_plane.storage.fleet_models import MachineEvent
 from control_plane.storage.models import AuditEntry, Credential, HubState, Machine, ResourceGroup
-from control_plane.storage.restored import GENERATION_STEP
 
 MAX_SLOT = 1 << 20
 
@@ -220,7 +219,7 @@ def _made_again(
         )
         session.add(group)
         session.flush()
-    gaps = session.get_one(HubState, 1).gaps or []
+    step = restored.beyond(session)
     public = leaf.public_key()
     machine = Machine(
         subscription_id=subscription.id,
@@ -237,9 +236,7 @@ def _made_again(
         properties={},
         client_id=client_id,
         principal_id=str(uuid4()),
-        generations={
-            kind: number + GENERATION_STEP * len(gaps) if number else 0 for kind, number in FIRST_GENERATIONS.items()
-        },
+        generations={kind: number + step if number else 0 for kind, number in FIRST_GENERATIONS.items()},
         ticket_id=None,
         created=at,
         created_by=client_id,

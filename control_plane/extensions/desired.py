@@ -15,12 +15,19 @@ from control_plane.storage import catalogue, extensions
 from control_plane.storage.catalogue import Package
 from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
+from control_plane.storage.resource_models import Resource
 
 KIND = "extensions"
 MAX_EXTENSIONS = 256
 MAX_DOCUMENT = 1024 * 1024 - 4096
 """Bytes of the signed text: a machine takes 1 MiB, together with what a frame has around it (section 10)."""
 _AROUND = 1024  # header, signature and the members of the payload beside `content`
+
+
+def incarnation(resource: Resource) -> str:
+    """Tells what is made anew from what had its name before, also from what a restored hub has forgotten, whose id may
+    be given again. Its sequence numbers are none of another's."""
+    return f"{resource.id}-{resource.created}"
 
 
 def _item(kept: Kept, package: Package | None) -> dict[str, Any]:
@@ -30,6 +37,7 @@ def _item(kept: Kept, package: Package | None) -> dict[str, Any]:
         "publisher": package.publisher if package else properties["publisher"],
         "type": package.type if package else properties["type"],
         "version": package.version if package else row.version,
+        "incarnation": incarnation(kept.resource),
         "sequence": row.sequence,
         "publicSettings": properties.get("settings"),
         "protectedSettings": row.protected,

@@ -11,16 +11,17 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, or_, select, update
 from sqlalchemy.orm import Session
 
+from control_plane.arm import locks
 from control_plane.arm.status import DISCONNECTED_AFTER
 from control_plane.clock import now, rfc3339
 from control_plane.extensions import operations, versions, writing
 from control_plane.extensions.progress import FAILED, KEPT_SECONDS, RETRY_SECONDS, SUCCEEDED, UNDER_WAY, expired
 from control_plane.storage import audit, catalogue, extensions, run_commands
 from control_plane.storage.database import Database
-from control_plane.storage.extension_models import Extension
+from control_plane.storage.extension_models import Extension, ExtensionPackage
 from control_plane.storage.extensions import Kept
 from control_plane.storage.machines import PulseOf, pulse_of
 from control_plane.storage.models import Heartbeat, Machine
@@ -39,8 +40,8 @@ def _expire(session: Session, machine: Machine, kept: Kept, live: PulseOf, at: i
     detail = {"version": row.version, "sequence": row.sequence}
     audit.record(session, ACTOR, "machines/extensions/expired", kept.resource.resource_id, detail=detail)
     if row.rollback_to is not None:
-        row.version, row.rollback_to, row.state = row.rollback_to, None, SUCCEEDED
-        row.retry, row.generation = at + RETRY_SECONDS, writing.raised(machine)
+        writing.take_back(session, machine, kept, at)
+        row.state = SUCCEEDED
         return
     error = _late(session, machine, live, at)
     row.state, row.code, row.message = FAILED, error["code"], error["message"]
@@ -83,12 +84,18 @@ def expire(session: Session, live: PulseOf, at: int) -> Changed:
 
 
 def look_again(session: Session, at: int) -> None:
-    """The catalogue is another one: every extension that is upgraded automatically is looked at."""
-    session.execute(update(Extension).where(Extension.automatic, Extension.removed.is_(None)).values(retry=at))
+    """The catalogue may be another one: every extension that is upgraded automatically is looked at. One that waits
+    after a failure goes on waiting, unless its handler has a package that came since."""
+    newer = exists().where(
+        ExtensionPackage.handler_key == Extension.handler_key, ExtensionPackage.created >= Extension.began
+    )
+    looked = or_(Extension.retry.is_(None), newer)
+    session.execute(update(Extension).where(Extension.automatic, Extension.removed.is_(None), looked).values(retry=at))
 
 
 def _upgrade_machine(session: Session, machine: Machine, kept: Iterable[Kept], at: int) -> None:
-    """Move what is due, all extensions of a handler together."""
+    """Move what is due, all extensions of a handler together. What is locked is looked at again later."""
+    locked = locks.held(session, machine.subscription_id)
     by_handler: dict[str, list[Kept]] = {}
     for item in kept:
         if item.row.removed is None:
@@ -103,12 +110,15 @@ def _upgrade_machine(session: Session, machine: Machine, kept: Iterable[Kept], a
         if version is None or not all(item.row.automatic for item in mine):
             for item in due:
                 item.row.retry = None
+        elif any(locks.standing_against("PUT", item.resource.resource_id, locked) for item in mine):
+            for item in due:
+                item.row.retry = at + RETRY_SECONDS
         elif not ready:
             for item in due:
                 item.row.retry = at + EVERY_SECONDS
         else:
             for item in mine:
-                writing.move(machine, item, version, at, automatic=True)
+                writing.move(session, machine, item, version, at, automatic=True)
                 detail = {"version": version, "rollbackTo": item.row.rollback_to}
                 audit.record(session, ACTOR, "machines/extensions/upgrade", item.resource.resource_id, detail=detail)
 

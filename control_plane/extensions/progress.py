@@ -21,6 +21,7 @@ KEPT_SECONDS = 6 * 3600
 """How long an operation waits for a machine (agent-surface.md: operations for an offline machine)."""
 RETRY_SECONDS = 3600
 """After an automatic upgrade that was rolled back, or an older version that was wished (extension-handler.md 11)."""
+LONGEST_RETRY_SECONDS = 86400
 EXPIRED = "ExtensionOperationTimeout"
 PREEMPTED = "OperationPreempted"
 LONGEST = 4096
@@ -28,7 +29,8 @@ LONGEST = 4096
 
 @dataclass(frozen=True)
 class Wished:
-    """What of an extension's row decides. `generation`: from which of the machine's documents on the wish holds."""
+    """What of an extension's row decides. `generation`: from which of the machine's documents on the wish holds;
+    `behind`: a machine may have carried out a higher sequence that this hub has forgotten: then that counts."""
 
     sequence: int
     version: str
@@ -36,6 +38,11 @@ class Wished:
     generation: int
     removed: bool
     state: str
+    behind: bool = False
+
+    def means(self, sequence: int) -> bool:
+        """Whether what is reported of a sequence is said of this wish."""
+        return sequence == self.sequence or (self.behind and sequence > self.sequence)
 
 
 @dataclass(frozen=True)
@@ -66,14 +73,20 @@ def judge(wished: Wished, item: Mapping[str, Any] | None, generation: int) -> Ve
         return Verdict(FAILED) if failed else same
     if item is None:
         return same
-    if item["sequence"] == wished.sequence and item["state"] == "failed":
+    if wished.means(item["sequence"]) and item["state"] == "failed":
         return Verdict(FAILED)
-    if item["sequence"] == wished.sequence and item["state"] == "succeeded":
+    if wished.means(item["sequence"]) and item["state"] == "succeeded":
         if _is(item, wished.version):
             return Verdict(SUCCEEDED)
         if _is(item, wished.rollback_to):  # what is not carried out yet would be installing
             return Verdict(SUCCEEDED, rolled_back=True)
     return same
+
+
+def pause(age: int) -> int:
+    """Seconds until an automatic upgrade that was taken back is tried again, of a version that has been there for
+    `age` seconds: as long again, so that each pause is twice the one before; an hour at least, a day at most. Pure."""
+    return max(RETRY_SECONDS, min(age, LONGEST_RETRY_SECONDS))
 
 
 def message_of(item: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ ends operations. The shape of a report is docs/schemas/report-extensions.schema.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from control_plane.errors import bad_content
 from control_plane.extensions import operations, shapes, versions, writing
-from control_plane.extensions.progress import RETRY_SECONDS, Verdict, judge
-from control_plane.storage import audit, extensions
+from control_plane.extensions.progress import Verdict, judge
+from control_plane.storage import audit, extensions, restored
 from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
 
@@ -25,6 +26,7 @@ def cleaned(data: dict[str, Any]) -> dict[str, Any]:
 
     Errors: ApiError 400 naming the member.
     """
+    data = shapes.mended(data, "extensions")
     shapes.check(data, _SCHEMA)
     for item in data.get("extensions", ()):
         if item["version"] and not versions.is_version(item["version"]):
@@ -52,8 +54,7 @@ def _apply(session: Session, machine: Machine, kept: Kept, verdict: Verdict, at:
         return
     if verdict.rolled_back:
         detail["version"] = row.rollback_to or row.version
-        row.version, row.rollback_to, row.retry = row.rollback_to or row.version, None, at + RETRY_SECONDS
-        row.generation = writing.raised(machine)
+        writing.take_back(session, machine, kept, at)
     elif verdict.state == "Succeeded":
         row.rollback_to = None
     row.state, row.code, row.message = verdict.state, None, None
@@ -71,7 +72,9 @@ def take(session: Session, machine: Machine, data: Mapping[str, Any], at: int) -
     items = {item["name"].lower(): item for item in data["extensions"]}
     for kept in extensions.of_machine(session, machine.id):
         item = items.get(kept.resource.name.lower())
-        verdict = judge(kept.wished, item, data["generation"])
+        behind = restored.may_be_behind(session, kept.resource.created, kept.row.sequence)
+        wished = replace(kept.wished, behind=behind)
+        verdict = judge(wished, item, data["generation"])
         if not verdict.gone and data["generation"] >= kept.row.generation:
             kept.row.reported = item
         if verdict != Verdict(kept.row.state):

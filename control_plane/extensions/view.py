@@ -109,10 +109,11 @@ def extension_json(kept: Kept) -> dict[str, Any]:
     """The whole resource."""
     row, resource = kept.row, kept.resource
     properties: dict[str, Any] = {
-        "typeHandlerVersion": row.version,
         "autoUpgradeMinorVersion": False,
         "enableAutomaticUpgrade": False,
         **resource.properties,
+        # Which may be another than was asked for: a newer minor one, or that of an automatic upgrade.
+        "typeHandlerVersion": row.version,
         "provisioningState": row.state,
     }
     view = instance_view(kept)

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from control_plane.errors import ApiError, bad_content
 from control_plane.extensions import desired, envelope, versions
-from control_plane.extensions.progress import CREATING, DELETING, FAILED, RETRY_SECONDS, UPDATING, Wait
+from control_plane.extensions.progress import CREATING, DELETING, FAILED, RETRY_SECONDS, UPDATING, Wait, pause
 from control_plane.extensions.wish import Wish, handler_key
-from control_plane.storage import catalogue, extensions
+from control_plane.storage import catalogue, extensions, restored
 from control_plane.storage.catalogue import Package
 from control_plane.storage.extension_models import Extension
 from control_plane.storage.extensions import KEY, Kept
@@ -52,7 +52,7 @@ def wait_for(kept: Kept) -> Wait:
 
 def raised(machine: Machine, kind: str = desired.KIND) -> int:
     """Raise the generation of one of the machine's documents, and give it."""
-    generation = machine.generations.get(kind, 0) + 1
+    generation = restored.next_generation(machine, kind)
     machine.generations = {**machine.generations, kind: generation}
     return generation
 
@@ -179,14 +179,32 @@ def new_resource(session: Session, machine: Machine, resource_id: str, key: str,
     return resource
 
 
+def _check_handler(properties: Mapping[str, Any]) -> None:
+    """Errors: ApiError 400 without publisher and type."""
+    for member in ("publisher", "type"):
+        if member not in properties:
+            raise bad_content(f"'properties.{member}' is missing.", f"properties.{member}")
+
+
+def check_there(resource: Resource, removed: int | None) -> None:
+    """Before a change of what shall be there. `removed`: of its row.
+
+    Errors: ApiError 409 `Conflict` for what is being removed.
+    """
+    if removed is not None:
+        raise ApiError(
+            409,
+            "Conflict",
+            f"'{resource.name}' is being removed, and cannot be changed. Make it anew with PUT, or wait for its end.",
+        )
+
+
 def _new(session: Session, machine: Machine, place: str, name: str, wish: Wish, author: Author) -> Kept:
     """Rows of an extension that is made.
 
-    Errors: ApiError 400 without publisher and type, or above the limit.
+    Errors: ApiError 400 without publisher and type, 409 above the limit.
     """
-    for member in ("publisher", "type"):
-        if member not in wish.properties:
-            raise bad_content(f"'properties.{member}' is missing.", f"properties.{member}")
+    _check_handler(wish.properties)
     if len(extensions.of_machine(session, machine.id)) >= desired.MAX_EXTENSIONS:
         raise ApiError(
             409, "ExtensionLimitExceeded", f"A machine may have at most {desired.MAX_EXTENSIONS} extensions."
@@ -206,13 +224,14 @@ def _new(session: Session, machine: Machine, place: str, name: str, wish: Wish, 
     return Kept(row, resource)
 
 
-def _merged(kept: Kept, wish: Wish) -> dict[str, Any]:
-    """Properties after the write.
+def _merged(kept: Kept, wish: Wish, *, anew: bool) -> dict[str, Any]:
+    """Properties after the write. `anew`: nothing stays of what was there, but its handler.
 
-    Errors: ApiError 409 for another handler than before.
+    Errors: ApiError 400 without publisher and type, 409 for another handler than before.
     """
     old = kept.resource.properties
-    new = {**old, **wish.properties}
+    new = {**({} if anew else old), **wish.properties}
+    _check_handler(new)
     for member in ("publisher", "type"):
         if member in old:
             if new[member].lower() != old[member].lower():
@@ -226,10 +245,21 @@ def _merged(kept: Kept, wish: Wish) -> dict[str, Any]:
     return new
 
 
+def _asks_other(wish: Wish, old: Mapping[str, Any], new: Mapping[str, Any], current: str) -> bool:
+    """Whether a write asks for another version than the one that is wished. The same number as before is the one that
+    upgrades began with, unless nothing upgrades any more. `old`, `new`: properties before and after."""
+    asked, before = wish.properties.get("typeHandlerVersion"), old.get("typeHandlerVersion")
+    if asked is None or versions.same(asked, current):
+        return False
+    is_exact = not new.get("autoUpgradeMinorVersion") and not new.get("enableAutomaticUpgrade")
+    return is_exact or before is None or not versions.same(asked, before)
+
+
 def write(
     session: Session, machine: Machine, place: str, name: str, wish: Wish, author: Author, settings_key: bytes
 ) -> Written:
-    """Take over a wish for the extension `name`. `place`: the machine's id; `settings_key`: Keyring.settings_key.
+    """Take over a wish for the extension `name`. `place`: the machine's id; `settings_key`: Keyring.settings_key. One
+    that is being removed is made anew.
 
     Errors: ApiError 400, 409.
     """
@@ -237,13 +267,17 @@ def write(
     made = kept is None
     if kept is None:
         kept = _new(session, machine, place, name, wish, author)
-    row, resource, old = kept.row, kept.resource, kept.resource.properties
-    new = _merged(kept, wish)
-    known = packages_for(session, machine, row.handler_key)
-    other_version = new.get("typeHandlerVersion") != old.get("typeHandlerVersion")
-    to_minor = bool(new.get("autoUpgradeMinorVersion")) and not old.get("autoUpgradeMinorVersion")
-    version = version_for(known, new) if made or other_version or to_minor else row.version
+    row, resource = kept.row, kept.resource
     revived = row.removed is not None
+    new = _merged(kept, wish, anew=made or revived)
+    old = {} if revived else resource.properties
+    if revived:
+        row.protected = row.certificate = row.digest = None
+        resource.tags = {}
+    known = packages_for(session, machine, row.handler_key)
+    other_version = not made and _asks_other(wish, old, new, row.version)
+    to_minor = bool(new.get("autoUpgradeMinorVersion")) and not old.get("autoUpgradeMinorVersion")
+    version = version_for(known, new) if made or revived or other_version or to_minor else row.version
     moves = made or revived or not versions.same(version, row.version)
     if moves:
         beside = (item for item in extensions.of_machine(session, machine.id) if item.row.removed is None)
@@ -267,7 +301,7 @@ def write(
         row.automatic = automatic
         row.retry = author.at + RETRY_SECONDS if automatic else None
     if work:
-        row.sequence += again
+        row.sequence = restored.next_sequence(session, resource.created, row.sequence) if again else row.sequence
         row.state = CREATING if made or revived or row.state == CREATING else UPDATING
         if revived:
             row.reported = None
@@ -280,15 +314,27 @@ def write(
     return Written(kept, made, work)
 
 
-def move(machine: Machine, kept: Kept, version: str, at: int, *, automatic: bool) -> None:
-    """Wish for another version with the same settings. `automatic`: the former one is what a failure falls back to."""
+def move(session: Session, machine: Machine, kept: Kept, version: str, at: int, *, automatic: bool) -> None:
+    """Wish for a version with the same settings: another one, or that which has failed, once more. `automatic`: the
+    former one is what a failure falls back to."""
     row = kept.row
+    if row.state == FAILED and not automatic:
+        row.sequence = restored.next_sequence(session, kept.resource.created, row.sequence)
     row.rollback_to = row.version if automatic else None
     row.version, row.state, row.code, row.message = version, UPDATING, None, None
     row.retry = at + RETRY_SECONDS if row.automatic and not automatic else None
     row.generation, row.began = raised(machine), at
     if not automatic:
         kept.resource.properties = {**kept.resource.properties, "typeHandlerVersion": version}
+
+
+def take_back(session: Session, machine: Machine, kept: Kept, at: int) -> None:
+    """An automatic upgrade has failed: the former version is wished again, and the new one later."""
+    row = kept.row
+    came = catalogue.since(session, row.handler_key, row.version)
+    row.retry = at + pause(at - came if came is not None else 0)
+    row.version, row.rollback_to = row.rollback_to or row.version, None
+    row.generation, row.began = raised(machine), at
 
 
 def forget(session: Session, kept: Kept) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from control_plane.extensions import envelope
+from control_plane.extensions.desired import incarnation
 from control_plane.storage import run_commands
 from control_plane.storage.models import Machine
 from control_plane.storage.run_commands import KeptCommand
@@ -20,6 +21,7 @@ def _item(kept: KeptCommand) -> dict[str, Any]:
     row, properties = kept.row, kept.resource.properties
     return {
         "name": kept.resource.name,
+        "incarnation": incarnation(kept.resource),
         "sequence": row.sequence,
         **properties["source"],
         "parameters": properties.get("parameters", []),

@@ -5,6 +5,7 @@ docs/schemas/report-runcommands.schema.json (shipped beside this module)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 from control_plane.extensions import operations, shapes
 from control_plane.extensions.progress import FAILED, SUCCEEDED, Wished
 from control_plane.runcommands import writing
-from control_plane.storage import audit, run_commands
+from control_plane.storage import audit, restored, run_commands
 from control_plane.storage.models import Machine
 
 GONE = "Gone"
@@ -26,6 +27,7 @@ def cleaned(data: dict[str, Any]) -> dict[str, Any]:
 
     Errors: ApiError 400 naming the member.
     """
+    data = shapes.mended(data, "runCommands")
     shapes.check(data, _SCHEMA)
     return data
 
@@ -39,7 +41,7 @@ def judge(wished: Wished, item: Mapping[str, Any] | None, generation: int, *, as
         return wished.state
     if wished.removed:
         return GONE if item is None else wished.state
-    if item is None or item["sequence"] != wished.sequence:
+    if item is None or not wished.means(item["sequence"]):
         return wished.state
     word, started = item["executionState"], item.get("startTime") is not None
     if word in _ENDED:
@@ -56,7 +58,9 @@ def take(session: Session, machine: Machine, data: Mapping[str, Any], at: int) -
     for kept in run_commands.of_machine(session, machine.id):
         row, item = kept.row, items.get(kept.resource.name.lower())
         asynchronous = bool(kept.resource.properties.get("asyncExecution"))
-        state = judge(kept.wished, item, data["generation"], asynchronous=asynchronous)
+        behind = restored.may_be_behind(session, kept.resource.created, row.sequence)
+        wished = replace(kept.wished, behind=behind)
+        state = judge(wished, item, data["generation"], asynchronous=asynchronous)
         if state == GONE:
             writing.forget(session, kept)
             audit.record(session, actor, "machines/runCommands/removed", kept.resource.resource_id)

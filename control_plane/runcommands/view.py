@@ -20,7 +20,7 @@ def instance_view(kept: KeptCommand) -> dict[str, Any]:
     row, item = kept.row, kept.row.reported
     if row.state == FAILED and row.code is not None:
         return {"executionState": "Unknown", "executionMessage": row.message, "statuses": []}
-    if item is None or item["sequence"] != row.sequence:
+    if item is None or item["sequence"] < row.sequence:  # a higher one is of before a restore of the hub
         return {"executionState": "Pending", "statuses": []}
     return {name: item[name] for name in _SHOWN if item.get(name) is not None} | {"statuses": []}
 

@@ -12,7 +12,7 @@ from control_plane.extensions.progress import CREATING, DELETING, UPDATING, Wait
 from control_plane.extensions.writing import Author, certificate_of, new_resource, raised
 from control_plane.runcommands import desired
 from control_plane.runcommands.wish import Wish, merged
-from control_plane.storage import run_commands
+from control_plane.storage import restored, run_commands
 from control_plane.storage.extension_models import RunCommand
 from control_plane.storage.models import Machine
 from control_plane.storage.run_commands import KEY, VERSION, KeptCommand
@@ -59,8 +59,9 @@ def write(
         resource.tags = wish.tags
     resource.modified, resource.modified_by, resource.modified_by_type = author.at, author.id, author.type
     if runs:
-        row.sequence += 1
-        row.state = CREATING if row.sequence == 0 else UPDATING
+        is_new = row.sequence < 0
+        row.sequence = 0 if is_new else restored.next_sequence(session, resource.created, row.sequence)
+        row.state = CREATING if is_new else UPDATING
         row.removed = row.code = row.message = None
         row.generation, row.began = raised(machine, desired.KIND), author.at
     session.add(row)

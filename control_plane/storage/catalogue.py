@@ -132,6 +132,12 @@ def of_handlers(session: Session, keys: Iterable[str]) -> dict[str, list[Package
     return found
 
 
+def since(session: Session, key: str, version: str) -> int | None:
+    """When the packages of a handler's version came (Unix seconds), the last of them; None: there are none."""
+    rows = session.scalars(select(ExtensionPackage).where(ExtensionPackage.handler_key == key))
+    return max((row.created for row in rows if versions.same(row.version, version)), default=None)
+
+
 def fitting(known: Sequence[Package], os_type: str, arch: str) -> list[Package]:
     """Those for a machine. Pure. `os_type`, `arch`: as its inventory tells; empty: not known, and then any will do."""
     folded = _ARCHES.get(arch.lower(), arch.lower())

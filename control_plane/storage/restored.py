@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from control_plane.storage.models import HubState, Machine, Process, UserSession
 
@@ -12,6 +12,30 @@ from control_plane.storage.models import HubState, Machine, Process, UserSession
 # machines refuse documents of a generation that falls (docs/protocol.md section 7).
 GENERATION_STEP = 1 << 20
 _BATCH = 1000
+
+
+def beyond(session: Session) -> int:
+    """What no number can have reached that the gaps of this database have swallowed; 0 where there are none."""
+    return GENERATION_STEP * len(session.get_one(HubState, 1).gaps or [])
+
+
+def next_generation(machine: Machine, kind: str) -> int:
+    """The one after that of a machine's document. Where there was none, there may have been some in a gap."""
+    number = machine.generations.get(kind, 0)
+    session = object_session(machine)
+    return (number or (beyond(session) if session else 0)) + 1
+
+
+def may_be_behind(session: Session, created: int, sequence: int) -> bool:
+    """Whether a machine may have been told a higher sequence number in a gap, of what was made at `created` (Unix
+    seconds)."""
+    gaps = session.get_one(HubState, 1).gaps or []
+    return bool(gaps) and created <= gaps[-1][1] and sequence < beyond(session)
+
+
+def next_sequence(session: Session, created: int, sequence: int) -> int:
+    """The number of another run, above all that a machine can have been told."""
+    return max(sequence + 1, beyond(session) if may_be_behind(session, created, sequence) else 0)
 
 
 def mark(session: Session, taken: int, at: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from control_plane.storage import agent_packages, audit, twins
+from control_plane.storage import agent_packages, audit, restored, twins
 from control_plane.storage.database import Database
 from control_plane.storage.models import Machine
 from control_plane.upgrades import wish
@@ -86,6 +86,6 @@ def _move(session: Session, machine: Machine, published: list[str]) -> bool:
     if not fresh:
         return False
     machine.properties = {**machine.properties, wish.MEMBER: {**wanted, **fresh}}
-    machine.generations = {**machine.generations, "agent": machine.generations["agent"] + 1}
+    machine.generations = {**machine.generations, "agent": restored.next_generation(machine, "agent")}
     audit.record(session, ACTOR, "machines/agentUpgrade", twins.resource_id(session, machine), detail=dict(fresh))
     return True

@@ -282,6 +282,34 @@ def test_delete_ends_when_the_machine_says_so(client: Client, arm: Arm, machine:
     assert arm("DELETE", path_of(machine)).status_code == 204
 
 
+def test_what_is_being_removed_is_made_anew_or_left_alone(arm: Arm, machine: ExtensionMachine) -> None:
+    arm("PUT", path_of(machine), {**wish(settings={"a": 1}, protectedSettings={"pw": "x"}), "tags": {"of": "old"}})
+    machine.report_all()
+    removal = arm("DELETE", path_of(machine))
+    for change in ({"tags": {"t": "1"}}, {"properties": {"settings": {"a": 2}}}):
+        assert code_of(arm("PATCH", path_of(machine), change)) == (409, "Conflict")
+    assert machine.content()["extensions"] == []
+    assert operation_of(arm, removal)["status"] == "InProgress"
+    assert code_of(arm("PUT", path_of(machine), {"location": "local", "properties": {}})) == (
+        400,
+        "InvalidRequestContent",
+    )
+    other = wish(type="HealthProbe", typeHandlerVersion="1.0.0")
+    assert code_of(arm("PUT", path_of(machine), other)) == (409, "PropertyChangeNotAllowed")
+    answer = arm(
+        "PUT", path_of(machine), {"location": "local", "properties": {"publisher": "Hawser", "type": "CustomScript"}}
+    )
+    assert answer.status_code == 202
+    assert (answer.json()["tags"], answer.json()["properties"].get("settings")) == ({}, None)
+    (entry,) = machine.content()["extensions"]
+    assert (entry["publicSettings"], entry["protectedSettings"], entry["sequence"]) == (None, None, 1)
+    assert entry["version"] == "2.0.0", "nor does the version of what was there stay"
+    assert operation_of(arm, removal)["status"] == "Canceled"
+    # The settings of before are other ones than those of what was made anew.
+    arm("PUT", path_of(machine), wish(typeHandlerVersion="2.0.0", protectedSettings={"pw": "x"}))
+    assert machine.content()["extensions"][0]["sequence"] == 2
+
+
 def test_a_removal_that_fails_says_why(arm: Arm, machine: ExtensionMachine) -> None:
     arm("PUT", path_of(machine), wish())
     machine.report_all()
@@ -410,6 +438,23 @@ def test_upgrade_extensions(client: Client, arm: Arm, machine: ExtensionMachine)
         with pytest.raises(HttpResponseError) as refused:
             upgrade(**targets)
         assert refused.value.status_code == 400
+
+
+@pytest.mark.parametrize("targets", [{}, {"extensionTargets": {"Hawser.CustomScript": {"targetVersion": "2.0.0"}}}])
+def test_an_upgrade_that_failed_is_tried_again(arm: Arm, machine: ExtensionMachine, targets: dict[str, Any]) -> None:
+    upgrade = f"{machine.resource_id}/upgradeExtensions"
+    arm("PUT", path_of(machine), wish(typeHandlerVersion="1.0.3"))
+    machine.report_all()
+    assert arm("POST", upgrade, targets).status_code == 202
+    machine.report_all(state="failed", code=1008, version="1.0.3")
+    assert state_of(arm, machine) == "Failed"
+    again = arm("POST", upgrade, targets)
+    assert (again.status_code, state_of(arm, machine)) == (202, "Updating")
+    (entry,) = machine.content()["extensions"]
+    assert (entry["version"], entry["sequence"]) == ("2.0.0", 1), "handlers do a sequence once"
+    machine.report_all()
+    assert operation_of(arm, again)["status"] == "Succeeded"
+    assert arm("POST", upgrade, targets).status_code == 200
 
 
 def test_add_extensions(client: Client, machine: ExtensionMachine) -> None:

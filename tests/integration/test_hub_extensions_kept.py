@@ -9,10 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from azure.core.exceptions import HttpResponseError
 
+from control_plane.extensions import keeper
+from control_plane.hub import open_database
 from tests.integration.extension_machine import ExtensionMachine, catalogue_of, package
 from tests.integration.extension_site import (
     PACKAGES,
@@ -114,6 +117,80 @@ def test_reports_that_do_not_count(arm: Arm, machine: ExtensionMachine) -> None:
     assert json.loads(kept)["desired"] == refused["desired"], "beside the other, until the next of it"
 
 
+@pytest.mark.parametrize("before", ["2026-11-28T10:00:05Z", "2126-11-28T10:00:05Z"])
+def test_a_clock_that_is_set_back_hides_no_outcome(arm: Arm, machine: ExtensionMachine, before: str) -> None:
+    def told(at: str, state: str) -> dict[str, Any]:
+        data = {"generation": generation, "extensions": [machine.item(wanted, state=state)]}
+        return {"id": str(uuid4()), "kind": "extensions", "createdAt": at, "data": data}
+
+    def send(*reports: dict[str, Any]) -> None:
+        answer = machine.post("report", {"protocol": 1, "requestId": str(uuid4()), "reports": reports})
+        assert answer.json()["accepted"] == [report["id"] for report in reports]
+
+    answer = arm("PUT", path_of(machine), wish(settings={"a": 1}))
+    document = machine.payload()
+    (wanted,), generation = document["content"]["extensions"], document["generation"]
+    send(told(before, "transitioning"))
+    assert operation_of(arm, answer)["status"] == "InProgress"
+    ((created, received),) = machine.hub.rows(
+        "SELECT created, received FROM reports WHERE kind = 'extensions' "
+        "AND machine_id = (SELECT id FROM machines WHERE name = :name)",
+        name=machine.name,
+    )
+    assert created <= received, "nobody's clock is ahead of the hub's"
+    send(told("2026-11-28T10:00:03Z", "succeeded"))
+    assert operation_of(arm, answer)["status"] == "Succeeded"
+    again = arm("PUT", path_of(machine), wish(settings={"a": 2}))
+    document = machine.payload()
+    (wanted,), generation = document["content"]["extensions"], document["generation"]
+    send(told(before, "transitioning"), told("2026-11-28T10:00:03Z", "succeeded"))
+    assert operation_of(arm, again)["status"] == "Succeeded"
+
+
+def _deep(levels: int) -> Any:
+    return [_deep(levels - 1)] if levels else []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"a": "x\0"}, {"\ud800": 1}, {"a": "x" * 70000}, {"a": _deep(60)}, {"a": 1 << 70}, {"a": float("nan")}],
+    ids=["nul", "surrogate", "long", "deep", "large", "nan"],
+)
+def test_the_status_of_one_handler_hides_no_other(arm: Arm, machine: ExtensionMachine, bad: dict[str, Any]) -> None:
+    waits = [
+        arm("PUT", path_of(machine), wish()),
+        arm("PUT", path_of(machine, "probe"), wish(type="HealthProbe", typeHandlerVersion="1.0.0")),
+    ]
+    document = machine.payload()
+    script, probe = document["content"]["extensions"]
+    odd = machine.item(script, status={"status": "success", **bad}, message="a\0\udc00b", code=1 << 64)
+    data = {"generation": document["generation"], "extensions": [odd, machine.item(probe)]}
+    report = {"id": str(uuid4()), "kind": "extensions", "createdAt": "2026-11-28T10:00:00Z", "data": data}
+    body = json.dumps({"protocol": 1, "requestId": str(uuid4()), "reports": [report]})
+    headers = {"Authorization": f"Bearer {machine.channel_token}", "Hawser-Lease": machine.nonce}
+    answer = machine.http.post(f"{machine.hub.url}/channel/v1/report", data=body, headers=headers, timeout=30)
+    assert answer.json()["accepted"] == [report["id"]]
+    assert [operation_of(arm, wait)["status"] for wait in waits] == ["Succeeded"] * 2
+    view = arm("GET", path_of(machine)).json()["properties"]["instanceView"]
+    assert view["status"]["message"] == "a\ufffd\ufffdb"
+
+
+def test_what_else_of_a_report_is_no_json_is_refused(machine: ExtensionMachine) -> None:
+    def send(report: dict[str, Any], **more: Any) -> Any:
+        item = {"id": str(uuid4()), "kind": "inventory", "createdAt": "2026-11-28T10:00:00Z", "data": {}, **report}
+        return machine.post("report", {"protocol": 1, "requestId": str(uuid4()), "reports": [item], **more})
+
+    assert send({}).status_code == 200
+    for answer in (
+        send({"data": {"osName": "x\0"}}),
+        send({"kind": "extensions", "data": {"generation": 1, "extensions": [], "more": "x\0"}}),
+        send({"more": "x\0"}),
+        send({}, more="x\0"),
+        send({}, more=_deep(60)),
+    ):
+        assert code_of(answer) == (400, "InvalidRequestContent")
+
+
 def test_what_a_machine_shows_of_its_extensions(
     hub: HubProcess, arm: Arm, machine: ExtensionMachine, token: str
 ) -> None:
@@ -177,6 +254,19 @@ def test_what_nobody_answers_for_six_hours_fails(
     assert state_of(arm, machine) == "Succeeded", "the wish was kept"
 
 
+def waits(hub: HubProcess, *, look: bool = False) -> int:
+    """Seconds until the upgrade of our handler is tried, after another look with `look`."""
+    at = int(time.time())
+    if look:
+        database = open_database(hub.data)
+        try:
+            with database.write() as session:
+                keeper.look_again(session, at)
+        finally:
+            database.close()
+    return int(hub.rows("SELECT retry FROM extensions WHERE handler_key = 'auto.agent'")[0][0]) - at
+
+
 def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machine: ExtensionMachine) -> None:
     def item() -> dict[str, Any]:
         (found,) = machine.content()["extensions"]
@@ -200,6 +290,9 @@ def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machin
     shown = arm("GET", path_of(machine)).json()["properties"]
     assert (shown["provisioningState"], shown["instanceView"]["typeHandlerVersion"]) == ("Succeeded", "1.0.0")
     assert (item()["version"], item()["rollbackTo"]) == ("1.0.0", None)
+    assert 3500 < waits(hub) <= 3600
+    # As at the start of a hub, or when packages of others come: what has failed is left in peace.
+    assert waits(hub, look=True) > 3000
     assert arm("PUT", path_of(machine), body).status_code == 200
     machine.report_all()
     more.append(package("Auto", "Agent", "1.1.1"))
@@ -208,9 +301,71 @@ def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machin
     machine.report_all(operation="update")
     assert state_of(arm, machine) == "Succeeded"
     assert item()["rollbackTo"] is None
-    # What was rolled back is tried again after an hour, the catalogue being the same.
+    # What was rolled back is tried again after its time, the catalogue being the same; the older it is, the later.
     machine.hub.execute("UPDATE extensions SET version = '1.1.0', retry = 1 WHERE handler_key = 'auto.agent'")
     assert until(lambda: item()["version"] == "1.1.1")
+    hub.execute("UPDATE extension_packages SET created = created - 5 * 3600")
+    machine.report_all(version="1.1.0", message="1.1.1 failed; 1.1.0 is back")
+    assert item()["version"] == "1.1.0"
+    assert waits(hub) > 4 * 3600
+    catalogue_of(hub, PACKAGES)
+
+
+def test_the_version_that_is_wished_is_shown_and_can_be_pinned(
+    hub: HubProcess, arm: Arm, machine: ExtensionMachine
+) -> None:
+    pinned, automatic = wish(enableAutomaticUpgrade=False), wish(enableAutomaticUpgrade=True)
+    arm("PUT", path_of(machine), automatic)
+    machine.report_all()
+    catalogue_of(hub, [*PACKAGES, package("Hawser", "CustomScript", "1.9.9")])
+    assert until(lambda: machine.content()["extensions"][0]["version"] == "1.9.9")
+    machine.report_all()
+    shown = arm("GET", path_of(machine)).json()
+    assert shown["properties"]["typeHandlerVersion"] == "1.9.9"
+    # Neither the same wish again moves it, nor what a client read and writes back, nor the end of upgrades alone.
+    for method, body in (
+        ("PUT", automatic),
+        ("PUT", shown),
+        ("PATCH", {"properties": {"enableAutomaticUpgrade": False}}),
+    ):
+        assert arm(method, path_of(machine), body).status_code == 200
+        assert machine.content()["extensions"][0]["version"] == "1.9.9"
+    assert arm("PUT", path_of(machine), pinned).status_code == 202
+    assert machine.content()["extensions"][0]["version"] == "1.0.3"
+    machine.report_all()
+    assert arm("GET", path_of(machine)).json()["properties"]["typeHandlerVersion"] == "1.0.3"
+    assert arm("PUT", path_of(machine), pinned).status_code == 200
+    catalogue_of(hub, PACKAGES)
+
+
+def test_what_is_locked_is_not_written_by_other_ways(hub: HubProcess, arm: Arm, machine: ExtensionMachine) -> None:
+    def retry() -> int:
+        query = "SELECT retry FROM extensions WHERE machine_id = (SELECT id FROM machines WHERE name = :name)"
+        return int(hub.rows(query, name=machine.name)[0][0])
+
+    place, name = machine.resource_id, "CustomScript"
+    arm("PUT", path_of(machine, name), wish(settings={"a": 1}, enableAutomaticUpgrade=True))
+    probe = {"publisher": "Hawser", "type": "HealthProbe", "typeHandlerVersion": "1.0.0"}
+    machine.report_all()
+    lock = f"{path_of(machine, name)}/providers/Microsoft.Authorization/locks/keep"
+    assert arm("PUT", lock, {"properties": {"level": "ReadOnly"}}).status_code == 201
+    before = machine.payload()
+    script = {"publisher": "Hawser", "type": "CustomScript", "settings": {"a": 2}}
+    for action, body in (
+        ("addExtensions", {"extensions": [probe, script]}),
+        ("upgradeExtensions", {"extensionTargets": {"Hawser.CustomScript": {"targetVersion": "2.0.0"}}}),
+        ("upgradeExtensions", {}),
+    ):
+        assert code_of(arm("POST", f"{place}/{action}", body)) == (409, "ScopeLocked"), action
+    looked = retry()
+    time.sleep(1)  # the hub's times are whole seconds
+    catalogue_of(hub, [*PACKAGES, package("Hawser", "CustomScript", "1.9.8")])
+    assert until(lambda: retry() > looked), "the hub has looked, and left it alone"
+    after = machine.payload()
+    assert (after["generation"], after["content"]) == (before["generation"], before["content"])
+    assert arm("POST", f"{place}/addExtensions", {"extensions": [probe]}).status_code == 202
+    assert arm("DELETE", lock).status_code == 200
+    assert arm("POST", f"{place}/upgradeExtensions", {}).status_code == 202
     catalogue_of(hub, PACKAGES)
 
 

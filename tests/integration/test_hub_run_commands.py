@@ -15,7 +15,20 @@ from azure.mgmt.hybridcompute import models
 from jsonschema import Draft7Validator
 
 from tests.integration.extension_machine import ExtensionMachine
-from tests.integration.extension_site import Arm, Client, G, arm_of, code_of, name_of, operation_of, running, sdk, until
+from tests.integration.extension_site import (
+    Arm,
+    Client,
+    G,
+    arm_of,
+    code_of,
+    name_of,
+    operation_of,
+    path_of,
+    running,
+    sdk,
+    until,
+    wish,
+)
 from tests.integration.hub_machine import payload_of
 from tests.integration.hub_process import REPOSITORY, HubProcess
 
@@ -163,9 +176,34 @@ def test_status_codes_and_runs(arm: Arm, machine: ExtensionMachine) -> None:
     assert operation_of(arm, again)["status"] == "Succeeded"
     removal = arm("DELETE", path(machine))
     assert removal.status_code == 202
+    assert code_of(arm("PATCH", path(machine), {"properties": {"source": {"script": "id"}}})) == (409, "Conflict")
+    assert document(machine)["content"]["runCommands"] == []
     tell(machine)
     assert arm("GET", removal.headers["Location"]).status_code == 204
     assert arm("DELETE", path(machine)).status_code == 204
+
+
+def test_who_lost_the_role_reads_nothing_through_an_operation(
+    hub: HubProcess, arm: Arm, machine: ExtensionMachine
+) -> None:
+    who = hub.principal("revoked-later", "Contributor")
+    other = arm_of(hub, hub.token(who))
+    extension = other("PUT", path_of(machine), wish())
+    begun = other("PUT", path(machine), body())
+    machine.report_all()
+    tell(machine, output="first")
+    for answer in (begun, extension):
+        assert other("GET", answer.headers["Location"]).status_code == 200
+    assert other("GET", begun.headers["Location"]).json()["properties"]["instanceView"]["output"] == "first"
+    held = arm("GET", "/providers/Microsoft.Authorization/roleAssignments").json()["value"]
+    mine = [item["id"] for item in held if item["properties"]["principalId"] == who["objectId"]]
+    assert [arm("DELETE", item).status_code for item in mine] == [200]
+    arm("PUT", path(machine), body())
+    tell(machine, output="somebody else's")
+    assert other("GET", path(machine)).status_code == 403
+    for answer in (begun, extension):
+        left = other("GET", answer.headers["Location"])
+        assert (left.status_code, left.text) == (204, "")
 
 
 def test_secrets_stay_the_machines(hub: HubProcess, arm: Arm, machine: ExtensionMachine, tmp_path: Path) -> None:

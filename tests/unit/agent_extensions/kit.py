@@ -366,6 +366,7 @@ def wish(
         "publisher": "Test",
         "type": kind,
         "version": version,
+        "incarnation": "17-1790000000",
         "sequence": sequence,
         "publicSettings": None,
         "protectedSettings": None,
@@ -381,6 +382,7 @@ def command(script: str, name: str = "run", sequence: int = 0, **more: Any) -> d
     """An entry of a document of kind runcommands."""
     return {
         "name": name,
+        "incarnation": "17-1790000000",
         "sequence": sequence,
         **({} if "scriptUri" in more else {"script": script}),
         "parameters": [],

@@ -59,6 +59,33 @@ def test_the_life_of_an_extension_to_its_removal(site: Site) -> None:
     assert (site.root / "var/lib/GuestConfig/extension_logs/Test.Fake-1.0.0").exists()
 
 
+def test_a_hub_that_was_restored_has_nothing_done_again(site: Site) -> None:
+    site.package()
+    yesterday = wish(sequence=3, publicSettings={"of": "yesterday"})
+    with Hub(site) as hub:
+        with Extd(site) as extd:
+            hub.give(site.document(wish(sequence=5, publicSettings={"of": "today"})))
+            hub.wait("fake", "succeeded", sequence=5)
+            hub.give(site.document(yesterday, wish("more", kind="More")))
+            hub.wait("more", "failed")  # there is no such package; the document has been taken
+            assert hub.wait("fake", "succeeded", sequence=5)["version"] == "1.0.0"
+            assert extd.stop() == 0
+        assert site.calls() == ["install 1.0.0", "enable 1.0.0"]
+        with Extd(site) as extd:
+            until(lambda: site.calls()[2:] == ["enable 1.0.0"], "enabled again at the start")
+            assert extd.stop() == 0
+        settings = site.folder_of() / "config"
+        assert [path.name for path in settings.glob("*.settings")] == ["5.settings"]
+        assert "today" in (settings / "5.settings").read_text()
+        with Extd(site) as extd:
+            hub.give(site.document(wish(sequence=5, incarnation="18-1790000001")))
+            until(
+                lambda: site.calls()[-4:] == ["disable 1.0.0", "uninstall 1.0.0", "install 1.0.0", "enable 1.0.0"],
+                "anew",
+            )
+            assert extd.stop() == 0
+
+
 def test_protected_settings_reach_the_handler_and_nobody_else(site: Site) -> None:
     secret = "it is a secret, 7391"
     site.package()

@@ -123,6 +123,41 @@ def test_what_is_done(before: plan.Record | None, wished: list[Wish], steps: lis
     assert said(plan.make(records, wished)) == steps
 
 
+@pytest.mark.parametrize(
+    ("incarnation", "sequence", "is_awake", "steps"),
+    [
+        # The hub was restored from a backup: what it tells was carried out before.
+        ("a", 0, True, []),
+        ("a", 0, False, ["enable: settings-1.0-one enable-1.0-one"]),
+        ("a", 4, True, ["enable: settings-1.0-one enable-1.0-one"]),
+        # Another extension of the name, whatever its number.
+        ("b", 0, True, [REMOVAL, NEW.replace("2.0", "1.0")]),
+        ("b", 3, True, [REMOVAL, NEW.replace("2.0", "1.0")]),
+        ("b", 9, True, [REMOVAL, NEW.replace("2.0", "1.0")]),
+    ],
+)
+def test_a_sequence_is_compared_within_one_incarnation(
+    incarnation: str, sequence: int, is_awake: bool, steps: list[str]
+) -> None:
+    before = record(one=3)
+    before["extensions"]["one"].update(incarnation="a", thumbprint="AB")
+    wanted = wish(
+        sequence=sequence, incarnation=incarnation, publicSettings={"of": "yesterday"} if sequence == 0 else None
+    )
+    made = plan.make({"test.fake": before}, [wanted], awake=[("test.fake", "one")] if is_awake else [])
+    assert said(made) == steps
+    told = plan.effective(wanted, before, 0)
+    if incarnation == "a" and sequence == 0:
+        known = before["extensions"]["one"]
+        assert (told.sequence, told.digest) == (3, known["digest"])
+        for chain in made.chains:
+            after = plan.applied(before, chain, chain["steps"][-1], True, {}, told)
+            assert after is not None
+            assert after["extensions"]["one"] == known, "what stands is left as it is"
+    else:
+        assert told == wanted
+
+
 def test_order_among_handlers() -> None:
     records = {
         "test.a": {**record(one=0), "type": "A"},

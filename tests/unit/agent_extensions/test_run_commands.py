@@ -32,6 +32,24 @@ def remains(site: Site) -> list[Path]:
     return [*folder.glob("commands/*"), *folder.glob("scripts/*")]
 
 
+def test_a_hub_that_was_restored_has_nothing_run_again(site: Site) -> None:
+    def script(text: str) -> str:
+        return f"echo {text} >>{site.root}/ran"
+
+    with Hub(site) as hub, Extd(site) as extd:
+        give(site, hub, command(script("today"), sequence=5))
+        hub.ends("run", "Succeeded", 5)
+        give(site, hub, command(script("yesterday"), sequence=3), command(script("other"), "other"))
+        hub.ends("other", "Succeeded")
+        known = hub.command("run")
+        assert known is not None
+        assert (known["sequence"], known["executionState"]) == (5, "Succeeded")
+        give(site, hub, command(script("anew"), sequence=0, incarnation="18-1790000001"))
+        hub.ends("run", "Succeeded", 0)
+        assert extd.stop() == 0
+    assert (site.root / "ran").read_text() == "today\nother\nanew\n"
+
+
 def test_a_script_is_run_once_and_how_it_ended_is_reported(site: Site) -> None:
     script = f"echo ran >>{site.root}/ran; echo out; echo 'https://x/y?sig=abc' >&2; exit $CODE"
     with Hub(site) as hub:

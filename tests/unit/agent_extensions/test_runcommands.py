@@ -44,10 +44,36 @@ def test_after_a_decision_every_wish_has_its_entry_and_nothing_else_is_there(
     assert {ident: known["sequence"] for ident, known in after.items()} == {
         name.lower(): sequence for name, sequence in wished.items()
     }
-    assert runcommands.decide(after, listed) == ([], []), "a sequence is taken up once"
+    assert runcommands.decide(after, listed) == runcommands.Decision([], [], []), "a sequence is taken up once"
     for ident, known in entries.items():
         if ident in listed and listed[ident].sequence == known["sequence"]:
             assert after[ident] is known
+
+
+@pytest.mark.parametrize(
+    ("kept", "wished", "stops", "takes", "lost"),
+    [
+        ((3, "a", "Succeeded"), (3, "a"), False, False, False),
+        ((3, "a", "Succeeded"), (4, "a"), True, True, False),
+        # The hub was restored from a backup: what it tells was run before.
+        ((5, "a", "Succeeded"), (3, "a"), False, False, False),
+        ((5, "a", "Running"), (3, "a"), False, False, False),
+        ((5, "a", "Pending"), (3, "a"), False, False, True),
+        # Another command of the name, whatever its number.
+        ((5, "a", "Succeeded"), (3, "b"), True, True, False),
+        ((0, "a", "Succeeded"), (0, "b"), True, True, False),
+        # Before documents said whose sequences they are.
+        ((0, "", "Succeeded"), (0, "a"), False, False, False),
+        ((5, "", "Succeeded"), (3, "a"), True, True, False),
+    ],
+)
+def test_a_sequence_is_compared_within_one_incarnation(
+    kept: tuple[int, str, str], wished: tuple[int, str], stops: bool, takes: bool, lost: bool
+) -> None:
+    known = {**entry("run", kept[0], kept[2]), "incarnation": kept[1]}
+    listed = wishes(item("run", wished[0], incarnation=wished[1]))
+    decision = runcommands.decide({"run": known}, listed)
+    assert [bool(part) for part in decision] == [stops, takes, lost]
 
 
 @given(st.lists(st.sampled_from(["Pending", "Running", "Failed"]), max_size=12), st.sets(st.integers(0, 11)))

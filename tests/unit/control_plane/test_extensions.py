@@ -28,6 +28,7 @@ from control_plane.extensions.progress import (
     judge,
     message_of,
     outcome,
+    pause,
 )
 from control_plane.extensions.view import instance_view
 from control_plane.storage import catalogue
@@ -78,6 +79,14 @@ def test_a_success_is_shown_as_long_as_its_handler_answers(
     again = instance_view(Kept(row, Resource(name="probe", properties={"type": "HealthProbe"})))
     assert again is not None
     assert again["status"]["code"] == code
+
+
+def test_each_pause_is_twice_the_one_before() -> None:
+    at, pauses = 0, []
+    for _ in range(8):
+        pauses.append(pause(at))
+        at += pauses[-1]
+    assert [seconds // 3600 for seconds in pauses] == [1, 1, 2, 4, 8, 16, 24, 24]
 
 
 @pytest.mark.parametrize("part", ["extensions", "runcommands"])
