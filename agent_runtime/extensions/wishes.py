@@ -24,7 +24,8 @@ INCARNATION = re.compile(r"[A-Za-z0-9-]{0,64}", re.ASCII)
 
 class Wish(NamedTuple):
     """One extension that shall be there. `settings` has the three members of a settings file; `package`: path of the
-    target, with `length` and `sha256` where the document gives them. `incarnation`: whose sequence numbers these are,
+    target, with `length` and `sha256` where the document gives them; `rollback_package`: the same for `rollback_to`,
+    empty where the document does not say. `incarnation`: whose sequence numbers these are,
     empty where the document does not say; `standing`: digest of the newer settings that stay in force, see
     `plan.effective`."""
 
@@ -37,6 +38,7 @@ class Wish(NamedTuple):
     level: int
     rollback_to: Optional[str]
     package: dict[str, Any]
+    rollback_package: dict[str, Any]
     incarnation: str = ""
     standing: str = ""
 
@@ -65,7 +67,10 @@ class Wish(NamedTuple):
 
     def at(self, version: str) -> Wish:
         """The same wish for another version of the handler."""
-        return self._replace(version=version, package={"path": target(self.publisher, self.type, version, self)})
+        is_former = self.rollback_to is not None and versions.same(version, self.rollback_to)
+        known = self.rollback_package if is_former else {}
+        package = known or {"path": target(self.publisher, self.type, version, self)}
+        return self._replace(version=version, package=package)
 
 
 class Fault(NamedTuple):
@@ -125,7 +130,7 @@ def _entry(entry: Mapping[str, Any]) -> Wish | Fault:
     name = text("name") if _NAME.fullmatch(text("name")) else ""
     publisher, kind, version = text("publisher"), text("type"), text("version")
     sequence, level, rollback = number("sequence"), number("dependencyLevel"), entry.get("rollbackTo")
-    package = entry.get("package") if isinstance(entry.get("package"), dict) else {}
+    package, former = _package(entry.get("package")), _package(entry.get("rollbackPackage"))
     given = {key: entry.get(key) for key in ("publicSettings", "protectedSettings", "protectedSettingsCertThumbprint")}
 
     def fault(reason: str) -> Fault:
@@ -145,12 +150,14 @@ def _entry(entry: Mapping[str, Any]) -> Wish | Fault:
         return fault(wrong)
     if given["protectedSettings"] is not None:
         given["protectedSettingsCertThumbprint"] = str(given["protectedSettingsCertThumbprint"]).upper()
-    made = Wish(
-        name, publisher, kind, version, sequence, given, level, rollback, dict(package or {}), text("incarnation")
-    )
-    if not isinstance(made.package.get("path"), str):
-        made.package["path"] = target(publisher, kind, version, None)
+    package = package or {"path": target(publisher, kind, version, None)}
+    made = Wish(name, publisher, kind, version, sequence, given, level, rollback, package, former, text("incarnation"))
     return made if name else fault("name")
+
+
+def _package(value: object) -> dict[str, Any]:
+    """What a document says of a package; empty where it says no path."""
+    return dict(value) if isinstance(value, dict) and isinstance(value.get("path"), str) else {}
 
 
 def _is_version(value: object) -> bool:

@@ -33,7 +33,10 @@ class Outbox:
             "createdAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created)),
             "data": data,
         }
-        atomic.write_json(os.path.join(self._folder, f"{int(created * 1000):015d}-{number}.json"), report)
+        waiting = self._names()
+        # Behind all that wait, also when the clock was set back meanwhile.
+        turn = max(int(created * 1000), _turn(waiting[-1]) + 1 if waiting else 0)
+        atomic.write_json(os.path.join(self._folder, f"{turn:015d}-{number}.json"), report)
         for name in self._names()[:-KEEP]:
             atomic.unlink(os.path.join(self._folder, name))
         return number
@@ -67,3 +70,9 @@ class Outbox:
             return sorted(name for name in os.listdir(self._folder) if name.endswith(".json") and name[0] != ".")
         except FileNotFoundError:
             return []
+
+
+def _turn(name: str) -> int:
+    """The number that a file's name begins with; 0 for a name of somebody else's."""
+    digits = name.partition("-")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) == 15 else 0

@@ -30,7 +30,11 @@ def incarnation(resource: Resource) -> str:
     return f"{resource.id}-{resource.created}"
 
 
-def _item(kept: Kept, package: Package | None) -> dict[str, Any]:
+def _told(package: Package | None) -> dict[str, Any] | None:
+    return {"path": package.path, "length": package.length, "sha256": package.sha256} if package else None
+
+
+def _item(kept: Kept, package: Package | None, former: Package | None) -> dict[str, Any]:
     row, properties = kept.row, kept.resource.properties
     return {
         "name": kept.resource.name,
@@ -44,7 +48,8 @@ def _item(kept: Kept, package: Package | None) -> dict[str, Any]:
         "protectedSettingsCertThumbprint": envelope.thumbprint(row.certificate) if row.certificate else None,
         "dependencyLevel": 0,
         "rollbackTo": row.rollback_to,
-        "package": {"path": package.path, "length": package.length, "sha256": package.sha256} if package else None,
+        "package": _told(package),
+        "rollbackPackage": _told(former),
     }
 
 
@@ -56,7 +61,11 @@ def content(session: Session, machine: Machine) -> dict[str, Any]:
     items = []
     for kept in wanted:
         found = known.get(kept.row.handler_key, [])
-        items.append(_item(kept, catalogue.chosen(found, kept.row.version, host.os_type, host.arch)))
+        package, former = (
+            catalogue.chosen(found, version, host.os_type, host.arch) if version else None
+            for version in (kept.row.version, kept.row.rollback_to)
+        )
+        items.append(_item(kept, package, former))
     certificates = {kept.row.certificate for kept in wanted if kept.row.certificate}
     return {"extensions": items, "certificates": {envelope.thumbprint(item): item for item in sorted(certificates)}}
 

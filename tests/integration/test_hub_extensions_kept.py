@@ -282,6 +282,7 @@ def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machin
     catalogue_of(hub, more)
     assert until(lambda: item()["version"] == "1.1.0"), "never 2.0.0: the first number stays"
     assert (item()["rollbackTo"], item()["sequence"], state_of(arm, machine)) == ("1.0.0", 0, "Updating")
+    assert item()["rollbackPackage"]["path"] == more[-3]["path"]
     machine.report_all(state="installing")
     assert state_of(arm, machine) == "Updating"
     machine.report_all(state="failed", operation="update", code=1008)
@@ -289,7 +290,7 @@ def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machin
     machine.report_all(version="1.0.0", message="1.1.0 failed; 1.0.0 is back")
     shown = arm("GET", path_of(machine)).json()["properties"]
     assert (shown["provisioningState"], shown["instanceView"]["typeHandlerVersion"]) == ("Succeeded", "1.0.0")
-    assert (item()["version"], item()["rollbackTo"]) == ("1.0.0", None)
+    assert (item()["version"], item()["rollbackTo"], item()["rollbackPackage"]) == ("1.0.0", None, None)
     assert 3500 < waits(hub) <= 3600
     # As at the start of a hub, or when packages of others come: what has failed is left in peace.
     assert waits(hub, look=True) > 3000

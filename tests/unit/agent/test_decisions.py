@@ -240,3 +240,16 @@ def test_reports_wait_in_order_until_they_are_acknowledged(tmp_path: pathlib.Pat
     assert [report["id"] for report in outbox.batch()] == [first, second]
     outbox.acknowledge([first])
     assert [report["id"] for report in Outbox(str(tmp_path / "outbox")).batch()] == [second]
+
+
+def test_a_report_made_after_the_clock_was_set_back_waits_behind_the_others(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox(str(tmp_path / "outbox"))
+    made = []
+    for at in (2_000_000_000.0, 1_900_000_000.0, 1_900_000_000.0):
+        monkeypatch.setattr("agent_runtime.state.outbox.time.time", lambda at=at: at)
+        made.append(outbox.put("services", {}))
+    (tmp_path / "outbox" / "x-somebody's.json").write_text("{")
+    made.append(outbox.put("services", {}))
+    assert [report["id"] for report in outbox.batch()] == made

@@ -374,6 +374,7 @@ def wish(
         "dependencyLevel": 0,
         "rollbackTo": None,
         "package": {"path": f"extensions/Test.{kind}/{version}/linux.zip"},
+        "rollbackPackage": None,
         **more,
     }
 

@@ -432,6 +432,26 @@ def test_documents_that_are_no_wishes(change: dict[str, Any], reason: str) -> No
     assert reason in found.faults[0].reason
 
 
+@pytest.mark.parametrize(
+    ("told", "path"),
+    [
+        (
+            {"path": "extensions/Test.Fake/1.0/linux-x86_64.zip", "length": 9},
+            "extensions/Test.Fake/1.0/linux-x86_64.zip",
+        ),
+        (None, "extensions/Test.Fake/1.0.0/linux-arm64.zip"),
+        ({"length": 9}, "extensions/Test.Fake/1.0.0/linux-arm64.zip"),
+    ],
+)
+def test_the_former_version_may_have_a_package_of_another_name(told: Any, path: str) -> None:
+    package = {"path": "extensions/Test.Fake/2.0/linux-arm64.zip"}
+    entry = wish(version="2.0", rollbackTo="1.0", package=package, rollbackPackage=told)
+    (found,) = wishes.read({"extensions": [entry]}).wishes
+    assert found.at("1.0.0").package["path"] == path
+    assert found.at("2.0").package["path"] == package["path"]
+    assert found.at("1.5").package["path"] == "extensions/Test.Fake/1.5/linux-arm64.zip"
+
+
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
                         st.sampled_from([*wish(), "extensions", "certificates", "path"]), inner, max_size=6),
