@@ -298,7 +298,7 @@ def test_resources(az: Az, machine: str) -> None:
     full = '{"location": "local", "tags": {"env": "test"}, "properties": {}}'
     made = az("resource", "create", *words, "--is-full-object", "-p", full)
     assert made["properties"]["status"] == "AwaitingConnection"
-    names = "[].name"
+    names = "[?starts_with(name, 'web')].name"
     assert az("resource", "list", "--query", names) == ["web01", "web02"]
     assert az("resource", "list", "--tag", "env=prod", "--query", names) == ["web01"]
     assert az("resource", "list", "--tag", "env", "--query", names) == ["web01", "web02"]
