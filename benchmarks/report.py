@@ -7,6 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_HERD = (
+    "A machine sends fifty heartbeats a second from a process of its own that goes before the others on its core, "
+    "first alone, then while copies of its disk wake on other hardware, a hundred a second, and ask whose identity "
+    "they hold. Each copy makes a connection for every question, obeys `Retry-After`, and ends in quarantine or, "
+    "having enrolled under a name of its own, with its first heartbeat. Times count from the moment at which a copy "
+    "woke; memory is the hub's own (unique set size)."
+)
 # Name of a part, its heading, and what must be known to read its figures.
 TITLES: dict[str, tuple[str, str]] = {
     "checkins": (
@@ -60,16 +67,8 @@ TITLES: dict[str, tuple[str, str]] = {
             "(VmHWM), those of workers seen every 5 ms, against those of a package with 1 MB in it just before."
         ),
     ),
-    "herd": (
-        "Hub: copies that wake together",
-        (
-            "A machine sends fifty heartbeats a second, first alone, then while copies of its disk wake on other "
-            "hardware, a hundred a second, and ask whose identity they hold. Each copy makes a connection for every "
-            "question, obeys `Retry-After`, and ends in quarantine or, having enrolled under a name of its own, with "
-            "its first heartbeat. Times count from the moment at which a copy woke; memory is the hub's own (unique "
-            "set size)."
-        ),
-    ),
+    "herd_quarantine": ("Hub: copies that wake together, policy quarantine", _HERD),
+    "herd_adopt": ("Hub: copies that wake together, policy adopt", _HERD),
     "twins": (
         "Verdicts about twins",
         (

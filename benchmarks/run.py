@@ -3,9 +3,9 @@
 
     python -m benchmarks.run [--long] [--parts checkins held …] [--hosts 40] [--idle-seconds 600] [--small] [--dry]
 
-What was measured is written, the bars beside the figures; parts that were left out keep what an earlier run found, with
-its time and machine, or are named as missing. `--small` and `--dry` are for trying the program: small numbers,
-and nothing written.
+What was measured is written part by part, the bars beside the figures; parts that were left out keep what an earlier
+run found, with its time and machine, or are named as missing. `--small` and `--dry` are for trying the program: small
+numbers, and nothing written.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -72,43 +73,33 @@ def _former() -> dict[str, Any] | None:
     return found
 
 
-def on_hub(names: list[str], scale: hub_parts.Scale, report: Callable[[str], None]) -> list[Part]:
-    """The parts of the hub alone."""
-    return [measured(name, partial(work, scale), report) for name, work in _chosen(hub_parts.PARTS, names)]
+def alone(
+    parts: Mapping[str, Callable[[Any], list[Row]]], names: list[str], scale: Any, report: Callable[[str], None]
+) -> Iterator[Part]:
+    """Those of `parts` that are named, which need nothing but a scale: hubs of their own, or simulated time."""
+    for name, work in _chosen(parts, names):
+        yield measured(name, partial(work, scale), report)
 
 
-def on_extensions(names: list[str], scale: extension_parts.Scale, report: Callable[[str], None]) -> list[Part]:
-    """The parts of extensions on hubs of their own."""
-    return [measured(name, partial(work, scale), report) for name, work in _chosen(extension_parts.PARTS, names)]
-
-
-def on_herds(names: list[str], scale: herd_parts.Scale, report: Callable[[str], None]) -> list[Part]:
-    """The parts of the hub and of copies that wake together."""
-    return [measured(name, partial(work, scale), report) for name, work in _chosen(herd_parts.PARTS, names)]
-
-
-def on_models(names: list[str], scale: model_parts.Scale, report: Callable[[str], None]) -> list[Part]:
-    """The parts in simulated time."""
-    return [measured(name, partial(work, scale), report) for name, work in _chosen(model_parts.PARTS, names)]
-
-
-def on_hosts(names: list[str], hosts: int, seconds: float, report: Callable[[str], None]) -> list[Part]:
+def on_hosts(names: list[str], hosts: int, seconds: float, report: Callable[[str], None]) -> Iterator[Part]:
     """The parts with real hosts, which are made for them and removed."""
     chosen = _chosen(HOST_PARTS, names)
     if not chosen:
-        return []
+        return
     layout = Layout(top=ROOT / ".cache" / "bench", name="bench")
     try:
         site = host_parts.begin(layout, hosts, seconds, report)
-        return [measured(name, partial(work, site), report) for name, work in chosen]
+        for name, work in chosen:
+            yield measured(name, partial(work, site), report)
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
-        return [Part(name, _now(), 0, [], str(error)) for name, _ in chosen]
+        for name, _ in chosen:
+            yield Part(name, _now(), 0, [], str(error))
     finally:
         stop(layout, report)
 
 
-def _chosen(parts: dict[str, Any], names: list[str]) -> list[tuple[str, Any]]:
+def _chosen(parts: Mapping[str, Any], names: list[str]) -> list[tuple[str, Any]]:
     return [(name, work) for name, work in parts.items() if name in names]
 
 
@@ -129,17 +120,24 @@ def main() -> int:
     life = model_parts.SMALL if options.small else model_parts.WHOLE
     herds = herd_parts.SMALL if options.small else herd_parts.WHOLE
     extensions = extension_parts.SMALL if options.small else extension_parts.WHOLE
-    parts = on_hub(options.parts, scale, report) + on_extensions(options.parts, extensions, report)
-    parts += on_herds(options.parts, herds, report)
-    parts += on_models(options.parts, life, report)
-    parts += on_hosts(options.parts, hosts, seconds, report)
-    measured_now = {"machine": machine(), "parts": [{**part.as_dict(), "long": options.long} for part in parts]}
-    found = completed(measured_now, None if options.dry else _former(), NAMES)
-    text = document(found)
-    if not options.dry:
-        LATEST.parent.mkdir(exist_ok=True)
-        LATEST.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        (ROOT / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
+    run = chain(
+        alone(hub_parts.PARTS, options.parts, scale, report),
+        alone(extension_parts.PARTS, options.parts, extensions, report),
+        alone(herd_parts.PARTS, options.parts, herds, report),
+        alone(model_parts.PARTS, options.parts, life, report),
+        on_hosts(options.parts, hosts, seconds, report),
+    )
+    here, former, parts = machine(), None if options.dry else _former(), list[Part]()
+    text = ""
+    for part in run:
+        parts.append(part)
+        told = {"machine": here, "parts": [{**part.as_dict(), "long": options.long} for part in parts]}
+        found = completed(told, former, NAMES)
+        text = document(found)
+        if not options.dry:  # after each, so that a run that is ended early leaves what it has found
+            LATEST.parent.mkdir(exist_ok=True)
+            LATEST.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            (ROOT / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
     print(text)
     return 0 if all(part.met for part in parts) else 1
 
