@@ -33,9 +33,8 @@ class Outbox:
             "createdAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created)),
             "data": data,
         }
-        waiting = self._names()
         # Behind all that wait, also when the clock was set back meanwhile.
-        turn = max(int(created * 1000), _turn(waiting[-1]) + 1 if waiting else 0)
+        turn = max(int(created * 1000), *(_turn(name) + 1 for name in self._names()), 0)
         atomic.write_json(os.path.join(self._folder, f"{turn:015d}-{number}.json"), report)
         for name in self._names()[:-KEEP]:
             atomic.unlink(os.path.join(self._folder, name))

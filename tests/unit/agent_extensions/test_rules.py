@@ -286,7 +286,8 @@ def test_another_registrations_secret_of_the_same_number_is_taken(site: Site) ->
 
     async def scenario(desk: Desk) -> None:
         for machine, protected in (("former", former), ("former", former), ("present", present)):
-            desk.give(wish(protectedSettings=protected, **told), certificates={thumbprint: pem}, machine=machine)
+            made = wish(protectedSettings=protected, incarnation=machine, **told)
+            desk.give(made, certificates={thumbprint: pem}, machine=machine)
             await desk.wait("fake", "succeeded")
             await desk.idle()
 

@@ -231,7 +231,7 @@ def test_an_extension_made_anew_is_not_given_what_the_former_one_of_its_name_ran
         await desk.wait("fake", "failed", code=1007)
         await desk.idle()
         site.free(f"install-{HIGH}")
-        desk.give(*(wish(name, HIGH, 4, publicSettings={"a": 1}) for name in names[:1]))
+        desk.give(*(wish(name, HIGH, 4, incarnation="18-1790000000") for name in names[:1]))
         await desk.wait("fake", "succeeded", version=HIGH)
 
     live(site, scenario)
