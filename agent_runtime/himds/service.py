@@ -32,6 +32,8 @@ from agent_runtime.version import RELEASED, VERSION
 SERVICE_KINDS = {"gcad": ("policy", "trust"), "extd": ("extensions", "runcommands", "agent", "trust")}
 SERVICE_NAMES = {"gcad": "GC Service", "extd": "Extension Service"}
 ADOPTED = 4104
+CERTIFICATE_SECONDS, CERTIFICATE_LAST = 5.0, 900.0
+"""Between two questions for extd's certificate: the first pause, and the longest."""
 REPORT_KINDS = ("services", "extensions", "policy", "runcommands", "agent", "trust")
 
 
@@ -49,6 +51,7 @@ class Himds:
         self._busy = False
         self._services: dict[str, ipc.Stream] = {}
         self._settings_csr: str | None = None
+        self._certifying = 0
         self._watch = Watch(self._known, computer, lambda items: self._reports.changed("evidence", {"items": items}))
         self._keeper = Keeper(
             loop,
@@ -326,19 +329,28 @@ class Himds:
             del self._services[service]
 
     async def _settings_certificate(self) -> None:
-        """extd's certificate, if it said hello only after the machine was connected."""
+        """extd's certificate, if it said hello only after the machine was connected. Asked for until it is there: the
+        hub may not be reached, or not be sure yet which holder asks."""
         path = os.path.join(self._known.paths.own, "settings.crt")
-        if self._known.state != "connected" or self._hub is None or os.path.lexists(path):
-            return
-        try:
-            # The hub certifies for a holder that it has just heard.
-            await self._beat()
-            body = {"slot": int(self._known.identity["slot"]), "settingsCsr": self._settings_csr}
-            answer = await self._hub.call(self._known.credential(), "renew", body)
-            if isinstance(answer.get("settingsCertificate"), str):
-                atomic.write_bytes(path, answer["settingsCertificate"].encode("ascii"))
-        except (HubRefusal, errors.AgentError, OSError) as problem:
-            self._log.warning(f"extd has no certificate yet: {getattr(problem, 'message', problem)}")
+        self._certifying = turn = self._certifying + 1
+        pause = CERTIFICATE_SECONDS
+        while turn == self._certifying and self._known.state == "connected" and not os.path.lexists(path):
+            try:
+                if self._hub is not None:
+                    await self._certify(self._hub, path)
+                    return
+            except (HubRefusal, errors.AgentError, OSError) as problem:
+                self._log.warning(f"extd has no certificate yet: {getattr(problem, 'message', problem)}")
+            await sleep(pause)
+            pause = min(2 * pause, CERTIFICATE_LAST)
+
+    async def _certify(self, hub: Hub, path: str) -> None:
+        # The hub certifies for a holder that it has just heard.
+        await self._beat()
+        body = {"slot": int(self._known.identity["slot"]), "settingsCsr": self._settings_csr}
+        answer = await hub.call(self._known.credential(), "renew", body)
+        if isinstance(answer.get("settingsCertificate"), str):
+            atomic.write_bytes(path, answer["settingsCertificate"].encode("ascii"))
 
     async def _report(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:
         kind, data = args.get("kind"), args.get("data")

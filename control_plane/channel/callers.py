@@ -69,7 +69,13 @@ async def machine(hub: Hub, authorization: str | None, at: int, given_slot: obje
 
 
 async def holder(
-    hub: Hub, headers: Mapping[str, str], at: int, given_slot: object = None, *, renews: bool = False
+    hub: Hub,
+    headers: Mapping[str, str],
+    at: int,
+    given_slot: object = None,
+    *,
+    renews: bool = False,
+    certifies: bool = False,
 ) -> Record:
     """The record of a machine whose request is no heartbeat, from the holder of the identity that may make it.
 
@@ -77,7 +83,7 @@ async def holder(
     """
     record, _ = await machine(hub, headers.get("authorization"), at, given_slot)
     seal = Seal(hub.keys.lease_key, record.machine_id, hub.epoch)
-    hub.twins.vouch(record, seal, hub.epoch, headers.get(LEASE_HEADER), renews=renews)
+    hub.twins.vouch(record, seal, hub.epoch, headers.get(LEASE_HEADER), renews=renews, certifies=certifies)
     return record
 
 

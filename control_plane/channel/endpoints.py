@@ -101,7 +101,8 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         return json_response(200, await run_in_threadpool(enrol.enrol, hub, authorization, body), _NO_STORE)
     callers.check_protocol(body)
     slot = None if path == "report" else integer(body, "slot", 1, 1 << 31)
-    record = await callers.holder(hub, request.headers, now(), slot, renews=path == "renew")
+    renews = path == "renew" and body.get("csr") is not None
+    record = await callers.holder(hub, request.headers, now(), slot, renews=renews, certifies=path == "renew")
     handler = {"report": reports.accept, "tokens": exchange, "renew": enrol.renew}[path]
     return json_response(200, await run_in_threadpool(handler, hub, record, body), _NO_STORE)
 

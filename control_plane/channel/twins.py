@@ -121,15 +121,25 @@ class Twins:
         boot = seal.boot(pulse.nonce)
         return boot is not None and any(boot) and boot.hex() in barred.boots
 
-    def vouch(self, record: Record, seal: Seal, epoch: int, nonce: str | None, *, renews: bool = False) -> None:
+    def vouch(
+        self,
+        record: Record,
+        seal: Seal,
+        epoch: int,
+        nonce: str | None,
+        *,
+        renews: bool = False,
+        certifies: bool = False,
+    ) -> None:
         """A request that is no heartbeat says by its nonce which holder makes it. Where a machine has a twin that was
         refused, only the main branch is served; a new certificate is for the main branch alone, and for none while
-        another one is alive: it would end the credential of whoever holds the other.
+        another one is alive: it would end the credential of whoever holds the other. extd's certificate alone
+        (`certifies`) ends nobody's, and is for the main branch too.
 
         Errors: ApiError 409 `StaleLease`; a heartbeat tells who it is.
         """
         pulse = record.pulse
-        if not renews and record.machine_id not in self._barred:
+        if not (renews or certifies) and record.machine_id not in self._barred:
             return
         row = Main(pulse.epoch, pulse.nonce, pulse.previous_nonce, pulse.request_id) if pulse is not None else None
         mine = is_main(seal, epoch, row, nonce or "", now()) and not self.is_shown(record.machine_id, nonce or "")

@@ -169,6 +169,19 @@ def test_the_nonce_that_a_refused_clone_has_shown_is_worth_nothing(hub: HubProce
     assert original.post("tokens", {**wish, "requestId": str(uuid4())}).status_code == 200
 
 
+def test_only_the_main_branch_is_certified_for_settings(hub: HubProcess, original: Machine) -> None:
+    """It ends nobody's credential, so a hint at another holder is no reason to wait."""
+    clone = original.copy(boot="boot-clone")
+    assert original.checkin().status_code == 200
+    assert original.checkin().status_code == 200
+    assert clone.checkin().status_code == 200
+    wish = {"protocol": 1, "slot": 1, "settingsCsr": make_csr(make_key())}
+    assert refused(clone.post("renew", {**wish, "requestId": str(uuid4())})) == (409, "StaleLease")
+    assert refused(renew(original)) == (409, "StaleLease"), "a new credential waits"
+    answer = original.post("renew", {**wish, "requestId": str(uuid4())})
+    assert "settingsCertificate" in answer.json()
+
+
 def test_a_quarantined_clone_gets_nothing_more(hub: HubProcess, original: Machine) -> None:
     clone = original.copy(evidence=ELSEWHERE, boot="boot-clone")
     with beating(original):
