@@ -95,7 +95,7 @@ class Twins:
         self._barred: dict[int, Barred] = {}
         self._shown: dict[int, set[str]] = {}
         self._changing = threading.Lock()
-        self._changes = 0
+        self._touched: set[int] = set()
         self._waiting: dict[int, set[asyncio.Future[str]]] = {}
         self._woken: dict[int, float] = {}
         self._challenged: dict[int, int] = {}
@@ -214,18 +214,19 @@ class Twins:
     def bar(self, machine_id: int, digest: str, boot: str) -> None:
         """Refuse the heartbeats of a holder whose row was just committed. From any thread."""
         with self._changing:
-            self._changes += 1
+            self._touched.add(machine_id)
             _add(self._barred.setdefault(machine_id, Barred()), digest, boot)
 
     def show(self, record: Record, nonce: str) -> None:
         """A holder that is refused has this nonce. Where the main branch's holder has it too, it tells them apart no
         longer: that holder is given another one at once, and this one is worth nothing until then."""
         pulse = record.pulse
-        shown = self._shown.setdefault(record.machine_id, set())
-        if pulse is not None and nonce in (pulse.nonce, pulse.previous_nonce) and nonce not in shown:
-            shown &= {pulse.nonce, pulse.previous_nonce}
-            shown.add(nonce)
-            self._live.wake(record)
+        if pulse is None or nonce not in (pulse.nonce, pulse.previous_nonce) or self.is_shown(record.machine_id, nonce):
+            return
+        with self._changing:
+            before = self._shown.get(record.machine_id, set())
+            self._shown[record.machine_id] = {nonce} | (before & {pulse.nonce, pulse.previous_nonce})
+        self._live.wake(record)
 
     def is_shown(self, machine_id: int, nonce: str) -> bool:
         """True for a nonce that a refused holder has as well."""
@@ -234,7 +235,9 @@ class Twins:
     def apply(self, *machines: int) -> None:
         """Take up what the database says, of these machines or of all that changed. From any thread but the loop's."""
         found: dict[int, Barred] = {}
-        changes = self._changes
+        if not machines:
+            with self._changing:
+                self._touched.clear()
         with self._database.read() as session:
             # Whoever decides sets `last`; the seconds that have just begun are looked at again.
             state = session.execute(
@@ -254,12 +257,14 @@ class Twins:
                 _add(found.setdefault(machine_id, Barred(fits=fits)), digest, boot)
         with self._changing:
             if not machines:
-                if changes != self._changes:
-                    return  # what was read may be older than what is known; the next look is soon
-                self._barred, self._read = found, tuple(state)
+                for machine_id in self._touched:  # what was read of these may be older than what is known
+                    found.pop(machine_id, None)
+                    if machine_id in self._barred:
+                        found[machine_id] = self._barred[machine_id]
+                self._barred, self._read = found, () if self._touched else tuple(state)
                 self._shown = {key: nonces for key, nonces in self._shown.items() if key in found}
                 return
-            self._changes += 1
+            self._touched.update(machines)
             for machine_id in machines:
                 if machine_id in found:
                     self._barred[machine_id] = found[machine_id]
