@@ -34,8 +34,8 @@ def connect(
     vm_id: str | None = None,
     adopt: bool = False,
 ) -> dict[str, Any]:
-    """Connects to `place` (members of planning.PLACE, `tags`, `correlation_id`), as `vm_id` when it is given. With
-    `adopt` a held machine takes that name in the place of the one it has.
+    """Connects to `place` (members of planning.PLACE, `tags`, `correlation_id`, and `automatic_upgrade` where it was
+    said), as `vm_id` when it is given. With `adopt` a held machine takes that name in the place of the one it has.
 
     Result: `resourceId`, `vmId`, `warnings`. Errors: what himds answers; AZCM0027 while another command is at it.
     A definite refusal takes the binding away again (with `adopt` the old one comes back); after a lost connection it
@@ -59,6 +59,7 @@ def connect(
             "vmId": bound["vmId"],
             "accessToken": token,
             "correlationId": place["correlation_id"],
+            "automaticUpgrade": place.get("automatic_upgrade"),
             **({"adopt": True} if adopt else {}),
         }
         try:

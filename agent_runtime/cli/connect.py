@@ -22,7 +22,6 @@ _LATER = {
     "gateway_id": "--gateway-id (the gateway)",
     "automanage_profile": "--automanage-profile (best-practice profiles)",
     "identity_key_store": "--identity-key-store (keys in a TPM)",
-    "enable_automatic_upgrade": "--enable-automatic-upgrade (automatic upgrades)",
     "use_aws_ec2_hostname": "--use-aws-ec2-hostname (names from other clouds)",
 }
 
@@ -42,7 +41,7 @@ def configure(parser: Parser) -> None:
     add("--gateway-id", metavar="ID", help="comes with a later release")
     add("--automanage-profile", metavar="ID", help="comes with a later release")
     add("--identity-key-store", metavar="NAME", help="comes with a later release; `default` is accepted")
-    switch(parser, "--enable-automatic-upgrade", "comes with a later release")
+    switch(parser, "--enable-automatic-upgrade", "bring the agent to each newer version that the hub publishes", None)
     switch(parser, "--use-aws-ec2-hostname", "comes with a later release")
 
 
@@ -102,6 +101,7 @@ def target_of(session: Session) -> dict[str, Any]:
         "name": naming.machine_name(args.resource_name or host_name()),
         "tags": naming.parse_tags(args.tags) if args.tags else {},
         "correlation_id": args.correlation_id,
+        "automatic_upgrade": args.enable_automatic_upgrade,
     }
 
 

@@ -93,6 +93,6 @@ def truth(text: str) -> bool:
     raise ValueError
 
 
-def switch(parser: Any, flag: str, about: str) -> None:
+def switch(parser: Any, flag: str, about: str, default: bool | None = False) -> None:
     """A flag that may stand alone or as `--flag=true|false`."""
-    parser.add_argument(flag, nargs="?", const=True, default=False, type=truth, metavar="true|false", help=about)
+    parser.add_argument(flag, nargs="?", const=True, default=default, type=truth, metavar="true|false", help=about)

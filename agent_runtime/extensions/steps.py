@@ -26,6 +26,8 @@ from agent_runtime.state import atomic
 Call = Callable[[str, dict[str, Any], float], Awaitable[dict[str, Any]]]
 # The host's own codes (extension-handler.md section 9).
 GENERAL, NO_MANIFEST, BAD_MANIFEST, DOWNLOAD, UNPACK, TIME_OUT = 1000, 1002, 1003, 1004, 1005, 1011
+NOEXEC = 64
+"""As a handler that is started in such a folder would end (extension-handler.md section 9)."""
 CODES = {"install": 1007, "update": 1008, "enable": 1009, "disable": 1010, "uninstall": GENERAL}
 COMMANDS = tuple(CODES)
 UNPACKED_LIMIT = 2 * 1024 * 1024 * 1024
@@ -176,7 +178,8 @@ class Steps:
         try:
             await self._call("unpack-package", question, self._timing.unpack)
         except errors.AgentError as problem:
-            return Outcome(False, UNPACK, f"{problem.message}. {problem.remedy}")
+            code = NOEXEC if isinstance(problem, errors.NotInitialised) else UNPACK
+            return Outcome(False, code, f"{problem.message}. {problem.remedy}")
         outcome = self._furnish(version, scene)
         if not outcome.is_well:
             await self._delete(handler, version)

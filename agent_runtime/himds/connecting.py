@@ -34,14 +34,20 @@ def checked(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     tags = arguments.get("tags") or {}
     if not isinstance(tags, dict) or not all(isinstance(item, str) for pair in tags.items() for item in pair):
         raise errors.ParameterInvalid("tags must be an object of texts")
+    if arguments.get("automaticUpgrade") not in (None, True, False):
+        raise errors.ParameterInvalid("automaticUpgrade must be true, false or null")
     try:
         uuid.UUID(arguments["vmId"])
     except ValueError:
         raise errors.ParameterInvalid("vmId must be a GUID") from None
     kept = {name: arguments[name] for name in _NEEDED if name != "accessToken"}
-    return {**kept, "tags": tags, "correlationId": arguments.get("correlationId") or str(uuid.uuid4())}, arguments[
-        "accessToken"
-    ]
+    made = {
+        **kept,
+        "tags": tags,
+        "correlationId": arguments.get("correlationId") or str(uuid.uuid4()),
+        "automaticUpgrade": arguments.get("automaticUpgrade"),
+    }
+    return made, arguments["accessToken"]
 
 
 class Connecting:
@@ -122,11 +128,17 @@ class Connecting:
         store.apply("step", step="put")
         self._progress(20, "Creating the machine at the hub")
         where = resource_id(args)
+        automatic = args.get("automaticUpgrade")
         body = {
             "location": args["location"],
             "tags": args["tags"],
             "identity": {"type": "SystemAssigned"},
-            "properties": {"vmId": args["vmId"], "clientPublicKey": made["clientPublicKey"], "osType": "linux"},
+            "properties": {
+                "vmId": args["vmId"],
+                "clientPublicKey": made["clientPublicKey"],
+                "osType": "linux",
+                **({} if automatic is None else {"agentUpgrade": {"enableAutomaticUpgrade": automatic}}),
+            },
         }
         resource = await hub.put_machine(where, token, body)
         self._made = True

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from control_plane import support
 from control_plane.arm import paging, paths, scopes
-from control_plane.arm.machine_view import MachineRow, addresses
+from control_plane.arm.machine_view import MachineRow, addresses, agent_upgrade
 from control_plane.arm.roles import HUB, Action
 from control_plane.arm.status import DISCONNECTED_AFTER
 from control_plane.bodies import is_guid
@@ -83,6 +83,7 @@ def fleet_detail(session: Session, row: MachineRow, at: int) -> dict[str, Any]:
         "inventory": row.reports.get("inventory"),
         "configuration": row.reports.get("configuration"),
         "services": row.reports.get("services"),
+        "agentUpgrade": agent_upgrade(row) or None,
     }
 
 

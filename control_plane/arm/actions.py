@@ -12,6 +12,10 @@ WRITES = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 _OF: dict[str, tuple[Action, Action]] = {
     "subscriptions/resourcegroups": (Action.GROUP_WRITE, Action.GROUP_DELETE),
     paths.MACHINE_TYPE.lower(): (Action.MACHINE_WRITE, Action.MACHINE_DELETE),
+    f"{paths.MACHINE_TYPE.lower()}/addextensions": (Action.EXTENSION_WRITE, Action.EXTENSION_WRITE),
+    f"{paths.MACHINE_TYPE.lower()}/upgradeextensions": (Action.EXTENSION_WRITE, Action.EXTENSION_WRITE),
+    paths.EXTENSION_TYPE.lower(): (Action.EXTENSION_WRITE, Action.EXTENSION_DELETE),
+    paths.RUN_COMMAND_TYPE.lower(): (Action.RUN_COMMAND_WRITE, Action.RUN_COMMAND_DELETE),
     f"{paths.PROVIDER.lower()}/validatelicense": (Action.LICENSE_WRITE, Action.LICENSE_WRITE),
     "microsoft.authorization/locks": (Action.LOCK_WRITE, Action.LOCK_DELETE),
     "microsoft.authorization/roleassignments": (Action.ROLE_ASSIGNMENT_WRITE, Action.ROLE_ASSIGNMENT_DELETE),

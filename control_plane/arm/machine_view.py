@@ -102,6 +102,12 @@ def _detected(inventory: Mapping[str, Any]) -> dict[str, str]:
     return {**detected, **(inventory.get("detectedProperties") or {})}
 
 
+def agent_upgrade(row: MachineRow) -> dict[str, Any]:
+    """`agentUpgrade`: the wish and the last attempt; empty without both."""
+    wish = row.machine.properties.get(AGENT_UPGRADE) or {}
+    return {**wish, **(attempt(row.reports["agent"]) if "agent" in row.reports else {})}
+
+
 def properties(row: MachineRow, at: int) -> dict[str, Any]:
     """`properties` with every documented member that is known."""
     machine, inventory = row.machine, row.reports.get("inventory", {})
@@ -114,8 +120,8 @@ def properties(row: MachineRow, at: int) -> dict[str, Any]:
         shown["agentConfiguration"] = row.reports["configuration"]
     if "services" in row.reports:
         shown["serviceStatuses"] = row.reports["services"]
-    if "agent" in row.reports:
-        shown[AGENT_UPGRADE] = {**shown.get(AGENT_UPGRADE, {}), **attempt(row.reports["agent"])}
+    if upgrade := agent_upgrade(row):
+        shown[AGENT_UPGRADE] = upgrade
     detected = _detected(inventory)
     if detected:
         shown["detectedProperties"] = detected

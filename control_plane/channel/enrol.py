@@ -21,8 +21,9 @@ from control_plane.clock import now, rfc3339
 from control_plane.errors import ApiError, bad_content, not_found
 from control_plane.fleet import profiles
 from control_plane.hub import Hub
-from control_plane.storage import audit, machines
+from control_plane.storage import agent_packages, audit, machines
 from control_plane.storage.models import Answered, Credential, Heartbeat, Machine, SettingsCertificate, Ticket
+from control_plane.upgrades import keeper as upgrades
 
 
 def remembered(session: Session, machine_id: int, request_id: str, operation: str) -> dict[str, Any] | None:
@@ -159,6 +160,7 @@ def _enrol(hub: Hub, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
             heartbeat.epoch = 0  # enrolled anew: its next nonce proves nothing
         machine.enrolled, machine.evidence, machine.agent_version = at, vector, version
         machine.properties = {**machine.properties, "osType": os_type}
+        upgrades.move(session, machine, agent_packages.versions(session))
         if caller.grant is None or not enrolments.used(session, caller.grant.ticket_id, machine, at):
             enrolments.connected(session, machine, image_id, at)
         answer = {

@@ -23,6 +23,7 @@ RETRY_SECONDS = 3600
 """After an automatic upgrade that was rolled back, or an older version that was wished (extension-handler.md 11)."""
 LONGEST_RETRY_SECONDS = 86400
 EXPIRED = "ExtensionOperationTimeout"
+MISMATCH = "ExtensionVersionMismatch"
 PREEMPTED = "OperationPreempted"
 LONGEST = 4096
 
@@ -48,11 +49,12 @@ class Wished:
 @dataclass(frozen=True)
 class Verdict:
     """`state`: provisioningState from now on; `gone`: the removal has ended; `rolled_back`: an automatic upgrade failed
-    and the former version is back."""
+    and the former version is back; `error`: the hub's own reason for a failure that the machine knows nothing of."""
 
     state: str
     gone: bool = False
     rolled_back: bool = False
+    error: Mapping[str, str] | None = None
 
 
 def _is(item: Mapping[str, Any], version: str | None) -> bool:
@@ -80,7 +82,14 @@ def judge(wished: Wished, item: Mapping[str, Any] | None, generation: int) -> Ve
             return Verdict(SUCCEEDED)
         if _is(item, wished.rollback_to):  # what is not carried out yet would be installing
             return Verdict(SUCCEEDED, rolled_back=True)
+        if item["sequence"] == wished.sequence:
+            return Verdict(FAILED, error=_mismatch(item["version"], wished.version))
     return same
+
+
+def _mismatch(reported: str, wished: str) -> dict[str, str]:
+    text = f"The machine reports version {reported or 'none'} of the extension in the place of {wished}."
+    return {"code": MISMATCH, "message": f"{text} Look at its gc_ext.log, or write the extension again."}
 
 
 def pause(age: int) -> int:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.errors import bad_content
 from control_plane.extensions import operations, shapes, versions, writing
-from control_plane.extensions.progress import Verdict, judge
+from control_plane.extensions.progress import MISMATCH, Verdict, judge
 from control_plane.storage import audit, extensions, restored
 from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
@@ -57,8 +57,17 @@ def _apply(session: Session, machine: Machine, kept: Kept, verdict: Verdict, at:
         writing.take_back(session, machine, kept, at)
     elif verdict.state == "Succeeded":
         row.rollback_to = None
-    row.state, row.code, row.message = verdict.state, None, None
+    error = verdict.error or {}
+    row.state, row.code, row.message = verdict.state, error.get("code"), error.get("message")
     audit.record(session, actor, "machines/extensions/outcome", kept.resource.resource_id, detail=detail)
+
+
+def _mismatched(kept: Kept) -> Verdict | None:
+    """The verdict of another version than the wished one, where the row says it already."""
+    row = kept.row
+    if row.code != MISMATCH:
+        return None
+    return Verdict(row.state, error={"code": MISMATCH, "message": row.message or ""})
 
 
 def take(session: Session, machine: Machine, data: Mapping[str, Any], at: int) -> bool:
@@ -77,7 +86,7 @@ def take(session: Session, machine: Machine, data: Mapping[str, Any], at: int) -
         verdict = judge(wished, item, data["generation"])
         if not verdict.gone and data["generation"] >= kept.row.generation:
             kept.row.reported = item
-        if verdict != Verdict(kept.row.state):
+        if verdict not in (Verdict(kept.row.state), _mismatched(kept)):
             _apply(session, machine, kept, verdict, at)
     operations.settle(session, machine.id, at)
     return machine.generations != before

@@ -48,7 +48,7 @@ class Keeper:
                 published = agent_packages.versions(session)
                 for machine_id in due:
                     machine = session.get(Machine, machine_id)
-                    if machine is not None and _move(session, machine, published):
+                    if machine is not None and move(session, machine, published):
                         moved[machine_id] = dict(machine.generations)
         self._after = after
         for machine_id, generations in moved.items():
@@ -79,8 +79,8 @@ class Keeper:
             await asyncio.sleep(EVERY_SECONDS)
 
 
-def _move(session: Session, machine: Machine, published: list[str]) -> bool:
-    """Raise what is wished of one machine, if it still is to be."""
+def move(session: Session, machine: Machine, published: list[str]) -> bool:
+    """Raise what is wished of one machine, if it is to be brought to the newest and is not there."""
     wanted = machine.properties.get(wish.MEMBER) or {}
     fresh = wish.automatic(wanted, published, machine.agent_version) if wanted.get("enableAutomaticUpgrade") else {}
     if not fresh:

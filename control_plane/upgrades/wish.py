@@ -44,9 +44,10 @@ def written(
 
 def automatic(wish: Mapping[str, Any], published: Sequence[str], running: str | None) -> dict[str, str]:
     """What `enableAutomaticUpgrade` changes: nothing, or the newest version, which is never one that was wished already
-    (it may have been rolled back), nor an older one than the machine has."""
+    (it may have been rolled back), nor an older one than the machine has. Of a machine that has not said yet what it
+    runs that cannot be told: nothing."""
     found = newest(published)
-    if found is None or (running and is_version(running) and parts(found) <= parts(running)):
+    if found is None or not running or (is_version(running) and parts(found) <= parts(running)):
         return {}
     wanted = wish.get("desiredVersion")
     if wanted is not None and is_version(wanted) and parts(wanted) >= parts(found):

@@ -259,3 +259,13 @@ def test_another_upgrade_meanwhile_and_bad_input(site: Site) -> None:
     found, told = site.upgrade(check=False)
     assert (found, told["error"]["code"]) == (27, "AZCM0027")
     site.until(lambda: site.journal()["state"] == "failed", "not ended")
+
+
+def test_a_machine_that_connects_with_automatic_upgrades_is_brought_to_the_newest(site: Site) -> None:
+    site.upgrade("--version", SECOND)
+    site.settled(SECOND, "Success")
+    assert site.arm("DELETE").status_code == 200
+    site.host.run(["azcmagent", "disconnect", "--force-local-only"])
+    site.host.run(["azcmagent", "connect", "--config", "/root/connect.json", "--enable-automatic-upgrade"])
+    shown = site.settled(LAST, "Success")
+    assert shown["agentUpgrade"]["enableAutomaticUpgrade"] is True

@@ -14,7 +14,7 @@ from control_plane.hub import open_database
 from control_plane.storage import agent_packages
 from tests.integration import hub_process
 from tests.integration.extension_site import Arm, arm_of, code_of, until
-from tests.integration.hub_machine import Machine, payload_of
+from tests.integration.hub_machine import Machine, payload_of, public_text
 from tests.integration.hub_process import HubProcess
 
 AT = "2026-11-28T12:00:00Z"
@@ -156,6 +156,24 @@ def test_automatic_upgrades_follow_what_is_published(
     assert machine.checkin(hold=0).json()["generations"]["agent"] == 2
     publish(hub, ["1.0.0.1", "1.0.0.2"])
     assert wish(enableAutomaticUpgrade=False).status_code == 200
+
+
+def test_a_machine_that_connects_with_automatic_upgrades_is_moved_once_its_version_is_known(
+    hub: HubProcess, owner: str, arm: Arm
+) -> None:
+    for running, found in (("1.0.0.1", "1.0.0.2"), ("1.0.0.2", None), ("3.0.0.0", None)):
+        made = Machine(hub, f"m-{uuid4().hex[:8]}")
+        properties = {"vmId": made.vm_id, "clientPublicKey": public_text(made.key)}
+        wish = {"agentUpgrade": {"enableAutomaticUpgrade": True}}
+        shown = made.put(owner, properties={**properties, **wish}).json()["properties"]
+        assert shown["agentUpgrade"] == {"enableAutomaticUpgrade": True}
+        assert made.enrol(owner, agentVersion=running).status_code == 200
+        shown = arm("GET", made.resource_id).json()["properties"]["agentUpgrade"]
+        assert shown.get("desiredVersion") == found
+        if found:
+            assert made.ask_token().status_code == 200
+            assert made.checkin(hold=60, agentVersion=running).json()["generations"]["agent"] == 2
+            assert content(made)["desiredVersion"] == found
 
 
 def test_a_machine_that_has_the_newest_is_left_alone(hub: HubProcess, owner: str, arm: Arm) -> None:

@@ -216,7 +216,11 @@ def test_refused_writes_are_found_by_their_action(site: Site) -> None:
         (onboarding, "PUT", M, {"location": "local"}, Action.MACHINE_WRITE),
         (onboarding, "PUT", G, None, Action.GROUP_WRITE),
         (owner, "DELETE", M, None, Action.MACHINE_DELETE),  # locked
-        (owner, "PUT", f"{M}/extensions/x", {}, Action.MACHINE_WRITE),
+        (owner, "PUT", f"{M}/extensions/x", {}, Action.EXTENSION_WRITE),
+        (onboarding, "DELETE", f"{M}/extensions/x", None, Action.EXTENSION_DELETE),
+        (onboarding, "PUT", f"{M}/runCommands/x", {}, Action.RUN_COMMAND_WRITE),
+        (onboarding, "DELETE", f"{M}/runCommands/x", None, Action.RUN_COMMAND_DELETE),
+        (owner, "POST", f"{M}/upgradeExtensions", {"x": 1}, Action.EXTENSION_WRITE),
         (onboarding, "POST", "/hawser/v1/tickets", ticket, "tickets/delete"),
         (onboarding, "POST", "/hawser/v1/tickets", {}, "tickets"),
         (owner, "POST", "/batch", None, "POST"),

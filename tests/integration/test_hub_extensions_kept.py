@@ -102,7 +102,6 @@ def test_reports_that_do_not_count(arm: Arm, machine: ExtensionMachine) -> None:
         assert code_of(machine.report("extensions", bad)) == (400, "InvalidRequestContent")
     machine.report_items(generation - 1, [good])
     machine.report_items(generation, [{**good, "sequence": 7}])
-    machine.report_items(generation, [{**good, "version": "1.0.2"}])
     machine.report_items(generation, [{**good, "name": "other"}])
     assert operation_of(arm, answer)["status"] == "InProgress"
     refused = {"desired": {"kind": "extensions", "accepted": False, "reason": "expired"}}
@@ -115,6 +114,22 @@ def test_reports_that_do_not_count(arm: Arm, machine: ExtensionMachine) -> None:
     )
     ((kept,),) = machine.hub.rows(statement, name=machine.name)
     assert json.loads(kept)["desired"] == refused["desired"], "beside the other, until the next of it"
+
+
+def test_another_version_than_the_wished_one_is_a_failure(hub: HubProcess, arm: Arm, machine: ExtensionMachine) -> None:
+    answer = arm("PUT", path_of(machine), wish(settings={"a": 1}))
+    for _ in range(2):
+        machine.report_all(version="1.0.2")
+    error = operation_of(arm, answer)["error"]
+    assert error["code"] == "ExtensionVersionMismatch"
+    assert "1.0.2" in error["message"]
+    shown = arm("GET", path_of(machine)).json()["properties"]
+    assert (shown["provisioningState"], shown["instanceView"]["status"]["code"]) == ("Failed", error["code"])
+    audited = hub.run("audit", "--target", machine.resource_id, "--json").stdout
+    assert audited.count("machines/extensions/outcome") == 1, "said twice is no news"
+    machine.report_all()
+    shown = arm("GET", path_of(machine)).json()["properties"]
+    assert (shown["provisioningState"], shown["instanceView"]["status"]["code"]) == ("Succeeded", "success")
 
 
 @pytest.mark.parametrize("before", ["2026-11-28T10:00:05Z", "2126-11-28T10:00:05Z"])

@@ -274,6 +274,31 @@ def test_the_extensions_of_a_machine(hub: HubProcess, ada: Visitor, machines: li
     assert "&lt;script&gt;alert" in text
 
 
+def test_the_upgrade_of_an_agent(hub: HubProcess, ada: Visitor, machines: list[Machine]) -> None:
+    target, token = machines[0].resource_id, hub.token(hub.principal("upgrades", "Owner"))
+    page = f"/fleet/machine?id={target}"
+    assert "Last upgrade" not in ada.get(page).text
+    wish = {"properties": {"agentUpgrade": {"enableAutomaticUpgrade": True}}}
+    headers = {"Authorization": f"Bearer {token}"}
+    assert hub.session().patch(f"{hub.url}{target}", params=API, json=wish, headers=headers, timeout=30).ok
+    attempt = {
+        "generation": 1,
+        "correlationId": None,
+        "desiredVersion": "1.0.0.2",
+        "fromVersion": "1.0.0.1",
+        "state": "rolled back",
+        "message": f"no heartbeat {EVIL}",
+        "begun": "2026-11-28T10:00:00Z",
+        "at": "2026-11-28T10:10:00Z",
+    }
+    assert machines[0].report("agent", attempt).status_code == 200
+    text = ada.get(page).text
+    assert "the newest" in text
+    assert "to 1.0.0.2: failed" in text
+    assert "no heartbeat &lt;script&gt;" in text
+    assert "<script>alert" not in text
+
+
 def test_tags_are_edited_with_a_form_and_audited(hub: HubProcess, ada: Visitor, machines: list[Machine]) -> None:
     target = machines[2].resource_id
     before = hidden(ada.get(f"/fleet/machine?id={target}").text)

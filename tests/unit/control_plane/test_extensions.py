@@ -16,6 +16,7 @@ from control_plane.extensions.progress import (
     CANCELED,
     DELETING,
     FAILED,
+    MISMATCH,
     SUCCEEDED,
     UNDER_WAY,
     UPDATING,
@@ -175,6 +176,12 @@ UPGRADE = {"rollback_to": "1.0.2"}
 SAME = Verdict(UPDATING)
 
 
+def _other(version: str) -> Verdict:
+    text = f"The machine reports version {version} of the extension in the place of 1.0.3."
+    message = f"{text} Look at its gc_ext.log, or write the extension again."
+    return Verdict(FAILED, error={"code": MISMATCH, "message": message})
+
+
 @pytest.mark.parametrize(
     ("wished", "item", "generation", "verdict"),
     [
@@ -183,7 +190,11 @@ SAME = Verdict(UPDATING)
         ({}, {}, 4, SAME),
         ({}, {"version": "1.0.3.0"}, 5, Verdict(SUCCEEDED)),
         ({}, {"sequence": 1}, 5, SAME),
-        ({}, {"version": "1.0.2"}, 5, SAME),
+        ({}, {"version": "1.0.2"}, 5, _other("1.0.2")),
+        ({}, {"version": "1.0.2"}, 4, SAME),
+        ({}, {"version": "1.0.2", "state": "transitioning"}, 5, SAME),
+        ({"behind": True}, {"version": "1.0.4", "sequence": 9}, 5, SAME),
+        ({"state": SUCCEEDED}, {"version": "1.0.2"}, 5, _other("1.0.2")),
         ({}, {"state": "failed"}, 5, Verdict(FAILED)),
         ({}, {"state": "failed", "version": "1.0.2"}, 5, Verdict(FAILED)),
         ({}, {"state": "failed", "sequence": 1}, 5, SAME),
@@ -192,12 +203,12 @@ SAME = Verdict(UPDATING)
         ({"state": SUCCEEDED}, {"state": "transitioning"}, 5, Verdict(SUCCEEDED)),
         ({"state": SUCCEEDED}, {"state": "failed"}, 5, Verdict(FAILED)),
         ({"state": FAILED}, {}, 5, Verdict(SUCCEEDED)),
-        ({}, {"version": ""}, 5, SAME),
+        ({}, {"version": ""}, 5, _other("none")),
         (UPGRADE, {"version": "1.0.2"}, 5, Verdict(SUCCEEDED, rolled_back=True)),
         (UPGRADE | {"state": FAILED}, {"version": "1.0.2"}, 5, Verdict(SUCCEEDED, rolled_back=True)),
         (UPGRADE, {"version": "1.0.2", "state": "installing"}, 5, SAME),
         (UPGRADE, {"version": "1.0.2"}, 4, SAME),
-        (UPGRADE, {"version": "1.0.1"}, 5, SAME),
+        (UPGRADE, {"version": "1.0.1"}, 5, _other("1.0.1")),
         (UPGRADE, {"operation": "update"}, 5, Verdict(SUCCEEDED)),
         ({"removed": True, "state": DELETING}, None, 5, Verdict(SUCCEEDED, gone=True)),
         ({"removed": True, "state": DELETING}, None, 4, Verdict(DELETING)),

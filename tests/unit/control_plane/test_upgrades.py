@@ -56,8 +56,8 @@ def test_what_is_not_published_is_refused_and_says_what_there_is() -> None:
     ("wanted", "running", "found"),
     [
         ({}, "1.0.0.1", "1.0.0.10"),
-        ({}, None, "1.0.0.10"),
-        ({}, "", "1.0.0.10"),
+        ({}, None, None),
+        ({}, "", None),
         ({}, "1.0.0.10", None),
         ({}, "2.0.0.0", None),
         ({"desiredVersion": "1.0.0.9"}, "1.0.0.9", "1.0.0.10"),
@@ -71,7 +71,8 @@ def test_automatic_upgrades_take_the_newest_once(
 
 
 def test_switching_automatic_upgrades_on_begins_one() -> None:
-    made = written(None, {"enableAutomaticUpgrade": True})
+    assert written(None, {"enableAutomaticUpgrade": True}) == {"enableAutomaticUpgrade": True}
+    made = written(None, {"enableAutomaticUpgrade": True}, "1.0.0.1")
     assert (made["enableAutomaticUpgrade"], made["desiredVersion"]) == (True, "1.0.0.10")
     assert written(None, {"enableAutomaticUpgrade": True}, "1.0.0.10") == {"enableAutomaticUpgrade": True}
     assert written(None, {"enableAutomaticUpgrade": False}) == {"enableAutomaticUpgrade": False}
