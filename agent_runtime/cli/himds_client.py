@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 import sys
+import time
 from typing import Any, Callable
 
 from agent_runtime import errors
@@ -34,18 +35,24 @@ class HimdsClient:
         return self.call("status", {})
 
     def call(
-        self, verb: str, args: dict[str, Any], progress: Callable[[int, str], None] | None = None
+        self,
+        verb: str,
+        args: dict[str, Any],
+        progress: Callable[[int, str], None] | None = None,
+        seconds: float | None = None,
     ) -> dict[str, Any]:
-        """The `result` of `verb`."""
+        """The `result` of `verb`. `seconds`: in which it must be there; what they are for a verb unless they are
+        given."""
+        limit = seconds or (LONG_TIMEOUT if verb in _LONG else STATUS_TIMEOUT)
+        ends = time.monotonic() + limit
         with self._connect() as stream:
-            stream.settimeout(LONG_TIMEOUT if verb in _LONG else STATUS_TIMEOUT)
             body = json.dumps({"v": 1, "id": 1, "verb": verb, "args": args}).encode()
             try:
                 stream.sendall(struct.pack(">I", len(body)) + body)
             except OSError as problem:
                 raise _away(problem) from None
             while True:
-                answer = self._receive(stream)
+                answer = self._receive(stream, ends)
                 step = answer.get("progress")
                 if isinstance(step, dict):
                     if progress is not None:
@@ -73,21 +80,22 @@ class HimdsClient:
                 raise _away(problem) from None
             return stream
 
-    def _receive(self, stream: socket.socket) -> dict[str, Any]:
-        (length,) = struct.unpack(">I", self._exactly(stream, 4))
+    def _receive(self, stream: socket.socket, ends: float) -> dict[str, Any]:
+        (length,) = struct.unpack(">I", self._exactly(stream, 4, ends))
         if length > FRAME_LIMIT:
             raise ConnectionLost("himds sent a frame that is too long", REMEDY)
         try:
-            found = json.loads(self._exactly(stream, length))
-        except ValueError:
+            found = json.loads(self._exactly(stream, length, ends))
+        except (ValueError, RecursionError):
             raise ConnectionLost("himds sent something that is not JSON", REMEDY) from None
         return found if isinstance(found, dict) else {}
 
     @staticmethod
-    def _exactly(stream: socket.socket, count: int) -> bytes:
+    def _exactly(stream: socket.socket, count: int, ends: float) -> bytes:
         content = b""
         while len(content) < count:
             try:
+                stream.settimeout(max(0.001, ends - time.monotonic()))
                 block = stream.recv(min(count - len(content), 1 << 16))
             except socket.timeout:
                 raise ConnectionLost("himds did not answer in time", REMEDY) from None

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime import errors
+from agent_runtime.extensions import versions
 from agent_runtime.upgrade import plan
 from agent_runtime.upgrade.journal import Files
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", re.ASCII)
 LOOK_SECONDS = 1.0
+FIND_SECONDS = 600.0
 
 
 def configure(parser: Parser) -> None:
@@ -71,10 +73,11 @@ def run(session: Session) -> int:
     upgrades.resume_upgrade({"root": ""})
     files.check_idle()
     question = {**question_of(session.paths, files, cloud), "format": manager.format, "version": args.version}
-    version = str(worker.ask("find-agent", question)["version"])
-    if version == session.version:
-        data = {"status": "success", "changed": False, "version": version}
-        session.out.result(data, f"Version {version} is installed already")
+    version = str(worker.ask("find-agent", question, FIND_SECONDS)["version"])
+    if version == session.version or (args.version is None and versions.is_newer(session.version, version)):
+        data = {"status": "success", "changed": False, "version": session.version}
+        newest = "" if version == session.version else f"; the newest in the repository is {version}"
+        session.out.result(data, f"Version {session.version} is installed already{newest}")
         return 0
     wish = plan.Wish(
         by="command",

@@ -4,7 +4,7 @@
 `journal.json`: the upgrade under way, or the last one (plan.py); `kept.json` `{"v": 1, "version", "path", "sha256"}`:
 the package of the version that the last upgrade installed; `taken.json` `{"v": 1, "machine", "version",
 "correlationId"}`: the hub's last wish that was taken up, whatever came of it; `packages/`: packages; `tuf/`: their
-signed metadata; `watchdog.pyz`: the program that carries it out.
+signed metadata; `package.out`: what the package manager said last; `watchdog.pyz`: the program that carries it out.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Files:
         self.metadata = os.path.join(self.folder, "tuf")
         self.program = os.path.join(self.folder, "watchdog.pyz")
         self.log = os.path.join(self.folder, "upgrade.log")
+        self.output = os.path.join(self.folder, "package.out")
 
     def make(self) -> None:
         """Errors: OSError."""
@@ -116,6 +117,7 @@ def checked(found: Mapping[str, Any]) -> plan.Journal:
         and all(_is_package(found.get(name)) for name in ("new", "old"))
         and (found["state"] in (plan.DOWNLOADING, plan.FAILED) or bool(found.get("new") and found.get("old")))
         and _is_clock(found.get("clock"))
+        and _is_clock(found.get("well"))
         and all(name in found for name in ("generation", "correlationId", "error"))
     )
     if not ok:

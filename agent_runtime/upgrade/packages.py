@@ -2,7 +2,7 @@
 """The package managers of Linux, as far as an upgrade of the agent needs them.
 
 dpkg is used as apt uses it: whoever holds the frontend's lock has it to himself (dpkg's `DPKG_FRONTEND_LOCKED`). rpm
-waits for its own lock.
+takes its own lock, which is looked at before.
 """
 
 from __future__ import annotations
@@ -51,9 +51,13 @@ class Manager(Protocol):
     def describe(self, path: str) -> tuple[str, str]:
         """Name and version in a package's file. Errors: AZCM0074 when it is no package."""
 
-    def install(self, path: str, waits: Callable[[], None]) -> str:
+    def is_held(self) -> bool:
+        """Whether somebody uses the package manager, so that a package may be half there. Errors: OSError."""
+
+    def install(self, path: str, waits: Callable[[], None], ready: Callable[[], bool], output: str) -> Optional[str]:
         """Install a package over whatever version is there; what went wrong, empty for nothing. `waits` is called while
-        another holds the package manager. Errors: OSError."""
+        another holds the package manager; `ready` once nobody else does: False, and nothing is done (None). `output`:
+        the file for what the package manager says. Errors: OSError; of `ready`."""
 
 
 class Dpkg:
@@ -77,51 +81,86 @@ class Dpkg:
         done = _ask(["dpkg-deb", "--show", "--showformat=${Package} ${Version}", path])
         return _named(path, done)
 
-    def install(self, path: str, waits: Callable[[], None]) -> str:
+    def is_held(self) -> bool:
+        return _is_held(self._locks)
+
+    def install(self, path: str, waits: Callable[[], None], ready: Callable[[], bool], output: str) -> Optional[str]:
         with self._alone(waits):
+            if not ready():
+                return None
             argv = ["dpkg", *self._options, "--force-confdef", "--force-confold", "--install", path]
-            return run(argv, INSTALL_SECONDS)
+            return run(argv, INSTALL_SECONDS, output)
 
     @contextlib.contextmanager
     def _alone(self, waits: Callable[[], None]) -> Iterator[None]:
         """Holds the frontend's lock, and sees that no dpkg works on, such as one whose frontend was killed."""
-        if sys.platform == "win32":
-            raise errors.NotSupported("dpkg is no package manager of Windows")
-        import fcntl
-
         while True:
-            handles = []
-            try:
-                for path in self._locks:
-                    handles.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640))
-                    fcntl.lockf(handles[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.close(handles.pop())  # dpkg takes that one itself
-                yield
-                return
-            except (BlockingIOError, PermissionError):
-                waits()
-            finally:
-                for handle in handles:
-                    os.close(handle)
+            handles = _locked(self._locks)
+            if handles is not None:
+                break
+            waits()
             time.sleep(PAUSE)
+        try:
+            os.close(handles.pop())  # dpkg takes that one itself
+            yield
+        finally:
+            _close(handles)
 
 
 class Rpm:
     """That of Red Hat and its family."""
 
     format = "rpm"
+    _LOCKS = ("/usr/lib/sysimage/rpm/.rpm.lock", "/var/lib/rpm/.rpm.lock")
 
     def installed(self) -> Found:
-        done = _ask(["rpm", "--query", "--queryformat", "%{VERSION}", NAME])
-        return Found(done.stdout.strip(), True) if done.returncode == 0 else Found("", False)
+        done = _ask(["rpm", "--query", "--queryformat", "%{VERSION}\n", NAME])
+        if done.returncode != 0:
+            if "is not installed" in done.stdout:
+                return Found("", False)
+            raise errors.InternalError(f"rpm does not say what is installed: {_last(done.stderr or done.stdout)}")
+        found = done.stdout.split()
+        # Two are there while one takes the other's place, and after that was cut off: the newer came last.
+        return Found(found[-1], len(found) == 1)
 
     def describe(self, path: str) -> tuple[str, str]:
         done = _ask(["rpm", "--query", "--package", "--nosignature", "--queryformat", "%{NAME} %{VERSION}", path])
         return _named(path, done)
 
-    def install(self, path: str, waits: Callable[[], None]) -> str:
+    def is_held(self) -> bool:
+        # It is there once rpm has been used, and is nobody's to make.
+        return _is_held([path for path in self._LOCKS if os.path.exists(path)][:1])
+
+    def install(self, path: str, waits: Callable[[], None], ready: Callable[[], bool], output: str) -> Optional[str]:
+        while self.is_held():
+            waits()
+            time.sleep(PAUSE)
+        if not ready():
+            return None
         # The package is signed by the repository's metadata, and its hash was just compared.
-        return run(["rpm", "--upgrade", "--oldpackage", "--replacepkgs", "--nosignature", path], INSTALL_SECONDS)
+        argv = ["rpm", "--upgrade", "--oldpackage", "--replacepkgs", "--nosignature", path]
+        return run(argv, INSTALL_SECONDS, output)
+
+
+def _locked(paths: Sequence[str]) -> Optional[list[int]]:
+    """Descriptors that hold these locks; None when somebody else holds one. Errors: OSError."""
+    if sys.platform == "win32":
+        raise errors.NotSupported("Windows has no package manager with locks")
+    import fcntl
+
+    handles: list[int] = []
+    try:
+        for path in paths:
+            handles.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640))
+            try:
+                fcntl.lockf(handles[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _close(handles)
+                return None
+    except BaseException:
+        _close(handles)
+        raise
+    return handles
 
 
 def here() -> Manager:
@@ -141,27 +180,46 @@ def here() -> Manager:
     )
 
 
-def run(argv: Sequence[str], seconds: float) -> str:
-    """Run a program to its end; what went wrong, empty for nothing. Errors: OSError."""
-    child = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=_ENVIRONMENT,
-        start_new_session=True,
-    )
-    try:
-        output, _ = child.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        processes.kill_group(child.pid)
-        child.wait()
-        return f"{os.path.basename(argv[0])} took longer than {seconds:g} s"
-    if child.returncode == 0:
-        return ""
-    return f"{os.path.basename(argv[0])} ended with {child.returncode}: {_last(output)}"
+def _is_held(paths: Sequence[str]) -> bool:
+    handles = _locked(paths)
+    _close(handles or ())
+    return handles is None
+
+
+def of_format(form: str) -> Manager:
+    """The package manager of an upgrade that has begun, whatever is installed by now. Errors: AZCM0003."""
+    if form not in ("deb", "rpm"):
+        raise errors.NotSupported(f"there is no package manager for {form!r} here")
+    return Dpkg() if form == "deb" else Rpm()
+
+
+def run(argv: Sequence[str], seconds: float, output: str) -> str:
+    """Run a program to its end; what went wrong, empty for nothing. What it says goes to the file `output`: it goes on
+    when this process is killed, and whoever inherits its streams keeps nobody waiting. Errors: OSError."""
+    with open(output, "w+b") as said:
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=_ENVIRONMENT,
+            start_new_session=True,
+        )
+        try:
+            code = child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            processes.kill_group(child.pid)
+            child.wait()
+            return f"{os.path.basename(argv[0])} took longer than {seconds:g} s"
+        if code == 0:
+            return ""
+        said.seek(max(0, said.seek(0, os.SEEK_END) - 4 * _WORDS))
+        return f"{os.path.basename(argv[0])} ended with {code}: {_last(said.read().decode('utf-8', 'replace'))}"
+
+
+def _close(handles: Sequence[int]) -> None:
+    for handle in handles:
+        os.close(handle)
 
 
 def _program(name: str) -> Optional[str]:

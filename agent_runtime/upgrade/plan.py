@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Optional
 
+from agent_runtime.extensions import versions
+
 DOWNLOADING, INSTALLING, WAITING, SUCCEEDED = "downloading", "installing", "waiting", "succeeded"
 ROLLING_BACK, ROLLED_BACK, FAILED = "rolling back", "rolled back", "failed"
 FINAL = (SUCCEEDED, ROLLED_BACK, FAILED)
@@ -23,10 +25,17 @@ STATES = (DOWNLOADING, INSTALLING, WAITING, ROLLING_BACK, *FINAL)
 DEADLINE = 600
 """Seconds that a new version has for its first heartbeat, unless the wish says otherwise."""
 DEADLINES = (10, 3600)
+SETTLE_SECONDS = 15
+"""That the new version must have been in order without a break: one that crashes is started again every few seconds."""
 BACK_SECONDS = 120
 """For the former version to answer once it is installed again."""
 TRIES = 3
-"""Of one package: more than one only where the installation was cut off, or the way back did not work."""
+"""Of an installation that was cut off."""
+BACK_PAUSES = (30, 3600)
+"""Seconds between tries to put the former version back: each is twice the one before, and there is no last one."""
+DOWNLOADS = 20
+"""Of a download that the hub wishes, while what is in its way may pass: an hour and a half with DOWNLOAD_PAUSES."""
+DOWNLOAD_PAUSES = (5, 300)
 BOOTS = 3
 """A reboot gives the new version its whole deadline again, so often."""
 
@@ -38,7 +47,8 @@ Journal = dict[str, Any]
 
 class Wish(NamedTuple):
     """An upgrade that somebody wants. `by`: hub or command; `generation`, `correlation`: of the hub's document, if it
-    is the hub's; `machine`: vmId, empty while it is not connected."""
+    is the hub's; `automatic`: it never goes back to an older version; `machine`: vmId, empty while it is not
+    connected."""
 
     by: str
     machine: str
@@ -49,13 +59,14 @@ class Wish(NamedTuple):
     deadline: int = DEADLINE
     generation: Optional[int] = None
     correlation: Optional[str] = None
+    automatic: bool = False
 
 
 class Seen(NamedTuple):
     """One look at the machine. `package`: its version, empty where there is none; `whole`: it is configured;
-    `answers`: the version of the himds that answers, or empty; `beat`: that one has had a heartbeat answered now;
-    `services`: those of root's that are connected to it; `trouble`: why not; `boot`, `seconds`: id of this boot and
-    time since it."""
+    `answers`: the version of the himds that answers, or empty; `beat`: that one has had a heartbeat answered since it
+    was last out of order, and has no trouble with the hub now; `services`: those of root's that are connected to it;
+    `trouble`: why not; `boot`, `seconds`: id of this boot and time in it that the machine was awake."""
 
     package: str
     whole: bool
@@ -93,6 +104,7 @@ def begun(wish: Wish, ident: str, program: str, now: str) -> Journal:
         "services": [],
         "tries": 0,
         "clock": None,
+        "well": None,
         "boots": 0,
         "steps": [{"state": DOWNLOADING, "at": now, "message": f"Downloading version {wish.version}"}],
     }
@@ -105,7 +117,7 @@ def is_final(journal: Mapping[str, Any]) -> bool:
 
 def _into(journal: Mapping[str, Any], state: str, message: str, now: str, **more: Any) -> Journal:
     step = {"state": state, "at": now, "message": message}
-    fresh = {"state": state, "at": now, "message": message, "tries": 0, "clock": None, "boots": 0}
+    fresh = {"state": state, "at": now, "message": message, "tries": 0, "clock": None, "well": None, "boots": 0}
     return {**journal, **fresh, "steps": [*journal["steps"], step], **more}
 
 
@@ -132,6 +144,25 @@ def refused(journal: Mapping[str, Any], error: Mapping[str, Any], now: str) -> J
     return _into(journal, FAILED, str(error["message"]), now, error=dict(error))
 
 
+def postponed(journal: Mapping[str, Any], error: Mapping[str, Any], now: str) -> Journal:
+    """What kept the packages from being fetched may pass. Who asked for it by hand is told at once; a wish of the hub's
+    is carried out later, for most of a fleet may have come at a bad moment."""
+    if journal["by"] != "hub" or journal["tries"] + 1 >= DOWNLOADS:
+        return refused(journal, error, now)
+    if journal["state"] != DOWNLOADING:
+        return dict(journal)
+    message = f"{journal['steps'][-1]['message']}; waiting: {error['message']}"
+    return {**journal, "tries": journal["tries"] + 1, "message": message, "at": now}
+
+
+def pause(journal: Mapping[str, Any], luck: float) -> float:
+    """Seconds before the next try of a download, or of the way back; `luck` from 0 to 1 spreads a fleet."""
+    if not journal["tries"]:
+        return 0.0
+    first, last = BACK_PAUSES if journal["state"] == ROLLING_BACK else DOWNLOAD_PAUSES
+    return float(min(last, first << min(journal["tries"] - 1, 16))) * (1 + luck) / 2
+
+
 def tried(journal: Mapping[str, Any]) -> Journal:
     """A package is about to be given to the package manager."""
     return {**journal, "tries": journal["tries"] + 1}
@@ -141,9 +172,9 @@ def ran(journal: Mapping[str, Any], why: str, now: str) -> Journal:
     """The package manager has ended; `why` it failed, empty when it did not."""
     if why and journal["state"] == INSTALLING:
         return _into(journal, ROLLING_BACK, f"Version {journal['to']} could not be installed: {why}", now)
-    if why and journal["state"] == ROLLING_BACK and journal["tries"] >= TRIES:
-        message = f"{journal['message']}; version {journal['from']} could not be put back: {why}"
-        return _into(journal, FAILED, message, now)
+    if why and journal["state"] == ROLLING_BACK:
+        message = f"{journal['steps'][-1]['message']}; version {journal['from']} is not back yet: {why}"
+        return {**journal, "message": message, "at": now}
     return dict(journal)
 
 
@@ -190,10 +221,15 @@ def _waiting(journal: Mapping[str, Any], seen: Seen, now: str) -> tuple[Journal,
         ), END
     if not seen.whole:
         return _into(journal, ROLLING_BACK, f"Version {journal['to']} is not whole any more", now), RESTORE
-    missing = lacks(journal, seen)
-    if not missing:
-        return _into(journal, SUCCEEDED, f"Version {journal['to']} is in force", now), END
     made, left = _time_left(journal, seen, journal["deadline"])
+    missing, well = lacks(journal, seen), journal.get("well")
+    if not missing:
+        if well is None or well["boot"] != seen.boot:
+            return {**made, "well": {"boot": seen.boot, "seconds": seen.seconds}}, WAIT
+        if seen.seconds - well["seconds"] < SETTLE_SECONDS:
+            return made, WAIT
+        return _into(journal, SUCCEEDED, f"Version {journal['to']} is in force", now), END
+    made["well"] = None
     if left > 0:
         return made, WAIT
     message = f"Version {journal['to']} was not in order after {journal['deadline']} s: {missing}"
@@ -202,14 +238,15 @@ def _waiting(journal: Mapping[str, Any], seen: Seen, now: str) -> tuple[Journal,
 
 def _rolling_back(journal: Mapping[str, Any], seen: Seen, now: str) -> tuple[Journal, str]:
     if not (seen.whole and seen.package == journal["from"]):
-        # `ran` ends it when the package manager refuses; where it is only cut off, it is tried for ever.
+        # Tried for ever: nobody else can reach a machine whose agent is broken.
         return dict(journal), RESTORE
+    why = journal["steps"][-1]["message"]
     if seen.answers == journal["from"]:
-        return _into(journal, ROLLED_BACK, journal["message"], now), END
+        return _into(journal, ROLLED_BACK, why, now), END
     made, left = _time_left(journal, seen, BACK_SECONDS)
     if left > 0:
         return made, WAIT
-    message = f"{journal['message']}; version {journal['from']} was put back, but himds does not answer"
+    message = f"{why}; version {journal['from']} was put back, but himds does not answer"
     return _into(journal, FAILED, message, now), END
 
 
@@ -228,7 +265,7 @@ def lacks(journal: Mapping[str, Any], seen: Seen) -> str:
 
 def _time_left(journal: Mapping[str, Any], seen: Seen, limit: float) -> tuple[Journal, float]:
     """Seconds left, and the journal in which the count goes on. The machine's clock says nothing, it may be set; time
-    in which the machine was off is nobody's fault."""
+    in which the machine was off or asleep is nobody's fault."""
     clock = journal["clock"]
     if clock is None or clock["boot"] != seen.boot:
         boots = journal["boots"] + (clock is not None)
@@ -243,8 +280,9 @@ def mark(wish: Wish) -> dict[str, Any]:
 
 
 def is_settled(wish: Wish, last: Optional[Mapping[str, Any]]) -> bool:
-    """Whether the hub's wish needs no upgrade any more: its version is installed, or the last upgrade was for it."""
-    if wish.version == wish.installed:
+    """Whether the hub's wish needs no upgrade any more: its version is installed, or the last upgrade was for it; an
+    automatic one also where a newer version is installed."""
+    if wish.version == wish.installed or (wish.automatic and not versions.is_newer(wish.version, wish.installed)):
         return True
     known = last is not None and {
         "machine": last["machine"],

@@ -36,6 +36,8 @@ ExecStart={python} -IS {program}
 # What the package's scripts make has the usual rights.
 UMask=0022
 Restart=on-failure
+# Which systemd counts as a clean end; the upgrade has not ended then.
+RestartForceExitStatus=SIGHUP SIGINT SIGTERM SIGPIPE
 RestartSec=5
 # A package manager at work is waited for, never killed.
 KillMode=process

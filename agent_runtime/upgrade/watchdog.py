@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Optional
 
 from agent_runtime import errors
@@ -30,8 +32,8 @@ from agent_runtime.upgrade.journal import Files, digest
 from agent_runtime.upgrade.packages import Manager
 
 LOOK_SECONDS = 5.0
+CHECKIN_SECONDS = 30.0
 DOWNLOAD_SECONDS = 1800.0
-RESTORE_PAUSE = 30.0
 
 
 def stamp() -> str:
@@ -49,11 +51,8 @@ class Watchdog:
         self._log = log
         self._himds = HimdsClient(paths.socket)
 
-    def run(self) -> None:
+    def run(self, journal: plan.Journal) -> None:
         """To the end of the upgrade. Errors: OSError, AgentError: whoever starts it again goes on with the journal."""
-        journal = self._files.read()
-        if journal is None:
-            return
         self._log.info(f"upgrade from {journal['from']} to {journal['to']}: {journal['state']}")
         while not plan.is_final(journal):
             journal = self._step(journal)
@@ -61,13 +60,20 @@ class Watchdog:
 
     def _step(self, journal: plan.Journal) -> plan.Journal:
         if journal["state"] == plan.DOWNLOADING:
+            time.sleep(plan.pause(journal, random.random()))
             return self._noted(journal, self._fetch(journal))
-        made, action = plan.decide(journal, self._look(journal), stamp())
+        is_held = self._manager.is_held()
+        seen = self._look(journal)
+        if not seen.whole and (is_held or self._manager.is_held()):
+            # Somebody else is at it: what he leaves counts, not what is there for a moment.
+            time.sleep(LOOK_SECONDS)
+            return journal
+        made, action = plan.decide(journal, seen, stamp())
         self._noted(journal, made)
         if action == plan.WAIT:
             time.sleep(LOOK_SECONDS)
         elif action in (plan.INSTALL, plan.RESTORE):
-            made = self._noted(made, self._install(made, action))
+            made = self._noted(made, self._install(made, action, packages.Found(seen.package, seen.whole)))
         return made
 
     def _noted(self, before: plan.Journal, after: plan.Journal) -> plan.Journal:
@@ -91,7 +97,9 @@ class Watchdog:
             old = self._former(journal)
             before = self._himds.status()
         except errors.AgentError as problem:
-            return plan.refused(journal, problem.as_dict(), stamp())
+            may_pass = isinstance(problem, (errors.NetworkFailed, errors.HimdsUnreachable))
+            ended = plan.postponed if may_pass or problem.retry_after is not None else plan.refused
+            return ended(journal, problem.as_dict(), stamp())
         connected = before.get("identityState") == "connected"
         return plan.fetched(journal, new, old, connected, _services(before), stamp())
 
@@ -124,21 +132,49 @@ class Watchdog:
             raise errors.ExtensionNotAdded(f"the package that was published as version {version} is another one")
         return {"path": path, "sha256": str(answer["sha256"])}
 
-    def _install(self, journal: plan.Journal, action: str) -> plan.Journal:
-        """Give a package to the package manager; the journal afterwards."""
-        package = journal["new" if action == plan.INSTALL else "old"]
-        if action == plan.RESTORE and journal["tries"]:
-            time.sleep(RESTORE_PAUSE)
-        begun = self._noted(journal, plan.tried(journal))
+    def _install(self, journal: plan.Journal, action: str, found: packages.Found) -> plan.Journal:
+        """Give a package to the package manager, unless something else than `found` is installed by the time that
+        nobody else uses it; the journal afterwards."""
+        if action == plan.RESTORE:
+            time.sleep(plan.pause(journal, random.random()))
+        begun = journal
+
+        def ready() -> bool:
+            nonlocal begun
+            if self._manager.installed() != found:
+                return False
+            begun = self._noted(begun, plan.tried(begun))
+            return True
+
         try:
-            why = "its package was changed on the disk"
+            if action == plan.RESTORE:
+                begun = self._noted(begun, {**begun, "old": self._way_back(begun)})
+            package = begun["new" if action == plan.INSTALL else "old"]
+            why: Optional[str] = "its package was changed on the disk"
             if digest(package["path"]) == package["sha256"]:
-                why = self._manager.install(package["path"], lambda: self._log.info("waiting for the package manager"))
+                waits = partial(self._log.info, "waiting for the package manager")
+                why = self._manager.install(package["path"], waits, ready, self._files.output)
         except OSError as problem:
             why = f"{problem.filename or 'a file'}: {problem.strerror}"
+        except errors.AgentError as problem:
+            why = problem.message
+        if why is None:
+            return begun
+        if begun["tries"] == journal["tries"]:
+            begun = plan.tried(begun)
         if why:
             self._log.error(why)
         return plan.ran(begun, why, stamp())
+
+    def _way_back(self, journal: plan.Journal) -> dict[str, str]:
+        """The former package; fetched once more where somebody has removed it. Errors: AgentError."""
+        known: dict[str, str] = journal["old"]
+        try:
+            if digest(known["path"]) == known["sha256"]:
+                return known
+        except OSError as problem:
+            self._log.error(f"{known['path']}: {problem.strerror}")
+        return self._package(journal, journal["from"])
 
     # -- looking
 
@@ -151,12 +187,31 @@ class Watchdog:
                 status = self._himds.status()
                 answers, services = str(status.get("agentVersion") or "")[:64], _services(status)
                 if answers == wanted and journal["connected"] and journal["state"] == plan.WAITING:
-                    self._himds.call("checkin", {})
-                    beat = True
+                    beat, trouble = self._beat(status, journal.get("well") is not None)
             except errors.AgentError as problem:
                 trouble = problem.message[:300]
-        boot, at = processes.boot_id(), processes.boot_seconds()
-        return plan.Seen(package.version, package.whole, answers, beat, services, trouble, boot, at)
+            except Exception as problem:  # noqa: BLE001 - whatever a broken himds says, the deadline goes on
+                trouble = f"himds answers what cannot be understood ({type(problem).__name__})"
+        return plan.Seen(
+            package.version,
+            package.whole,
+            answers,
+            beat,
+            services,
+            trouble,
+            processes.boot_id(),
+            time.monotonic(),  # since the boot, for every process, without the time that the machine slept
+        )
+
+    def _beat(self, status: dict[str, Any], before: bool) -> tuple[bool, str]:
+        """Whether the new version has had a heartbeat answered, and its trouble. One that the hub has put off is not
+        hurried. Errors: AgentError."""
+        trouble = str(status.get("agentErrorDetails") or status.get("agentErrorCode") or "")[:300]
+        if trouble or before:
+            return not trouble, trouble
+        self._himds.call("checkin", {}, seconds=CHECKIN_SECONDS)
+        status = self._himds.status()
+        return not status.get("agentErrorCode"), str(status.get("agentErrorDetails") or "")[:300]
 
     def _ended(self, journal: plan.Journal) -> None:
         """Keep the package that is in force, tell the services, and leave nothing else behind. Errors: OSError."""
@@ -210,11 +265,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     log = Log(files.log)
     try:
         with local.alone(files.folder, waits=True):
-            Watchdog(paths, packages.here(), log).run()
-    except ValueError as problem:
-        log.error(str(problem))
-        files.put_aside()
-        unit.end(files)
+            try:
+                journal = files.read()
+            except ValueError as problem:
+                log.error(str(problem))
+                files.put_aside()
+                unit.end(files)
+                return 0
+            if journal is not None:
+                Watchdog(paths, packages.of_format(journal["format"]), log).run(journal)
     except (OSError, errors.AgentError) as problem:
         log.error(getattr(problem, "message", None) or str(problem))
         return 1

@@ -49,6 +49,7 @@ def wish_of(payload: Mapping[str, Any], cloud: str, installed: str) -> Optional[
         deadline=deadline,
         generation=int(payload["generation"]),
         correlation=correlation if isinstance(correlation, str) else None,
+        automatic=content.get("enableAutomaticUpgrade") is True,
     )
 
 

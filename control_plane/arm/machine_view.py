@@ -105,7 +105,7 @@ def _detected(inventory: Mapping[str, Any]) -> dict[str, str]:
 def agent_upgrade(row: MachineRow) -> dict[str, Any]:
     """`agentUpgrade`: the wish and the last attempt; empty without both."""
     wish = row.machine.properties.get(AGENT_UPGRADE) or {}
-    return {**wish, **(attempt(row.reports["agent"]) if "agent" in row.reports else {})}
+    return {**wish, **(attempt(row.reports["agent"], wish) if "agent" in row.reports else {})}
 
 
 def properties(row: MachineRow, at: int) -> dict[str, Any]:

@@ -11,16 +11,19 @@ from collections.abc import Callable
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from control_plane.extensions.versions import newest
 from control_plane.storage import agent_packages, audit, restored, twins
 from control_plane.storage.database import Database
-from control_plane.storage.models import Machine
-from control_plane.upgrades import wish
+from control_plane.storage.models import Machine, Report
+from control_plane.upgrades import view, wish
 
 EVERY_SECONDS = 10
 LOOKED = 2000
 """Machines that one turn looks at."""
 CHUNK = 200
 """Machines that one turn sends for the new package."""
+FAILURES, FAILURE_SHARE = 5, 0.1
+"""Machines that must have failed with a version, in number and of all that have tried it, before it goes no further."""
 ACTOR = audit.Actor("hub", "agentUpgrade")
 log = logging.getLogger("hawser.hub.upgrades")
 
@@ -40,6 +43,9 @@ class Keeper:
             if stamp != self._stamp:
                 self._stamp, self._after = stamp, 0
             if self._after is None:
+                return
+            if self._is_bad(session):
+                self._after = None
                 return
             due, after = self._due(session, self._after)
         moved: dict[int, dict[str, int]] = {}
@@ -68,6 +74,24 @@ class Keeper:
                 if len(due) == CHUNK:
                     return due, after
         return due, after if len(rows) == LOOKED else None
+
+    def _is_bad(self, session: Session) -> bool:
+        """Whether so many machines have taken the newest version back that no more are sent for it, until something
+        else is published."""
+        found = newest(agent_packages.versions(session))
+        reports = session.scalars(select(Report.data).where(Report.kind == wish.KIND))
+        ended = [view.status_of(data) for data in reports if data.get("desiredVersion") == found]
+        failed, well = ended.count("Failed"), ended.count("Success")
+        if failed < FAILURES or failed <= FAILURE_SHARE * (failed + well):
+            return False
+        log.error(
+            "Automatic upgrades to %s have stopped: %d of %d machines could not take it. "
+            "Publish another version, or take this one off the list.",
+            found,
+            failed,
+            failed + well,
+        )
+        return True
 
     async def run(self) -> None:
         """Ends when cancelled."""

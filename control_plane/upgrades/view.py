@@ -14,12 +14,14 @@ def status_of(data: Mapping[str, Any]) -> str | None:
     return _STATUS.get(data["state"])
 
 
-def attempt(data: Mapping[str, Any]) -> dict[str, str]:
-    """The members `lastAttempt…` of `agentUpgrade` (identity-and-arm-api.md C.5)."""
+def attempt(data: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, str]:
+    """The members `lastAttempt…` of `agentUpgrade` (identity-and-arm-api.md C.5). Without a status where what is
+    reported is an earlier wish for the version that is wished anew: whoever waits for its end must not see that one."""
     found = {
         "lastAttemptDesiredVersion": data["desiredVersion"],
         "lastAttemptTimestamp": data["at"],
         "lastAttemptMessage": data["message"],
     }
-    status = status_of(data)
+    renewed = data["generation"] is not None and data["correlationId"] != wish.get("correlationId")
+    status = None if renewed and data["desiredVersion"] == wish.get("desiredVersion") else status_of(data)
     return {**found, "lastAttemptStatus": status} if status else found

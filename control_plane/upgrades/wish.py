@@ -13,6 +13,8 @@ from control_plane.extensions.versions import is_version, newest, parts, same
 DEADLINE_SECONDS = 600
 """For a new version's first heartbeat."""
 MEMBER = "agentUpgrade"
+KIND = "agent"
+"""Of its document and its report."""
 
 
 def written(
@@ -26,7 +28,8 @@ def written(
     the oldest first; `running`: what the machine runs.
 
     A version that is sent without a correlation id is a new wish, also when it is the same version: so what failed is
-    tried again. Errors: ApiError 400 `AgentVersionNotFound`.
+    tried again. Errors: ApiError 400 `AgentVersionNotFound`; `AgentVersionOlder` for one below the machine's with
+    automatic upgrades, which machines do not take back.
     """
     made = dict(merged)
     if sent is None:
@@ -34,6 +37,14 @@ def written(
     wanted = sent.get("desiredVersion")
     if wanted is not None and (made != before or sent.get("correlationId") is None):
         made["desiredVersion"] = _published(str(wanted), published)
+        if made.get("enableAutomaticUpgrade") and _is_older(made["desiredVersion"], running):
+            raise ApiError(
+                400,
+                "AgentVersionOlder",
+                f"The machine runs version {running}, and with automatic upgrades it takes no older one. Send "
+                "'enableAutomaticUpgrade': false with it.",
+                target="properties.agentUpgrade.desiredVersion",
+            )
         if sent.get("correlationId") is None:
             made["correlationId"] = str(uuid4())
         return made
@@ -53,6 +64,10 @@ def automatic(wish: Mapping[str, Any], published: Sequence[str], running: str | 
     if wanted is not None and is_version(wanted) and parts(wanted) >= parts(found):
         return {}
     return {"desiredVersion": found, "correlationId": str(uuid4())}
+
+
+def _is_older(version: str, running: str | None) -> bool:
+    return bool(running) and is_version(str(running)) and parts(version) < parts(str(running))
 
 
 def _published(wanted: str, published: Sequence[str]) -> str:

@@ -90,7 +90,7 @@ def test_a_wish_reaches_the_machine_and_its_report_the_resource(
     wanted = {"desiredVersion": "1.0.0.2", "enableAutomaticUpgrade": False, "deadlineSeconds": 600}
     assert content(machine) == {**wanted, "correlationId": shown["correlationId"]}
     for state, status in (("waiting", None), ("rolled back", "Failed"), ("succeeded", "Success")):
-        assert report(machine, state).status_code == 200
+        assert report(machine, state, correlationId=shown["correlationId"]).status_code == 200
         found = arm("GET", machine.resource_id).json()["properties"]["agentUpgrade"]
         assert found.get("lastAttemptStatus") == status
         assert (found["lastAttemptDesiredVersion"], found["lastAttemptTimestamp"]) == ("1.0.0.2", AT)
@@ -156,6 +156,24 @@ def test_automatic_upgrades_follow_what_is_published(
     assert machine.checkin(hold=0).json()["generations"]["agent"] == 2
     publish(hub, ["1.0.0.1", "1.0.0.2"])
     assert wish(enableAutomaticUpgrade=False).status_code == 200
+
+
+def test_automatic_upgrades_stop_when_machines_take_the_version_back(hub: HubProcess, owner: str, arm: Arm) -> None:
+    publish(hub, ["1.0.0.1"])
+    body = {"properties": {"agentUpgrade": {"enableAutomaticUpgrade": True}}}
+    fleet = [Machine(hub, f"m-{uuid4().hex[:8]}").connect(owner) for _ in range(6)]
+    for machine in fleet[:5]:
+        assert report(machine, "rolled back", "1.0.0.3").status_code == 200
+    assert arm("PATCH", fleet[5].resource_id, body).status_code == 200
+    publish(hub, ["1.0.0.1", "1.0.0.3"])
+    assert until(
+        lambda: "Automatic upgrades to 1.0.0.3 have stopped: 5 of 5 machines" in (hub.data / "serve.log").read_text()
+    )
+    assert fleet[5].checkin(hold=0).json()["generations"]["agent"] == 1
+    publish(hub, ["1.0.0.1", "1.0.0.4"])
+    assert until(lambda: content(fleet[5])["desiredVersion"] == "1.0.0.4")
+    assert arm("PATCH", fleet[5].resource_id, {"properties": {"agentUpgrade": None}}).status_code == 200
+    publish(hub, ["1.0.0.1", "1.0.0.2"])
 
 
 def test_a_machine_that_connects_with_automatic_upgrades_is_moved_once_its_version_is_known(

@@ -71,13 +71,18 @@ def test_automatic_upgrades_take_the_newest_once(
 
 
 def test_switching_automatic_upgrades_on_begins_one() -> None:
-    assert written(None, {"enableAutomaticUpgrade": True}) == {"enableAutomaticUpgrade": True}
+    assert written(None, {"enableAutomaticUpgrade": True}, None) == {"enableAutomaticUpgrade": True}
     made = written(None, {"enableAutomaticUpgrade": True}, "1.0.0.1")
     assert (made["enableAutomaticUpgrade"], made["desiredVersion"]) == (True, "1.0.0.10")
     assert written(None, {"enableAutomaticUpgrade": True}, "1.0.0.10") == {"enableAutomaticUpgrade": True}
     assert written(None, {"enableAutomaticUpgrade": False}) == {"enableAutomaticUpgrade": False}
     pinned = written(made, {"desiredVersion": "1.0.0.9"})
     assert (pinned["enableAutomaticUpgrade"], pinned["desiredVersion"]) == (True, "1.0.0.9")
+    with pytest.raises(ApiError, match="takes no older one") as caught:
+        written(made, {"desiredVersion": "1.0.0.9"}, "1.0.0.10")
+    assert caught.value.code == "AgentVersionOlder"
+    back = written(made, {"desiredVersion": "1.0.0.9", "enableAutomaticUpgrade": False}, "1.0.0.10")
+    assert back["desiredVersion"] == "1.0.0.9"
 
 
 def test_nothing_published_is_nothing_to_do() -> None:
@@ -97,7 +102,13 @@ def test_nothing_published_is_nothing_to_do() -> None:
     ],
 )
 def test_the_last_attempt(state: str, status: str | None) -> None:
-    data = {"desiredVersion": "1.0.0.9", "state": state, "message": "m", "at": "2026-11-28T12:00:00Z"}
-    shown = view.attempt(data)
+    told = {"desiredVersion": "1.0.0.9", "state": state, "message": "m", "at": "2026-11-28T12:00:00Z"}
+    data = {**told, "generation": 3, "correlationId": "a"}
+    shown = view.attempt(data, {"desiredVersion": "1.0.0.9", "correlationId": "a"})
     assert shown.get("lastAttemptStatus") == status
     assert (shown["lastAttemptDesiredVersion"], shown["lastAttemptMessage"]) == ("1.0.0.9", "m")
+    # The same version wished once more has not ended yet; of another version, or by hand, what was told stands.
+    assert "lastAttemptStatus" not in view.attempt(data, {"desiredVersion": "1.0.0.9", "correlationId": "b"})
+    assert view.attempt(data, {"desiredVersion": "1.0.0.10", "correlationId": "b"}) == shown
+    by_hand = {**data, "generation": None, "correlationId": None}
+    assert view.attempt(by_hand, {"desiredVersion": "1.0.0.9", "correlationId": "b"}) == shown
