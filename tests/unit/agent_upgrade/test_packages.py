@@ -110,7 +110,12 @@ def test_whoever_holds_the_package_manager_is_waited_for(
         # What has changed while the package manager was waited for is not overwritten.
         asked: list[bool] = []
         made = built(tmp_path, "1.0.0.1")
-        assert dpkg.install(made, waits, lambda: bool(asked.append(True)), f"{made}.out") is None
+
+        def changed() -> bool:
+            asked.append(True)
+            return False
+
+        assert dpkg.install(made, waits, changed, f"{made}.out") is None
     assert len(waited) >= 3
     assert (asked, dpkg.is_held(), dpkg.installed().version) == ([True], False, "")
     assert put(dpkg, made) == ""
