@@ -218,8 +218,10 @@ def _config_reasons(wish: Wish, actual: Actual) -> list[Reason]:
     return found
 
 
-def _default(key: str) -> properties.Value:
-    return properties.find(key).default
+def _default(key: str) -> properties.Value | None:
+    """What is in force where nothing is set; None where that is another than the displayed default."""
+    row = properties.find(key)
+    return None if row.counts_when_set else row.default
 
 
 def _shown(key: str, value: Any) -> Any:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Config properties: one table, pure functions over it, and `localconfig.json`.
 
-Source: agent-surface.md sections 6 and 15. The file holds only what differs from the defaults (docs/protocol.md
-section 12). Values in memory and in the file: bool, int, str, or a list of str; None never.
+Source: agent-surface.md sections 6 and 15. The file holds only what differs from the defaults, and limits that are
+set (docs/protocol.md section 12). Values in memory and in the file: bool, int, str, or a list of str; None never.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ class Property:
     @property
     def is_list(self) -> bool:
         return self.kind in ("words", "types", "ports")
+
+    @property
+    def counts_when_set(self) -> bool:
+        """Whether a value counts also where it equals the displayed default: where none is set the system's own
+        default is in force, which is another (agent-surface.md section 6)."""
+        return self.kind == "percent"
 
 
 def _table(*rows: Property) -> dict[str, Property]:
@@ -238,7 +244,7 @@ def _entry(row: Property, text: str) -> str:
     raise _refused(row, text, f"an entry is one of {', '.join(row.allowed)}")
 
 
-def same(one: Value, other: Value) -> bool:
+def same(one: Value | None, other: Value | None) -> bool:
     """Whether two values mean the same: lists without order and case."""
     if isinstance(one, list) and isinstance(other, list):
         return sorted(item.lower() for item in one) == sorted(item.lower() for item in other)
@@ -261,12 +267,13 @@ def effective(local: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def changed(local: Mapping[str, Value], changes: Mapping[str, Value | None]) -> dict[str, Value]:
-    """The new own values; None clears, a default is not kept. Errors: AZCM0023, AZCM0027 for lists in monitor mode."""
+    """The new own values; None clears, a default is kept only where it counts when set. Errors: AZCM0023, AZCM0027 for
+    lists in monitor mode."""
     result = dict(local)
     mode = changes.get("config.mode", local.get("config.mode", "full")) or "full"
     for name, value in changes.items():
         row = find(name)
-        if value is None or same(value, row.default):
+        if value is None or (same(value, row.default) and not row.counts_when_set):
             result.pop(row.name, None)
         else:
             result[row.name] = value

@@ -94,6 +94,16 @@ def test_only_what_differs_from_the_default_is_kept(wanted: dict[str, Any]) -> N
     assert config.changed(local, dict.fromkeys(wanted)) == {}
 
 
+@pytest.mark.parametrize("name", ["extensions.agent.cpulimit", "guestconfiguration.agent.cpulimit"])
+def test_a_limit_counts_also_where_it_is_the_displayed_one(paths: Paths, name: str) -> None:
+    displayed = config.defaults()[name]
+    assert config.update(paths, {name: displayed})
+    assert not config.update(paths, {name: displayed})
+    assert config.load(paths) == {name: displayed}
+    assert config.update(paths, {name: None})
+    assert config.load(paths) == {}
+
+
 def test_monitor_mode_is_over_the_machine_s_own_values_and_gives_them_back() -> None:
     local = config.changed({}, {"extensions.allowlist": ["a/b"]})
     monitored = config.changed(local, {"config.mode": "monitor"})

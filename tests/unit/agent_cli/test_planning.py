@@ -185,6 +185,16 @@ def test_reconnecting_keeps_tags_that_the_wish_does_not_name() -> None:
     assert made.target["tags"] == {"env": "demo"}
 
 
+def test_a_limit_that_equals_the_displayed_one_is_set_once() -> None:
+    wish = Wish(config={"extensions.agent.cpulimit": 5})
+    made = plan(wish, fresh())
+    assert [(reason.expected, reason.actual) for reason in made.reasons] == [(5, None)]
+    after = project(wish, fresh(), made)
+    assert after.config == {"extensions.agent.cpulimit": 5}
+    assert plan(wish, after).steps == ()
+    assert plan(Wish(config={"extensions.agent.cpulimit": None}), after).steps == ("config",)
+
+
 def test_a_password_in_a_proxy_is_in_no_part_of_the_answer() -> None:
     wish = Wish(config={"proxy.url": "http://u:hunter2@proxy:3128"})
     actual = fresh()._replace(config={"proxy.url": "http://u:hunter3@proxy:3128"})
