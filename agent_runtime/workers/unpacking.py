@@ -82,9 +82,9 @@ def check_executable(folder: str) -> None:
         )
 
 
-def _refused(archive: str, why: str) -> errors.AgentError:
+def _refused(archive: str, why: str, how: str = "") -> errors.AgentError:
     return errors.ExtensionNotAdded(
-        f"the package {os.path.basename(archive)} {why}", "Have the package built anew, as a higher version"
+        f"the package {os.path.basename(archive)} {why}", f"Have the package built anew{how}, as a higher version"
     )
 
 
@@ -104,12 +104,13 @@ def _check_directory(archive: str, stream: Any) -> None:
 
 
 def unsafe(name: str) -> bool:
-    """Whether a name of an entry may lead out of the folder, on any system. Pure."""
+    """Whether a name of an entry may lead out of the folder. Pure. A colon is a letter like any other, and names may
+    differ in case alone: packages for Linux are all that comes here."""
     parts = name.rstrip("/").split("/")
     return (
         not name
         or name.startswith("/")
-        or any(sign in name for sign in "\\:\0")
+        or "\0" in name
         or any(part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts)
     )
 
@@ -123,6 +124,8 @@ def _entries(archive: str, package: zipfile.ZipFile, limit: int) -> list[zipfile
     for entry in found:
         name = entry.filename
         kind = stat.S_IFMT(entry.external_attr >> 16)
+        if "\\" in name:
+            raise _refused(archive, f"has a backslash in the name of an entry: {name!r}", " with / between folders")
         if unsafe(name) or unsafe(entry.orig_filename):
             raise _refused(archive, f"has an entry that would leave its folder: {name!r}")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -131,9 +134,9 @@ def _entries(archive: str, package: zipfile.ZipFile, limit: int) -> list[zipfile
             raise _refused(archive, f"has an encrypted entry: {name!r}")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _refused(archive, f"is packed with a method other than deflate: {name!r}")
-        if name.rstrip("/").lower() in names:
+        if name.rstrip("/") in names:
             raise _refused(archive, f"has two entries of one name: {name!r}")
-        names[name.rstrip("/").lower()] = name.endswith("/")
+        names[name.rstrip("/")] = name.endswith("/")
     for name in names:
         parts = name.split("/")
         if any(not names.get("/".join(parts[:end]), True) for end in range(1, len(parts))):

@@ -88,7 +88,7 @@ def inspect(
         if length > SIZE_LIMIT:
             raise _refused(path, f"is longer than {SIZE_LIMIT} bytes", "Leave out what the handler can fetch itself.")
         with zipfile.ZipFile(path) as archive:
-            names = _names(path, archive, length)
+            names = _names(path, archive, length, system)
             manifest = _manifest(path, archive, names)
             told = {**_published_as(archive, names), **_signing_info(manifest)}
             broken = archive.testzip()
@@ -118,8 +118,8 @@ def inspect(
                    length=length, sha256=sha256)  # fmt: skip
 
 
-def _names(path: Path, archive: zipfile.ZipFile, length: int) -> list[str]:
-    """Names of the entries, once they are safe.
+def _names(path: Path, archive: zipfile.ZipFile, length: int, system: str) -> list[str]:
+    """Names of the entries, once they are safe on a system: Linux knows case, and a colon as a letter.
 
     Errors: OperatorError.
     """
@@ -130,17 +130,19 @@ def _names(path: Path, archive: zipfile.ZipFile, length: int) -> list[str]:
     for entry in archive.infolist():
         name = entry.filename
         kind = stat.S_IFMT(entry.external_attr >> 16)
+        _check_name(path, name, system)
         if unsafe(name) or unsafe(entry.orig_filename):
             raise _refused(path, f"has an entry that would leave its folder: {name!r}")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise _refused(path, f"has an entry that is neither file nor folder: {name!r}")
         if entry.flag_bits & 1:
             raise _refused(path, f"has an encrypted entry: {name!r}")
-        if name.rstrip("/").lower() in seen:
+        key = name.rstrip("/") if system == "linux" else name.rstrip("/").lower()
+        if key in seen:
             raise _refused(path, f"has two entries of one name: {name!r}")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _refused(path, f"is packed with a method other than deflate: {name!r}", "Use plain zip.")
-        seen[name.rstrip("/").lower()] = name.endswith("/")
+        seen[key] = name.endswith("/")
         total += entry.file_size
     for name in seen:
         parts = name.split("/")
@@ -151,15 +153,19 @@ def _names(path: Path, archive: zipfile.ZipFile, length: int) -> list[str]:
     return archive.namelist()
 
 
+def _check_name(path: Path, name: str, system: str) -> None:
+    """Errors: OperatorError for signs that a system's names have not."""
+    if "\\" in name:
+        why = f"has a backslash in the name of an entry: {name!r}"
+        raise _refused(path, why, "Pack it with / between folders.")
+    if system == "windows" and ":" in name:
+        raise _refused(path, f"has a colon in the name of an entry: {name!r}", "Give it a name that Windows takes.")
+
+
 def unsafe(name: str) -> bool:
-    """Whether a name of an entry may lead out of the folder it is unpacked in, on any system. Pure."""
+    """Whether a name of an entry may lead out of the folder it is unpacked in. Pure."""
     parts = name.rstrip("/").split("/")
-    return (
-        not name
-        or name.startswith("/")
-        or any(sign in name for sign in "\\:\0")
-        or any(part in ("", ".", "..") for part in parts)
-    )
+    return not name or name.startswith("/") or "\0" in name or any(part in ("", ".", "..") for part in parts)
 
 
 def _text(archive: zipfile.ZipFile, name: str) -> str:

@@ -104,20 +104,31 @@ def test_one_manifest_is_needed(tmp_path: Path, lib: Path, names: list[str]) -> 
         "../x",
         "a/../../x",
         "a/..",
-        "a\\x",
-        "..\\x",
-        "C:/x",
-        "c:x",
         "a//x",
         "./x",
         "a/./x",
-        "x:stream",
         "a/" + "n" * 256,
     ],
 )
 def test_names_that_lead_elsewhere(tmp_path: Path, lib: Path, name: str) -> None:
     refused(packed(tmp_path / "p.zip", (name, b"")), lib, "would leave its folder")
     assert sorted(os.listdir(tmp_path)) == ["lib", "p.zip"]
+
+
+@pytest.mark.parametrize("name", ["a\\x", "..\\x"])
+def test_a_backslash_is_named_with_its_remedy(tmp_path: Path, lib: Path, name: str) -> None:
+    archive = packed(tmp_path / "p.zip", (name, b""))
+    refused(archive, lib, "has a backslash in the name of an entry")
+    with pytest.raises(errors.ExtensionNotAdded) as caught:
+        unpack(archive, lib)
+    assert caught.value.remedy == "Have the package built anew with / between folders, as a higher version"
+
+
+def test_names_that_linux_takes(tmp_path: Path, lib: Path) -> None:
+    names = ["C:/x", "c:x", "x:stream", "a", "A/b", "A/B", "README", "readme"]
+    unpack(packed(tmp_path / "p.zip", *((name, name.encode()) for name in names)), lib)
+    into = lib / "Hawser.Demo-1.0.0"
+    assert {name: (into / name).read_text() for name in names} == {name: name for name in names}
 
 
 def test_a_name_with_a_nought(tmp_path: Path, lib: Path) -> None:
@@ -131,12 +142,12 @@ def test_what_is_no_file(tmp_path: Path, lib: Path, kind: int) -> None:
     refused(packed(tmp_path / "p.zip", (entry("x", kind | 0o777), b"/etc/passwd")), lib, "neither file nor folder")
 
 
-@pytest.mark.parametrize("names", [["x", "x"], ["x", "X"], ["a/", "A"], ["bin/x", "BIN/X"]])
+@pytest.mark.parametrize("names", [["x", "x"], ["a/", "a"], ["bin/x", "bin/x"]])
 def test_names_that_are_there_twice(tmp_path: Path, lib: Path, names: list[str]) -> None:
     refused(packed(tmp_path / "p.zip", *((name, b"") for name in names)), lib, "two entries of one name")
 
 
-@pytest.mark.parametrize("names", [["a", "a/b"], ["A/b/c", "a/B"]])
+@pytest.mark.parametrize("names", [["a", "a/b"], ["a/b/c", "a/b"]])
 def test_a_file_that_is_a_folder_too(tmp_path: Path, lib: Path, names: list[str]) -> None:
     refused(packed(tmp_path / "p.zip", *((name, b"") for name in names)), lib, "below a file")
 

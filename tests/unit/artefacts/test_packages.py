@@ -85,15 +85,24 @@ def test_a_package_without_a_name(tmp_path: Path) -> None:
         ([("HandlerManifest.json", b"\xff\xfe")], "is no zip that can be unpacked"),
         ([("../x", b"")], "would leave its folder"),
         ([("/x", b"")], "would leave its folder"),
-        ([("a\\x", b"")], "would leave its folder"),
-        ([("C:x", b"")], "would leave its folder"),
-        ([("x", b""), ("X", b"")], "two entries of one name"),
+        ([("a\\x", b"")], "a backslash in the name of an entry"),
+        ([("x", b""), ("x", b"")], "two entries of one name"),
         ([("x", b""), ("x/y", b"")], "below a file"),
         ([("x", b"\0" * (64 << 20))], "more than agents take"),
     ],
 )
 def test_packages_that_are_refused(tmp_path: Path, entries: list[tuple[str, bytes]], words: str) -> None:
     refused(zipped(tmp_path / "p.zip", *entries), words)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [(["c:x"], "a colon in the name of an entry"), (["x", "X"], "two entries of one name")]
+)
+def test_names_that_one_system_takes_and_the_other_does_not(tmp_path: Path, names: list[str], words: str) -> None:
+    entries = [("HandlerManifest.json", manifest(**SIGNED)), *((name, b"") for name in names)]
+    path = zipped(tmp_path / "p.zip", *entries)
+    assert package.inspect(path, None, None, None, "linux", "any").target == "extensions/P.Q.T/1.2/linux.zip"
+    refused(path, words, system="windows")
 
 
 def test_files_that_are_no_packages(tmp_path: Path) -> None:
