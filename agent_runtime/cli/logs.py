@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`azcmagent logs`: a zip archive of the agent's logs (agent-surface.md section 5.7)."""
+"""`azcmagent logs`: a zip archive of the agent's logs (agent-surface.md section 5.7), and of what handlers of
+extensions say of themselves (extension-handler.md section 23)."""
 
 from __future__ import annotations
 
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
 
     from agent_runtime.cli.parsing import Parser
     from agent_runtime.cli.session import Session
+    from agent_runtime.platform.paths import Paths
 
 # Without --full only the newest file of each log, and no more of it than this.
 RECENT_BYTES = 5 * 1024 * 1024
 JOURNAL_LINES = 20000
+# Of all that is taken from handlers' folders.
+HANDLERS_BYTES = 32 * 1024 * 1024
+_OF_HANDLER = ("HandlerManifest.json", "HandlerEnvironment.json")
 _UNITS = ("himdsd", "gcad", "extd", "arcproxyd")
 
 
@@ -47,6 +52,7 @@ def run(session: Session) -> int:
             for folder in (session.paths.log, session.paths.guest_config):
                 for found in files(str(folder), session.args.full):
                     count += _add(archive, found, session.args.full)
+            count += _add_handlers(archive, session.paths)
             _add_journal(archive)
             archive.writestr("version.txt", f"{session.version}\n")
         os.replace(partial, path)
@@ -70,6 +76,37 @@ def files(folder: str, full: bool) -> Iterator[str]:
                 continue
             if is_log or (full and ".log" in name):
                 yield os.path.join(at, name)
+
+
+def of_handlers(folder: str) -> Iterator[str]:
+    """Paths of manifest, environment and status files of the handlers below `folder`: never of settings, certificates
+    or keys. Links are not followed."""
+    for handler in _names(folder):
+        at = os.path.join(folder, handler)
+        if os.path.islink(at) or _OF_HANDLER[0] not in _names(at):
+            continue
+        yield from (os.path.join(at, name) for name in _OF_HANDLER)
+        status = os.path.join(at, "status")
+        if not os.path.islink(status):
+            yield from (os.path.join(status, name) for name in _names(status) if name.endswith(".status"))
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _add_handlers(archive: zipfile.ZipFile, paths: Paths) -> int:
+    """What is known of extensions and what their handlers say, within HANDLERS_BYTES; how many files that is."""
+    count, room = 0, HANDLERS_BYTES
+    for path in (os.path.join(paths.extensions, "handlers.json"), *of_handlers(paths.handlers)):
+        size = min(os.path.getsize(path), RECENT_BYTES) if os.path.isfile(path) else 0
+        if size <= room:
+            room -= size
+            count += _add(archive, path, full=False)
+    return count
 
 
 def _add(archive: zipfile.ZipFile, path: str, full: bool) -> int:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Optional
 
-from agent_runtime.extensions import plan, reports, results
+from agent_runtime.extensions import plan, reports, results, texts
 from agent_runtime.extensions.runner import Runner
 from agent_runtime.extensions.steps import COMMANDS, GENERAL, Outcome, Scene, Steps
 from agent_runtime.extensions.store import Store
@@ -167,6 +167,18 @@ class Carrier:
             elif ident not in there:
                 self._store.results.pop(ident, None)
 
+    def _say_failed_removal(self, names: Iterable[str], step: plan.Step, outcome: Outcome) -> None:
+        """What a handler does badly on its way out is said and stops nothing; what cannot be deleted is still there."""
+        verb = step["do"]
+        if verb == "delete":
+            self._fail(names, verb, outcome)
+        elif verb in COMMANDS:
+            for ident in names:
+                if step["name"] in (None, ident):
+                    self._say(
+                        ident, lambda old: results.going_on(old, verb, outcome.code, outcome.message, time.time())
+                    )
+
     async def _step(self, step: plan.Step, chain: plan.Chain, journal: dict[str, Any]) -> Outcome:
         """One step, its effect on handlers.json written."""
         key, facts = _key(chain), journal["facts"]
@@ -180,6 +192,8 @@ class Carrier:
         scene = Scene(chain, facts, record, wished, tuple(journal["own"]), journal["certificates"])
         outcome = await self._steps.do(step, scene, str(journal["run"]))
         self._note(step, chain, outcome, facts, record)
+        if chain["kind"] in ("remove", "drop") and not outcome.is_well:
+            self._say_failed_removal(chain["names"], step, outcome)
         wish = scene.wish(step["name"], step["version"]) if step["name"] and step["version"] else None
         after = plan.applied(record, chain, step, outcome.is_well, facts, wish)
         self._store.records.pop(key, None)
@@ -264,7 +278,8 @@ class Carrier:
     def take_back(self, wish: Wish, generation: int, reason: str) -> None:
         """The next plan brings back the version before the one that is wished."""
         record = self._store.records.get(wish.key) or plan.blank(wish.publisher, wish.type)
-        self._store.records[wish.key] = {**record, "rejected": [wish.version, generation, reason[:500]]}
+        why = texts.cut(reason, texts.TEXT_LIMIT // 2)
+        self._store.records[wish.key] = {**record, "rejected": [wish.version, generation, why]}
         self._log.warning(f"{wish.handler} {wish.version} has failed; going back to {wish.rollback_to}")
         self.awake -= {(key, ident) for key, ident in self.awake if key == wish.key}
         self._store.save()
@@ -282,11 +297,25 @@ class Carrier:
             if record["rejected"] and record["rejected"][1] != self._store.generation:
                 record["rejected"] = None
             if record["version"] is not None:
-                handler = f"{record['publisher']}.{record['type']}"
-                self._steps.layout.mirror(handler, record["version"], record["state"])
+                self._say_settled(record)
+                self._mirror(record)
         self._store.save()
         self._watch.follow(self._store.records)
         self._report()
+
+    def _say_settled(self, record: plan.Record) -> None:
+        """Where an enable has failed the handler is installing no more; why it failed is said of the extension."""
+        for ident in record["extensions"]:
+            result = self._store.results.get(ident)
+            if result is not None and result["handler"]["status"] == "Installing":
+                self._store.results[ident] = results.with_handler(result, results.handler_of(record), time.time())
+
+    def _mirror(self, record: plan.Record) -> None:
+        known, said = record["extensions"], self._store.results
+        health = next((said[ident]["handler"] for ident in known if ident in said), results.handler_of(record))
+        several = {one["name"]: bool(one["enabled"]) for one in known.values()} if record["multi"] else {}
+        handler = f"{record['publisher']}.{record['type']}"
+        self._steps.layout.mirror(handler, record["version"], record["state"], health, several)
 
 
 def journal(

@@ -19,12 +19,14 @@ _MEANS = {
     127: "the command, or the interpreter that its first line names, is not on this machine",
 }
 _LINE = 256
+# Bytes of the end of what a command wrote; all that is said fits into a text of the report.
+_QUOTED = 1500
 
 
 def sentence(verb: str, what: str, folder: str, command: str, ended: Ended, seconds: float) -> str:
     """What is said of a command that did not end with 0; `command` as the shell was given it, empty where it is not
     known any more; `seconds` it was given."""
-    said = texts.redacted((ended.err.strip() or ended.out.strip())[-1500:])
+    said = texts.tail((ended.err.strip() or ended.out.strip()).encode("utf-8"), _QUOTED)
     if ended.code is None:
         message = f"{verb} of {what} was killed after {seconds:g} s"
     elif ended.code == LOST_CODE:

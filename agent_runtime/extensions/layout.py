@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterable, Iterator
-from typing import Optional
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Optional
 
 from agent_runtime.extensions import environment, events, manifest, settings
 from agent_runtime.platform.paths import Paths
@@ -140,11 +141,18 @@ class Layout:
         for path in self.certificate(thumbprint):
             atomic.unlink(path)
 
-    def mirror(self, handler: str, version: str, state: str) -> None:
-        """The word of our own store, for tools that look where the reference host keeps it."""
+    def mirror(
+        self, handler: str, version: str, state: str, health: Mapping[str, Any], several: Mapping[str, bool]
+    ) -> None:
+        """What our own store says, for tools that look where the reference host keeps it (extension-handler.md sections
+        10, 14 and 16). `health`: status, code and message of the handler; `several`: whether each of several extensions
+        is enabled, by name."""
+        told = {"HandlerState": state, "HandlerStatus": json.dumps({"name": handler, "version": version, **health})}
+        told |= {f"{name}.HandlerState": "enabled" if is_on else "disabled" for name, is_on in several.items()}
         folder = os.path.join(self.folder(handler, version), "config")
         with contextlib.suppress(OSError):
-            atomic.write_bytes(os.path.join(folder, "HandlerState"), state.encode("ascii"), durable=False)
+            for name, text in told.items():
+                atomic.write_bytes(os.path.join(folder, name), text.encode("ascii"), durable=False)
 
 
 def _find(folder: str) -> str:

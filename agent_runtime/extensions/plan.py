@@ -121,7 +121,7 @@ def is_same_life(known: Mapping[str, Any], incarnation: str) -> bool:
 
 def removal(record: Record) -> Chain:
     """Takes a handler away, whatever state it is in. Failures are reported and stop nothing: users cannot remove it
-    otherwise (extension-handler.md section 12)."""
+    otherwise (extension-handler.md section 12). With a folder that cannot be deleted its record stays."""
     version, steps = record["version"], []
     if is_installed(record):
         steps = [_step("disable", version, ident, GO) for ident in _enabled(record)]
@@ -284,8 +284,8 @@ def applied(
     verb, version = step["do"], step["version"]
     made = {**record, "extensions": dict(record["extensions"]), "archives": dict(record["archives"])}
     if verb == "forget":
-        return None
-    if verb == "delete":
+        return made if made["folders"] else None
+    if verb == "delete" and is_well:
         made["folders"] = [folder for folder in record["folders"] if folder != version]
     elif verb == "download" and is_well:
         made["archives"][version] = facts.get("archive")

@@ -104,12 +104,17 @@ class Reporter:
 
 
 def ends(last: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-    """Whether an extension is final that was not, or is gone. Pure."""
+    """Whether an extension is final that was not, or has failed on its way out, or is gone. One that is gone after such
+    a failure is told later: of reports that come together the hub takes the last. Pure."""
     before = {entry["name"]: entry for entry in last.get("extensions", ())}
     now = {entry["name"]: entry for entry in data["extensions"]}
-    return bool(set(before) - set(now)) or any(
-        entry["state"] in FINAL and _end(entry) != _end(before.get(name)) for name, entry in now.items()
-    )
+    gone = [entry for name, entry in before.items() if name not in now and not _has_failed_leaving(entry)]
+    told = {name: entry for name, entry in now.items() if entry["state"] in FINAL or _has_failed_leaving(entry)}
+    return bool(gone) or any(_end(entry) != _end(before.get(name)) for name, entry in told.items())
+
+
+def _has_failed_leaving(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["state"] == "removing" and entry["code"])
 
 
 def _end(entry: Optional[Mapping[str, Any]]) -> Any:

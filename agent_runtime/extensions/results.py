@@ -92,6 +92,11 @@ def waiting(result: Result, verb: str, message: str, now: float) -> Result:
     return {**failed(result, verb, 0, message, now), "state": "installing"}
 
 
+def going_on(result: Result, verb: str, code: int, message: str, now: float) -> Result:
+    """A step of a removal has failed, and the removal goes on."""
+    return {**failed(result, verb, code, message, now), "state": "removing"}
+
+
 def stands(result: Result) -> bool:
     """Whether the host has said that the extension failed: what its handler said before counts no more."""
     return bool(result["state"] == "failed" and result["by"] == HOST)

@@ -19,14 +19,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from agent_runtime.extensions import governance
+from agent_runtime.extensions import governance, texts
 from agent_runtime.platform import processes
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service.log import Log
 from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, sleep
 from agent_runtime.state import atomic
 
-OUTPUT_LIMIT = 3200
+# Of each stream that is kept: half of it from its beginning, half from its end, where what went wrong is said.
+OUTPUT_LIMIT = 64 * 1024
 # The wrapper is there at once, or never: the machine is too loaded to start a shell.
 CLAIM_SECONDS, CLAIM_PAUSE = 30.0, 0.05
 # Where the kernel has no pidfd (before 5.3).
@@ -65,8 +66,8 @@ class Command(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit code (None: its time was over and it was killed; LOST_CODE: it is not known), the
-    first part of its output."""
+    """How a command ended: its exit code (None: its time was over and it was killed; LOST_CODE: it is not known), what
+    it wrote: of very much beginning and end (OUTPUT_LIMIT), with a line between."""
 
     code: Optional[int]
     out: str
@@ -120,7 +121,7 @@ class Runner:
             code = self._exit_code(folder)
             if code is None:
                 await self.kill(ident)
-        out, err = (_head(os.path.join(folder, name)) for name in ("stdout", "stderr"))
+        out, err = (_excerpt(os.path.join(folder, name)) for name in ("stdout", "stderr"))
         return Ended(code, out, err, self.age(ident))
 
     def age(self, ident: str) -> float:
@@ -322,13 +323,19 @@ def _claim(folder: str) -> tuple[int, str]:
         return 0, ""
 
 
-def _head(path: str) -> str:
-    """The first part of a file of output."""
+def _excerpt(path: str) -> str:
+    """A file of output; of one beyond OUTPUT_LIMIT beginning and end, and between them how much is left out."""
     try:
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
-            return file.read(OUTPUT_LIMIT).decode("utf-8", "replace")
+            size = os.fstat(file.fileno()).st_size
+            if size <= OUTPUT_LIMIT:
+                return file.read(OUTPUT_LIMIT).decode("utf-8", "replace")
+            head = file.read(OUTPUT_LIMIT // 2)
     except OSError:
         return ""
+    end = texts.from_a_word(_tail(path, OUTPUT_LIMIT // 2))
+    mark = f"\n[{size - len(head) - len(end)} bytes left out]\n".encode("ascii")
+    return (head + mark + end).decode("utf-8", "replace")
 
 
 def _tail(path: str, limit: int) -> bytes:

@@ -10,6 +10,7 @@ MARK = " [shortened]"
 TEXT_LIMIT = 4 * 1024
 # Signatures of shared access (extension-handler.md section 23), also where a URL was quoted inside another.
 _SIGNATURE = re.compile(r"((?:[?&;]|%3[fF]|%26|\\u0026|\b)sig(?:=|%3[dD]))[^&\s\"'<>;\\]+", re.IGNORECASE)
+_BREAK = re.compile(rb"[\s&\"'<>;\\]")
 _UNSPEAKABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -31,6 +32,13 @@ def cut(text: str, limit: int = TEXT_LIMIT) -> str:
     if len(encoded) <= limit:
         return text
     return encoded[: max(0, limit - len(MARK))].decode("utf-8", "ignore") + MARK
+
+
+def from_a_word(content: bytes) -> bytes:
+    """What a program has written, from somewhere in its middle on, without the rest of a word at its beginning, which
+    may be that of a signature."""
+    found = _BREAK.search(content, 0, TEXT_LIMIT)
+    return content[found.end() :] if found else content
 
 
 def tail(content: bytes, limit: int = TEXT_LIMIT) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import pytest
 
@@ -12,10 +13,14 @@ from tests.unit.agent_cli.conftest import Machine as Prompt
 from tests.unit.agent_extensions.kit import Desk, Extd, Hub, Site, live, wish
 
 
+def prompt(site: Site) -> Prompt:
+    made = Prompt.__new__(Prompt)
+    made.root, made.state = site.root, site.state
+    return made
+
+
 def run(site: Site, *words: str) -> Done:
-    prompt = Prompt.__new__(Prompt)
-    prompt.root, prompt.state = site.root, site.state
-    return prompt.run("extension", *words)
+    return prompt(site).run("extension", *words)
 
 
 async def two(desk: Desk) -> None:
@@ -45,6 +50,18 @@ def test_what_is_there_is_listed(furnished: Site) -> None:
         ("Many", ["one", "two"]),
     ]
     assert run(furnished, "list").code == 0
+
+
+def test_logs_have_what_handlers_say_and_nothing_that_they_were_told(furnished: Site) -> None:
+    (furnished.folder_of().parent / f"{'AB' * 20}.prv").write_text("key")
+    path = furnished.root / "logs.zip"
+    assert prompt(furnished).run("logs", "-o", str(path)).code == 0
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removeprefix(str(furnished.root).lstrip("/")) for name in archive.namelist()]
+    of_fake = [name.rpartition("Test.Fake-1.0.0/")[2] for name in names if "/waagent/Test.Fake" in name]
+    assert sorted(of_fake) == ["HandlerEnvironment.json", "HandlerManifest.json", "status/0.status"]
+    assert "/var/lib/GuestConfig/extensions/handlers.json" in names
+    assert not [name for name in names if name.endswith((".settings", ".prv", ".key", ".crt"))]
 
 
 def test_nothing_is_listed_where_nothing_is(site: Site) -> None:

@@ -32,6 +32,9 @@ def test_a_handler_is_installed_enabled_and_reported(site: Site) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     environment = (folder / "HandlerEnvironment.json").read_text()
     assert environment.startswith('[{"name": "Test.Fake", "version": 1.0, "handlerEnvironment": {"logFolder": "')
+    assert (folder / "config/HandlerState").read_text() == "Enabled"
+    told = {"name": "Test.Fake", "version": "1.0.0", "status": "Ready", "code": 0, "message": ""}
+    assert json.loads((folder / "config/HandlerStatus").read_text()) == told
     log = site.root / "var/lib/GuestConfig/extension_logs/Test.Fake-1.0.0/CommandExecution.log"
     assert "exit code 0" in log.read_text()
     assert list((site.folder("extensions") / "running").iterdir()) == []

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def test_exit_codes_are_explained(site: Site, verb: str, ending: str, code: int,
         assert (entry["code"], entry["operation"], entry["status"]) == (code, verb, None)
         assert says in entry["message"]
         await desk.idle()
+        await desk.wait("fake", "failed", handler={**entry["handler"], "status": "NotReady"})
         assert site.calls() == ["install 1.0.0", "enable 1.0.0"][: 1 if verb == "install" else 2]
         # The next document tries again from the beginning, or enables again.
         site.free(verb)
@@ -88,6 +90,33 @@ def test_exit_codes_are_explained(site: Site, verb: str, ending: str, code: int,
         await desk.wait("fake", "succeeded")
 
     live(site, scenario)
+
+
+def test_what_a_wordy_handler_says_last_is_told_and_logged(site: Site) -> None:
+    """A megabyte of a package manager's words before the one that counts."""
+    site.package()
+    many = "yes 'Reading package lists from https://repo.test/x?sig=hush' | head -c 1000000"
+    site.way("install", f"echo first; {many} >&2; echo >&2; echo 'E: Unable to locate package' >&2; exit 100")
+    log = site.root / "var/lib/GuestConfig/extension_logs/Test.Fake-1.0.0/CommandExecution.log"
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        entry = await desk.wait("fake", "failed", code=1007)
+        assert "failed with exit code 100: " in entry["message"]
+        assert entry["message"].endswith("E: Unable to locate package")
+        assert len(entry["message"]) < 2000
+        assert "hush" not in entry["message"]
+
+    live(site, scenario)
+    text = log.read_text()
+    assert len(text) < 70 * 1024
+    assert "hush" not in text
+    said = text.partition("[stderr]\n")[2]
+    assert said.startswith("Reading package lists")
+    assert said.endswith("\nE: Unable to locate package\n")
+    (left,) = [line for line in said.splitlines() if line.endswith(" bytes left out]")]
+    assert 900000 < int(left[1:].partition(" ")[0]) < 1000000
+    assert "[stdout]\nfirst\n" in text
 
 
 @pytest.mark.parametrize(
@@ -282,7 +311,7 @@ def test_a_folder_that_is_swapped_for_a_link_during_a_removal_leads_nowhere(
 def test_removal_goes_on_over_failures(site: Site) -> None:
     site.package()
     site.way("disable", "exit 3")
-    site.way("uninstall", "exit 4")
+    site.way("uninstall", "echo in use >&2; exit 4")
 
     async def scenario(desk: Desk) -> None:
         desk.give(wish())
@@ -290,10 +319,68 @@ def test_removal_goes_on_over_failures(site: Site) -> None:
         desk.give()
         await desk.until(lambda: "fake" not in desk.last(), "gone")
         await desk.idle()
+        told = [report["extensions"][0] for report in desk.reports if report["extensions"]]
+        leaving = [entry for entry in told if entry["state"] == "removing" and entry["code"]]
+        assert [(entry["operation"], entry["code"]) for entry in leaving] == [("disable", 1010), ("uninstall", 1000)]
+        assert "uninstall of Test.Fake 1.0.0 failed with exit code 4: in use" in leaving[-1]["message"]
+
+    live(site, scenario, report=1)
+    assert not site.folder_of().exists()
+    assert site.record() is None
+    assert "uninstall of Test.Fake 1.0.0 failed with exit code 4" in site.log("extensions")
+
+
+def test_one_of_several_goes_over_a_failure_that_is_told(site: Site) -> None:
+    site.package(manifest={"supportsMultipleExtensions": True})
+    site.way("disable-two", "exit 3")
+    folder = site.folder_of() / "config"
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish("one"), wish("two"))
+        await desk.wait("two", "succeeded")
+        await desk.idle()
+        assert [(folder / f"{name}.HandlerState").read_text() for name in ("one", "two")] == ["enabled"] * 2
+        desk.give(wish("one"))
+        await desk.until(lambda: "two" not in desk.last(), "gone")
+        await desk.wait("one", "succeeded")
+        assert not (folder / "two.HandlerState").exists()
+        codes = [(entry["name"], entry["code"]) for told in desk.reports for entry in told["extensions"]]
+        assert ("two", 1010) in codes
+        assert ("one", 1010) not in codes
 
     live(site, scenario)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_folder_that_cannot_be_deleted_is_still_there_and_goes_later(site: Site) -> None:
+    site.package()
+    busy = site.folder_of() / "busy"
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish())
+        await desk.wait("fake", "succeeded")
+        busy.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(busy)], check=True)  # noqa: ASYNC221
+        desk.give()
+        entry = await desk.wait("fake", "failed")
+        assert (entry["operation"], entry["code"]) == ("uninstall", 1000)
+        assert "busy" in entry["message"]
+        await desk.idle()
+        assert "fake" in desk.last()
+        record = site.record() or {}
+        assert (record["version"], record["folders"], list(record["extensions"])) == (None, ["1.0.0"], ["fake"])
+        subprocess.run(["umount", str(busy)], check=True)  # noqa: ASYNC221
+        desk.give()
+        await desk.until(lambda: "fake" not in desk.last(), "gone")
+        await desk.idle()
+
+    try:
+        live(site, scenario)
+    finally:
+        subprocess.run(["umount", "--lazy", str(busy)], check=False, stderr=subprocess.DEVNULL)
+    assert site.record() is None
     assert not site.folder_of().exists()
-    assert "uninstall of Test.Fake 1.0.0 failed with exit code 4" in site.log("extensions")
+    assert site.calls() == ["install 1.0.0", "enable 1.0.0", "disable 1.0.0", "uninstall 1.0.0"]
 
 
 def test_heartbeats_are_read_whatever_their_spelling(site: Site) -> None:

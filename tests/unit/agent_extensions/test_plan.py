@@ -158,6 +158,15 @@ def test_a_sequence_is_compared_within_one_incarnation(
         assert told == wanted
 
 
+def test_what_cannot_be_deleted_is_not_forgotten() -> None:
+    records = {"test.fake": record(one=0)}
+    carried_out(records, plan.make(records, []), [], {}, lambda step: step["do"] == "delete")
+    assert said(plan.make(records, [])) == ["remove: delete-1.0 forget"]
+    assert list(records["test.fake"]["extensions"]) == ["one"]
+    carried_out(records, plan.make(records, []), [], {}, lambda _: False)
+    assert records == {}
+
+
 def test_order_among_handlers() -> None:
     records = {
         "test.a": {**record(one=0), "type": "A"},
@@ -296,7 +305,7 @@ def test_every_wish_is_reached(before: plan.Record, data: st.DataObject, with_in
     records = {"test.fake": before}
     for _ in range(data.draw(st.integers(0, 3))):
         broken = data.draw(
-            st.sets(st.sampled_from(["download", "install", "enable", "disable", "update", "uninstall"]))
+            st.sets(st.sampled_from(["download", "install", "enable", "disable", "update", "uninstall", "delete"]))
         )
         made = plan.make(records, wished)
         carried_out(records, made, wished, facts, lambda step, broken=broken: step["do"] in broken)

@@ -465,6 +465,36 @@ def test_no_document_breaks_the_reader(value: Any) -> None:
             wishes.read(content)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "is_told"),
+    [
+        (("installing", 0), ("installing", 0), False),
+        (("installing", 0), ("succeeded", 0), True),
+        (("failed", 9), ("failed", 9), False),
+        (("succeeded", 0), ("removing", 0), False),
+        (("removing", 0), ("removing", 1010), True),
+        (("removing", 1010), ("removing", 1010), False),
+        (("removing", 0), None, True),
+        # The hub takes the last of the reports that come together.
+        (("removing", 1010), None, False),
+    ],
+)
+def test_what_is_reported_at_once(before: tuple[str, int], now: tuple[str, int] | None, is_told: bool) -> None:
+    def report(told: tuple[str, int] | None) -> dict[str, Any]:
+        head = {"name": "one", "version": "1.0", "sequence": 0}
+        return {"extensions": [] if told is None else [{**head, "state": told[0], "code": told[1]}]}
+
+    assert reports.ends(report(before), report(now)) is is_told
+
+
+@pytest.mark.parametrize(
+    ("content", "rest"),
+    [(b"3Dhush&x=1", b"x=1"), (b"hush the end", b"the end"), (b"x" * 5000, b"x" * 5000), (b"", b"")],
+)
+def test_a_text_is_taken_up_at_a_word(content: bytes, rest: bytes) -> None:
+    assert texts.from_a_word(content) == rest
+
+
 def test_the_command_log_holds_its_last_part(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commandlog, "LIMIT", 2000)
     for number in range(60):

@@ -77,6 +77,25 @@ def test_a_command_runs_once_whatever_is_asked_twice(tmp_path: Path) -> None:
     assert not list((tmp_path / "memory").iterdir()), "what may be secret is gone before the command begins"
 
 
+@pytest.mark.parametrize("more", [-1, 0, 1, 1 << 20])
+def test_of_very_much_output_beginning_and_end_are_kept(tmp_path: Path, more: int) -> None:
+    """No blank in it: a word without end is kept as well."""
+    size = runner.OUTPUT_LIMIT + more
+
+    async def scenario(made: Runner) -> Ended:
+        return await made.run("a", command(tmp_path, f"head -c {size - 8} /dev/zero | tr '\\0' x; printf ' the end'"))
+
+    ended = drive(tmp_path, scenario)
+    assert ended.out.endswith("x the end")
+    if more <= 0:
+        assert len(ended.out) == size
+        return
+    head, left, tail = ended.out.split("\n")
+    assert left == f"[{size - len(head) - len(tail)} bytes left out]"
+    assert (len(head), len(tail)) == (runner.OUTPUT_LIMIT // 2, runner.OUTPUT_LIMIT // 2)
+    assert ended.err == ""
+
+
 def test_values_reach_the_command_as_they_are(tmp_path: Path) -> None:
     value = "a 'b' \"c\" $d `e` \\f\ng"
 
