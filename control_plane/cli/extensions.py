@@ -29,7 +29,7 @@ def extensions(data: Path, machine: str | None, as_json: bool) -> None:
             f"{item['publisher']}.{item['type']}",
             item["installed"] or "-",
             item["version"],
-            item["state"],
+            ", ".join(filter(None, (item["state"], item["health"]))),
             " ".join((item["message"] or "-").split())[:80],
         ]
         for item in found

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from control_plane.errors import ApiError
-from control_plane.extensions import envelope
+from control_plane.extensions import envelope, order
 from control_plane.storage import catalogue, extensions
 from control_plane.storage.catalogue import Package
 from control_plane.storage.extensions import Kept
@@ -34,7 +34,7 @@ def _told(package: Package | None) -> dict[str, Any] | None:
     return {"path": package.path, "length": package.length, "sha256": package.sha256} if package else None
 
 
-def _item(kept: Kept, package: Package | None, former: Package | None) -> dict[str, Any]:
+def _item(kept: Kept, package: Package | None, former: Package | None, level: int) -> dict[str, Any]:
     row, properties = kept.row, kept.resource.properties
     return {
         "name": kept.resource.name,
@@ -46,10 +46,18 @@ def _item(kept: Kept, package: Package | None, former: Package | None) -> dict[s
         "publicSettings": properties.get("settings"),
         "protectedSettings": row.protected,
         "protectedSettingsCertThumbprint": envelope.thumbprint(row.certificate) if row.certificate else None,
-        "dependencyLevel": 0,
+        "dependencyLevel": level,
         "rollbackTo": row.rollback_to,
         "package": _told(package),
         "rollbackPackage": _told(former),
+    }
+
+
+def after(wanted: Iterable[Kept]) -> dict[str, list[str]]:
+    """Of each extension, by name in lower case, the names of those that it comes after."""
+    return {
+        kept.resource.name.lower(): [name.lower() for name in kept.resource.properties.get(order.MEMBER) or ()]
+        for kept in wanted
     }
 
 
@@ -58,6 +66,7 @@ def content(session: Session, machine: Machine) -> dict[str, Any]:
     wanted = [kept for kept in extensions.of_machine(session, machine.id) if kept.row.removed is None]
     known = catalogue.of_handlers(session, (kept.row.handler_key for kept in wanted))
     host = extensions.host_of(session, machine)
+    levels = order.levels(after(wanted))
     items = []
     for kept in wanted:
         found = known.get(kept.row.handler_key, [])
@@ -65,7 +74,7 @@ def content(session: Session, machine: Machine) -> dict[str, Any]:
             catalogue.chosen(found, version, host.os_type, host.arch) if version else None
             for version in (kept.row.version, kept.row.rollback_to)
         )
-        items.append(_item(kept, package, former))
+        items.append(_item(kept, package, former, levels[kept.resource.name.lower()]))
     certificates = {kept.row.certificate for kept in wanted if kept.row.certificate}
     return {"extensions": items, "certificates": {envelope.thumbprint(item): item for item in sorted(certificates)}}
 

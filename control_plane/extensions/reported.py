@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.errors import bad_content
 from control_plane.extensions import operations, shapes, versions, writing
-from control_plane.extensions.progress import MISMATCH, Verdict, judge
+from control_plane.extensions.progress import MISMATCH, Verdict, error_of, judge
 from control_plane.storage import audit, extensions, restored
 from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
@@ -49,8 +49,10 @@ def _apply(session: Session, machine: Machine, kept: Kept, verdict: Verdict, at:
     row, actor = kept.row, audit.Actor("machine", machine.client_id)
     detail = {"state": verdict.state, "version": row.version, "sequence": row.sequence}
     if verdict.gone:
+        said = row.reported or {}
+        failure = error_of(said) if said.get("state") == "removing" and said["code"] else None
         writing.forget(session, kept)
-        audit.record(session, actor, "machines/extensions/removed", kept.resource.resource_id)
+        audit.record(session, actor, "machines/extensions/removed", kept.resource.resource_id, detail=failure)
         return
     if verdict.rolled_back:
         detail["version"] = row.rollback_to or row.version

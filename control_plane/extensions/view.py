@@ -24,11 +24,32 @@ _DISPLAYED = {
 _SILENT = {"Unresponsive": ("Unresponsive", "Error"), "NotReady": ("Not ready", "Warning")}
 
 
+# The part of a status that says how an application is, by the name that handlers give it (docs/extensions.md).
+_HEALTH = "AppHealthStatus"
+_HEALTHS = {"success": "Healthy", "error": "Unhealthy", "transitioning": "Initializing"}
+
+
+def _words(item: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and word, in lower case, of each part of a reported status."""
+    listed = (item.get("status") or {}).get("substatus")
+    parts = [part for part in listed if isinstance(part, Mapping)] if isinstance(listed, list) else []
+    return [(str(part.get("name", "")), str(part.get("status", "")).lower()) for part in parts]
+
+
+def _health(item: Mapping[str, Any]) -> str | None:
+    """Of the application that a handler asks: Initializing, Healthy, Unhealthy; None where nothing says, or the handler
+    is not there to vouch for it."""
+    found = next((word for name, word in _words(item) if name == _HEALTH), "")
+    return None if _silent(item) else _HEALTHS.get(found)
+
+
 def _level(item: Mapping[str, Any]) -> str:
     word = str((item.get("status") or {}).get("status", "")).lower()
-    if item["state"] == "failed" or word in ("error", "failed"):
+    is_bad = word in ("error", "failed") or any(part == "error" for _, part in _words(item))
+    if item["state"] == "failed" or is_bad:
         return "Error"
-    return "Warning" if word == "warning" else "Information"
+    goes_badly = item["state"] == "removing" and item["code"] != 0
+    return "Warning" if word == "warning" or goes_badly else "Information"
 
 
 def _silent(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +145,7 @@ def extension_json(kept: Kept) -> dict[str, Any]:
 
 def summary(kept: Kept) -> dict[str, Any]:
     """One line of an extension, for lists and pages; null where unknown. `version`: the one that is wished,
-    `installed`: what the machine told."""
+    `installed`: what the machine told; `health`: of the application that it asks."""
     row, properties = kept.row, kept.resource.properties
     status = _status(kept) or {}
     return {
@@ -134,6 +155,7 @@ def summary(kept: Kept) -> dict[str, Any]:
         "version": row.version,
         "installed": (row.reported or {}).get("version"),
         "state": row.state,
+        "health": _health(row.reported) if row.reported else None,
         "code": status.get("code"),
         "message": status.get("message") or None,
         "at": status.get("time"),

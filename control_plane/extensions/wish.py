@@ -14,7 +14,7 @@ from typing import Any
 
 from control_plane.arm import machine_body
 from control_plane.errors import ApiError, bad_content
-from control_plane.extensions import versions
+from control_plane.extensions import order, versions
 
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,78}[A-Za-z0-9_-])?")
 _HANDLER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
@@ -68,6 +68,25 @@ def _version(value: Mapping[str, Any], name: str, target: str) -> str | None:
     return found
 
 
+def _after(value: Mapping[str, Any]) -> list[str] | None:
+    """Names of extensions, each once; an empty list takes back what was said before."""
+    found = value.get(order.MEMBER)
+    if found is None:
+        return None
+    if not isinstance(found, list) or len(found) > MAX_TARGETS:
+        raise bad_content(
+            f"'properties.{order.MEMBER}' must be a list of at most {MAX_TARGETS} names of extensions.",
+            f"properties.{order.MEMBER}",
+        )
+    for name in found:
+        if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+            raise bad_content(
+                f"Each of 'properties.{order.MEMBER}' must be the name of an extension of the machine.",
+                f"properties.{order.MEMBER}",
+            )
+    return list({name.lower(): name for name in found}.values())
+
+
 def properties(value: object) -> Wish:
     """The wish of an extension's `properties`.
 
@@ -96,6 +115,7 @@ def properties(value: object) -> Wish:
         if value.get(name) is not None and not isinstance(value[name], dict):
             raise bad_content(f"'properties.{name}' must be an object.", f"properties.{name}")
     found["settings"] = value.get("settings")
+    found[order.MEMBER] = _after(value)
     return Wish({name: item for name, item in found.items() if item is not None}, value.get("protectedSettings"))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from control_plane.errors import ApiError, bad_content
-from control_plane.extensions import desired, envelope, versions
+from control_plane.extensions import desired, envelope, order, versions
 from control_plane.extensions.progress import CREATING, DELETING, FAILED, RETRY_SECONDS, UPDATING, Wait, pause
 from control_plane.extensions.wish import Wish, handler_key
 from control_plane.storage import catalogue, extensions, restored
@@ -133,6 +133,13 @@ def _check_beside(others: Sequence[Kept], known: Sequence[Package], kept_name: s
             f"can have one version of a handler at a time. Move all of them with upgradeExtensions, not to {version} "
             "here alone.",
         )
+
+
+def _check_order(session: Session, machine: Machine, resource: Resource, new: Mapping[str, Any]) -> None:
+    """Errors: ApiError 400 for what an extension of the machine cannot come after."""
+    there = [item for item in extensions.of_machine(session, machine.id) if item.row.removed is None]
+    name = resource.name.lower()
+    order.check(name, {**desired.after(there), name: [other.lower() for other in new[order.MEMBER]]})
 
 
 def _protect(session: Session, machine: Machine, row: Extension, protected: dict[str, Any] | None, key: bytes) -> bool:
@@ -287,11 +294,14 @@ def write(
             resource.name,
             version,
         )
+    reordered = (new.get(order.MEMBER) or []) != (old.get(order.MEMBER) or [])
+    if reordered:
+        _check_order(session, machine, resource, new)
     settings = any((new.get(item) or None) != (old.get(item) or None) for item in ("settings", "forceUpdateTag"))
     protected = _protect(session, machine, row, wish.protected, settings_key)
     failed = row.state == FAILED and bool(wish.properties or wish.protected)  # tags alone are no new try
     again = not made and (settings or protected or revived or failed)
-    work = moves or again
+    work = moves or again or reordered
     resource.properties = new
     if wish.tags is not None:
         resource.tags = wish.tags
@@ -351,7 +361,8 @@ def remove(session: Session, machine: Machine, kept: Kept, at: int) -> bool:
         forget(session, kept)
         raised(machine)
         return True
-    if row.removed is None:
+    if row.removed is None or row.state == FAILED:
+        # A machine that could not remove it tries again with its next document.
         row.generation = raised(machine)
         row.removed = at
     if row.state != DELETING:

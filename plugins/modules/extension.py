@@ -53,6 +53,13 @@ options:
   force_update_tag:
     description: Any text. Another one than before makes the handler carry out the same settings again.
     type: str
+  provision_after_extensions:
+    description:
+      - Names of extensions of the same machine that it comes after, all of them. Each of them must be there. An empty
+        list takes back what was said before.
+      - The machine enables it once those, and all others that come as early, have succeeded; when one fails, it fails.
+    type: list
+    elements: str
   settings:
     description: Public settings, all of them. Everybody who may read the machine sees them.
     type: dict

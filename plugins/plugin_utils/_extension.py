@@ -18,6 +18,7 @@ MEMBERS = {
     "auto_upgrade_minor_version": "autoUpgradeMinorVersion",
     "enable_automatic_upgrade": "enableAutomaticUpgrade",
     "force_update_tag": "forceUpdateTag",
+    "provision_after_extensions": "provisionAfterExtensions",
     "settings": "settings",
 }
 _NUMBERS = re.compile(r"\d{1,9}(\.\d{1,9}){0,3}")
@@ -50,6 +51,8 @@ def _equal(option: str, expected: Any, actual: Any) -> bool:
         return str(expected).lower() == str(actual or "").lower()
     if option == "settings":
         return (expected or {}) == (actual or {})
+    if option == "provision_after_extensions":
+        return {str(name).lower() for name in expected} == {str(name).lower() for name in actual or ()}
     return bool(expected == actual)
 
 

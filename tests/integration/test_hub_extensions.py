@@ -310,17 +310,75 @@ def test_what_is_being_removed_is_made_anew_or_left_alone(arm: Arm, machine: Ext
     assert machine.content()["extensions"][0]["sequence"] == 2
 
 
-def test_a_removal_that_fails_says_why(arm: Arm, machine: ExtensionMachine) -> None:
+def test_extensions_come_after_others(arm: Arm, machine: ExtensionMachine) -> None:
+    def put(name: str, kind: str, **more: Any) -> Any:
+        return arm("PUT", path_of(machine, name), wish(type=kind, typeHandlerVersion=None, **more))
+
+    def levels() -> dict[str, int]:
+        return {item["name"]: item["dependencyLevel"] for item in machine.content()["extensions"]}
+
+    after = "provisionAfterExtensions"
+    assert code_of(put("b", "HealthProbe", **{after: ["a"]})) == (400, "InvalidRequestContent")
+    assert put("a", "CustomScript").status_code == 202
+    assert put("b", "HealthProbe", **{after: ["A"]}).status_code == 202
+    assert put("c", "RunCommand", **{after: ["b", "a", "B"]}).status_code == 202
+    assert levels() == {"a": 0, "b": 1, "c": 2}
+    assert arm("GET", path_of(machine, "c")).json()["properties"][after] == ["B", "a"]
+    machine.report_all()
+    before = machine.payload()["generation"]
+    for bad in (["c"], ["a"], ["nobody"], ["a/b"], "b"):
+        answer = arm("PATCH", path_of(machine, "a"), {"properties": {after: bad}})
+        assert code_of(answer) == (400, "InvalidRequestContent")
+        assert answer.json()["error"]["target"] == f"properties.{after}"
+    assert machine.payload()["generation"] == before
+    arm("PATCH", path_of(machine, "c"), {"properties": {after: []}})
+    assert (levels(), machine.payload()["generation"]) == ({"a": 0, "b": 1, "c": 0}, before + 1)
+    (changed,) = [item for item in machine.content()["extensions"] if item["name"] == "c"]
+    assert changed["sequence"] == 0, "the handler has nothing to do"
+    machine.report_all()
+    arm("DELETE", path_of(machine, "a"))
+    assert levels() == {"b": 0, "c": 0}
+
+
+def test_a_removal_that_fails_says_why_and_is_tried_again(arm: Arm, machine: ExtensionMachine) -> None:
+    """As the agent reports a folder that it cannot delete."""
     arm("PUT", path_of(machine), wish())
     machine.report_all()
     wanted = machine.content()["extensions"][0]
     answer = arm("DELETE", path_of(machine))
     generation = machine.payload()["generation"]
-    failed = machine.item(wanted, state="failed", operation="uninstall", code=1011, message="uninstall took too long")
+    failed = machine.item(wanted, state="failed", operation="uninstall", code=1000, message="delete failed: busy")
     machine.report_items(generation, [failed])
-    assert operation_of(arm, answer)["error"] == {"code": "1011", "message": "uninstall took too long"}
-    machine.report_items(generation, [])
+    assert operation_of(arm, answer)["error"] == {"code": "1000", "message": "delete failed: busy"}
+    again = arm("DELETE", path_of(machine))
+    assert machine.payload()["generation"] == generation + 1, "the machine has something to do"
+    machine.report_items(generation, [failed])
+    assert operation_of(arm, again)["status"] == "InProgress"
+    machine.report_items(generation + 1, [])
+    assert operation_of(arm, again)["status"] == "Succeeded"
     assert state_of(arm, machine) == "gone"
+
+
+def test_a_removal_over_a_failure_succeeds_and_the_failure_is_audited(
+    hub: HubProcess, arm: Arm, machine: ExtensionMachine
+) -> None:
+    """As the agent reports a handler whose uninstall fails."""
+    arm("PUT", path_of(machine), wish())
+    machine.report_all()
+    wanted = machine.content()["extensions"][0]
+    answer = arm("DELETE", path_of(machine))
+    generation = machine.payload()["generation"]
+    text = "uninstall of Hawser.CustomScript 1.0.3 failed with exit code 4: in use"
+    leaving = machine.item(wanted, state="removing", operation="uninstall", code=1000, message=text)
+    machine.report_items(generation, [leaving])
+    shown = arm("GET", path_of(machine)).json()["properties"]
+    status = shown["instanceView"]["status"]
+    assert (shown["provisioningState"], status["level"], status["message"]) == ("Deleting", "Warning", text)
+    machine.report_items(generation, [])
+    assert operation_of(arm, answer)["status"] == "Succeeded"
+    lines = hub.run("audit", "--target", path_of(machine), "--json").stdout.splitlines()
+    (removed,) = [entry for entry in map(json.loads, lines) if entry["action"] == "machines/extensions/removed"]
+    assert removed["detail"] == {"code": "1000", "message": text}
 
 
 def test_a_machine_that_never_connected(hub: HubProcess, arm: Arm, token: str) -> None:

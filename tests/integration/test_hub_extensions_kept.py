@@ -210,7 +210,8 @@ def test_what_a_machine_shows_of_its_extensions(
     hub: HubProcess, arm: Arm, machine: ExtensionMachine, token: str
 ) -> None:
     arm("PUT", path_of(machine), wish(settings={"none": None}) | {"tags": {"env": "demo"}})
-    machine.report_all(message="all is well")
+    healthy = {"status": "success", "substatus": [{"name": "AppHealthStatus", "status": "success"}]}
+    machine.report_all(message="all is well", status=healthy)
     shown = arm("GET", machine.resource_id, **{"$expand": "instanceView"}).json()
     (inner,) = shown["resources"]
     assert (inner["id"], inner["properties"]["settings"]) == (path_of(machine), {"none": None})
@@ -235,10 +236,11 @@ def test_what_a_machine_shows_of_its_extensions(
     assert arm("DELETE", lock).status_code == 200
     headers = {"Authorization": f"Bearer {token}"}
     detail = hub.session().get(f"{hub.url}/hawser/v1/machines{machine.resource_id}", headers=headers, timeout=30)
-    assert [(item["state"], item["message"]) for item in detail.json()["extensions"]] == [("Succeeded", "all is well")]
+    (item,) = detail.json()["extensions"]
+    assert (item["state"], item["message"], item["health"]) == ("Succeeded", "all is well", "Healthy")
     told = hub.json("extensions", "--machine", machine.name)
     assert [(item["name"], item["installed"], item["state"]) for item in told] == [("script", "1.0.3", "Succeeded")]
-    assert "script" in hub.run("extensions").stdout
+    assert "Succeeded, Healthy" in hub.run("extensions").stdout
     assert hub.run("extensions", "--machine", "nobody", check=False).returncode == 1
     assert arm("DELETE", machine.resource_id).status_code == 204
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.errors import ApiError
-from control_plane.extensions import envelope, reported, versions, wish
+from control_plane.extensions import envelope, order, reported, versions, wish
 from control_plane.extensions.progress import (
     CANCELED,
     DELETING,
@@ -31,7 +32,7 @@ from control_plane.extensions.progress import (
     outcome,
     pause,
 )
-from control_plane.extensions.view import instance_view
+from control_plane.extensions.view import instance_view, summary
 from control_plane.storage import catalogue
 from control_plane.storage.catalogue import Package
 from control_plane.storage.extension_models import Extension
@@ -80,6 +81,36 @@ def test_a_success_is_shown_as_long_as_its_handler_answers(
     again = instance_view(Kept(row, Resource(name="probe", properties={"type": "HealthProbe"})))
     assert again is not None
     assert again["status"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("parts", "handler", "health", "level"),
+    [
+        ([("AppHealthStatus", "success")], "Ready", "Healthy", "Information"),
+        ([("Other", "success"), ("AppHealthStatus", "ERROR")], "Ready", "Unhealthy", "Error"),
+        ([("AppHealthStatus", "transitioning")], "Ready", "Initializing", "Information"),
+        ([("AppHealthStatus", "success")], "Unresponsive", None, "Error"),
+        ([("AppHealthStatus", "warning")], "Ready", None, "Information"),
+        ([("StdErr", "error")], "Ready", None, "Error"),
+        ([], "Ready", None, "Information"),
+    ],
+)
+def test_the_health_of_an_application_is_data(
+    parts: list[tuple[str, str]], handler: str, health: str | None, level: str
+) -> None:
+    item = {
+        **_item(status={"status": "success", "substatus": [{"name": name, "status": word} for name, word in parts]}),
+        "handler": {"status": handler, "code": 0, "message": "" if handler == "Ready" else "silent"},
+        "at": "2026-01-01T12:00:00Z",
+    }
+    row = Extension(state=SUCCEEDED, code=None, reported=item, version="1.0.0")
+    kept = Kept(row, Resource(name="probe", properties={"publisher": "Hawser", "type": "HealthProbe"}))
+    view = instance_view(kept)
+    assert view is not None
+    assert (summary(kept)["health"], view["status"]["level"]) == (health, level)
+    for odd in ("x", ["x", None], {"name": "AppHealthStatus"}):
+        item["status"] = {"status": "success", "substatus": odd}
+        assert summary(kept)["health"] is None
 
 
 def test_each_pause_is_twice_the_one_before() -> None:
@@ -398,3 +429,40 @@ def test_settings_are_recognised_whatever_their_order(settings: dict[str, Any], 
     assert envelope.digest({**settings, "more": 1, "": 2}, key, "a") != digest
     assert envelope.digest(settings, key, "b") != digest
     assert envelope.digest(settings, key + b"x", "a") != digest
+
+
+_NAMES = st.sampled_from("abcde")
+GRAPHS = st.dictionaries(_NAMES, st.lists(_NAMES, max_size=3), max_size=5)
+
+
+@given(GRAPHS)
+def test_levels_rise_along_every_order_that_is_let_in(wanted: dict[str, list[str]]) -> None:
+    """Extension by extension, as they are written; what is refused is left out."""
+    after: dict[str, list[str]] = {name: [] for name in wanted}
+    for name, others in wanted.items():
+        with contextlib.suppress(ApiError):
+            order.check(name, {**after, name: others})
+            after[name] = others
+    found = order.levels(after)
+    assert found.keys() == after.keys()
+    for name, others in after.items():
+        there = [found[other] for other in others]
+        assert found[name] == 1 + max(there, default=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "words"),
+    [
+        ("a", {"a": ["a"]}, "'a' cannot come after itself"),
+        ("a", {"a": ["b"]}, "no extension 'b'"),
+        ("a", {"a": ["c"], "b": ["a"], "c": ["b"]}, "'c' comes after 'a' already"),
+    ],
+)
+def test_what_an_extension_cannot_come_after(name: str, after: dict[str, list[str]], words: str) -> None:
+    with pytest.raises(ApiError, match=words):
+        order.check(name, after)
+
+
+def test_a_circle_is_one_level() -> None:
+    """Nothing lets one in; should one be there, the machine is told all the same."""
+    assert order.levels({"a": ["b"], "b": ["a"], "c": []}) == {"c": 0, "a": 1, "b": 1}
