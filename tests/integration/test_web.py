@@ -272,6 +272,10 @@ def test_the_extensions_of_a_machine(hub: HubProcess, ada: Visitor, machines: li
     assert "code 1009" in text
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
+    said = {"status": "success", "substatus": [{"name": "AppHealthStatus", "status": "error"}]}
+    unhealthy = {**item, "state": "succeeded", "code": 0, "status": said}
+    assert machines[0].report("extensions", {"generation": 1, "extensions": [unhealthy]}).status_code == 200
+    assert "Succeeded, unhealthy" in ada.get(page).text
 
 
 def test_the_upgrade_of_an_agent(hub: HubProcess, ada: Visitor, machines: list[Machine]) -> None:
