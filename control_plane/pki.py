@@ -211,6 +211,11 @@ def public_key_text(key: rsa.RSAPublicKey) -> str:
     return base64.b64encode(der).decode("ascii")
 
 
+def key_digest(key: rsa.RSAPublicKey) -> str:
+    """SHA-256 (hex) of the DER SubjectPublicKeyInfo."""
+    return hashlib.sha256(base64.b64decode(public_key_text(key))).hexdigest()
+
+
 def jwk_thumbprint(x: str) -> str:
     """RFC 7638 thumbprint of an Ed25519 public JWK with member `x`; the hub's `kid` of desired-state keys."""
     return b64url(hashlib.sha256(f'{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}'.encode()).digest())

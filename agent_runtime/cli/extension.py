@@ -62,14 +62,23 @@ def _title(record: dict[str, Any]) -> str:
 
 
 def _list(session: Session, records: dict[str, Any]) -> int:
-    found = [_shown(session.paths.handlers, record) for _, record in sorted(records.items())]
-    rows = [(item["type"], item["version"], item["path"], item["state"]) for item in found]
+    from agent_runtime.cli import binding
+    from agent_runtime.extensions import plan
+
+    bound = binding.read(session)
+    own = records if bound is None else plan.own(records, str(bound.get("vmId")).lower())
+    found = [_shown(session.paths.handlers, record, key not in own) for key, record in sorted(records.items())]
+    rows = [
+        (item["type"], item["version"], item["path"], item["state"] + (", FOREIGN" if item["foreign"] else ""))
+        for item in found
+    ]
     text = columns(("EXTENSION", "VERSION", "EXTENSION PATH", "STATE"), rows) if rows else "No extension"
     session.out.result({"extensions": found}, text)
     return 0
 
 
-def _shown(folder: str, record: dict[str, Any]) -> dict[str, Any]:
+def _shown(folder: str, record: dict[str, Any], is_foreign: bool) -> dict[str, Any]:
+    """`is_foreign`: it was wished for another machine, which this one was or was copied from."""
     version = record["version"] or next(iter(record["folders"]), "")
     extensions = record["extensions"].values()
     return {
@@ -78,5 +87,6 @@ def _shown(folder: str, record: dict[str, Any]) -> dict[str, Any]:
         "version": version,
         "path": os.path.join(folder, f"{record['publisher']}.{record['type']}-{version}") if version else "",
         "state": str(record["state"]).upper(),
+        "foreign": is_foreign,
         "extensions": [{key: known[key] for key in ("name", "sequence", "enabled")} for known in extensions],
     }

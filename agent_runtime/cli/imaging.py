@@ -96,10 +96,24 @@ def look(image: Image) -> State:
         enrol["profile"] if enrol else None,
         os.path.lexists(paths.seal_journal),
         [item for item in found if item.path != paths.azcmagent_log],
-        image_checks.findings(image.root),
+        [*image_checks.findings(image.root), *handlers(image)],
         warnings,
         not image.is_running and not os.path.isdir(paths.program),
     )
+
+
+def handlers(image: Image) -> list[Finding]:
+    """Extensions that every copy will have, though nobody there has asked for them; once the image is sealed, nobody
+    knows of them. Errors: OSError."""
+    return [
+        Finding(
+            f"extension {kind} {version}",
+            folder[len(image.root) :],
+            f"azcmagent extension remove --name {kind}, before the image is sealed",
+            False,
+        )
+        for kind, version, folder in remains.installed(image.paths)
+    ]
 
 
 def wish_of(

@@ -42,9 +42,11 @@ def run(session: Session) -> int:
     wish = imaging.wish_of(
         image, args.image_id, args.enroll_on_first_boot, token, args.cloud, bool(args.force), bool(args.keep_logs)
     )
+    handlers = imaging.handlers(image)
     cleared = imaging.seal(image, wish)
     state = imaging.look(image)
-    for warning in [*state.warnings, *(f"{item.item} still in the image: {item.remedy}" for item in state.system)]:
+    system = [*state.system, *handlers]
+    for warning in [*state.warnings, *(f"{item.item} still in the image: {item.remedy}" for item in system)]:
         session.out.warn(warning)
     data = {
         "status": "success",

@@ -168,6 +168,7 @@ def _offered(reply: Reply, cloud: str, tenant: str) -> Enrolment:
 def _adopt(session: Session) -> dict[str, Any] | None:
     """Take up the name that the hub offers a held machine; None when it is the one it was after all."""
     from agent_runtime.cli import asking, binding
+    from agent_runtime.extensions import ownkey
 
     bound = binding.settled(session, is_held=True)
     if bound is None:
@@ -185,7 +186,8 @@ def _adopt(session: Session) -> dict[str, Any] | None:
         return None
     if reply.status == 409 and isinstance(reply.body.get("enrolment"), dict):
         offered = asking.enrolment_of(reply.body["enrolment"], profile["name"], str(bound.get("tenantId")))
-        _forget_copied_keys(session)
+        # extd's key came with the disk: protected settings for the original could be read here.
+        ownkey.forget(session.paths)
         result = binding.connect(session, offered.place, offered.ticket, session.out.progress, adopt=True)
         session.tell_himds()
         _restart_services(session)
@@ -211,16 +213,6 @@ def _own_paths(session: Session, told: dict[str, Any]) -> dict[str, str]:
         "key": store.key_path(paths, slot, descent),
         "certificate": store.certificate_path(paths, slot, descent),
     }
-
-
-def _forget_copied_keys(session: Session) -> None:
-    """extd's key came with the disk: protected settings for the original could be read here."""
-    from agent_runtime.identity.store import erase
-
-    folder = os.path.join(session.paths.extensions, "keys")
-    for name in ("settings.key", "settings.csr"):
-        if os.path.lexists(os.path.join(folder, name)):
-            erase(os.path.join(folder, name))
 
 
 def _restart_services(session: Session) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from agent_runtime.extensions import ownkey
 from agent_runtime.extensions.engine import Engine
 from agent_runtime.platform import paths as places
 from agent_runtime.service import desired, root
@@ -20,7 +21,7 @@ def duty(paths: places.Paths) -> desired.Duty:
         folder=paths.extensions,
         log=paths.gc_ext_log,
         enabled=lambda config: bool(config["extensions.enabled"]),
-        has_key=True,
+        request=ownkey.request,
         work=Engine,
     )
 

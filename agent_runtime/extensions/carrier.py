@@ -83,6 +83,9 @@ class Carrier:
         self._store.drop_plan()
         return again
 
+    def _blank(self, publisher: str, kind: str) -> plan.Record:
+        return plan.blank(publisher, kind, self._store.machine)
+
     def _next_chain(self, journal: dict[str, Any]) -> None:
         journal.update({"at": journal["at"] + 1, "step": 0, "run": None, "facts": {}, "failed": []})
         self._store.save_plan(journal)
@@ -187,7 +190,7 @@ class Carrier:
         if step["do"] in COMMANDS and journal["run"] is None:
             journal["run"] = os.urandom(16).hex()
             self._store.save_plan(journal)
-        record = self._store.records.get(key) or plan.blank(chain["publisher"], chain["type"])
+        record = self._store.records.get(key) or self._blank(chain["publisher"], chain["type"])
         wished = {wish["name"].lower(): Wish(**wish) for wish in journal["wishes"]}
         scene = Scene(chain, facts, record, wished, tuple(journal["own"]), journal["certificates"])
         outcome = await self._steps.do(step, scene, str(journal["run"]))
@@ -231,7 +234,7 @@ class Carrier:
             return
         self.awake.add((key, ident))
         self._say_state(key)
-        self._watch.follow(self._store.records)
+        self._watch.follow(self._store.own())
         await self._watch.first(key, ident)
 
     def _abort(self, chain: plan.Chain, step: plan.Step, outcome: Outcome) -> None:
@@ -277,7 +280,7 @@ class Carrier:
 
     def take_back(self, wish: Wish, generation: int, reason: str) -> None:
         """The next plan brings back the version before the one that is wished."""
-        record = self._store.records.get(wish.key) or plan.blank(wish.publisher, wish.type)
+        record = self._store.records.get(wish.key) or self._blank(wish.publisher, wish.type)
         why = texts.cut(reason, texts.TEXT_LIMIT // 2)
         self._store.records[wish.key] = {**record, "rejected": [wish.version, generation, why]}
         self._log.warning(f"{wish.handler} {wish.version} has failed; going back to {wish.rollback_to}")
@@ -300,7 +303,7 @@ class Carrier:
                 self._say_settled(record)
                 self._mirror(record)
         self._store.save()
-        self._watch.follow(self._store.records)
+        self._watch.follow(self._store.own())
         self._report()
 
     def _say_settled(self, record: plan.Record) -> None:

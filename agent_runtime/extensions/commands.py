@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 from agent_runtime import errors
-from agent_runtime.extensions import environment, governance, lists, reports, runcommands, runner
+from agent_runtime.extensions import environment, governance, lists, ownkey, reports, runcommands, runner
 from agent_runtime.extensions.runcommands import Given, Wish
 from agent_runtime.extensions.runner import Command
 from agent_runtime.extensions.steps import Call
@@ -55,7 +55,7 @@ class Commands:
         self._timing = timing
         self._store = CommandStore(folder)
         self._scripts = os.path.join(folder, "scripts")
-        self._key = os.path.join(folder, "keys", "settings.key")
+        self._key = ownkey.key_path(host.paths)
         places = runner.places(host.paths, "commands")
         self._runner = runner.Runner(host.loop, *places, host.log, **runner.systemd(), prefix="hawser-command")
         self._reporter = reports.Reporter(

@@ -9,13 +9,12 @@ and upgrades of the agent itself (agent_runtime/upgrade) go their own way.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Optional
 
 from agent_runtime import errors
-from agent_runtime.extensions import heartbeat, lists, plan, reports, results, runner, status, wishes
+from agent_runtime.extensions import heartbeat, lists, ownkey, plan, reports, results, runner, status, wishes
 from agent_runtime.extensions.carrier import Carrier, journal
 from agent_runtime.extensions.commands import Commands
 from agent_runtime.extensions.steps import Call, Steps
@@ -152,7 +151,7 @@ class Engine:
             made = await self._journal(goal, asked)
             asked = False
             self._store.save()
-            self._watch.follow(self._store.records)
+            self._watch.follow(self._store.own())
             self._reporter.changed()
             if not made["chains"] or not await self._carrier.carry_out(made):
                 break
@@ -177,6 +176,9 @@ class Engine:
         """A new plan, and what it says of each extension. Errors: OSError, AgentError of the worker."""
         if (self._store.machine, self._store.generation) != (goal.machine, goal.generation):
             self._carrier.tries.clear()
+        if self._store.machine != goal.machine:
+            # What was said was said of another machine's wishes.
+            self._store.results = {}
         self._store.machine, self._store.generation = goal.machine, goal.generation
         self._lose_what_is_gone()
         content = goal.content
@@ -186,10 +188,17 @@ class Engine:
         given_up = set() if asked else {wish.ident for wish in content.wishes if self._is_given_up(wish)}
         held |= {wish.key for wish in content.wishes if wish.ident in given_up}
         forbidden = {wish.key: lists.refusal(wish.publisher, wish.type, goal.config) for wish in content.wishes}
-        records = self._store.records
         made = plan.make(
-            records, content.wishes, held, forbidden, self._carrier.awake, goal.generation, goal.has_expired
+            self._store.records,
+            content.wishes,
+            held,
+            forbidden,
+            self._carrier.awake,
+            goal.generation,
+            goal.has_expired,
+            goal.machine,
         )
+        records = self._store.own()
         wished = [plan.effective(wish, records.get(wish.key), goal.generation) for wish in content.wishes]
         self._say_what_is_wished([wish for wish in wished if wish.ident not in given_up], content.faults, made)
         own = await self._own(content.certificates, wished)
@@ -223,7 +232,7 @@ class Engine:
                 after[wish.ident] = old
         for fault in faults:
             after[fault.name.lower()] = results.refused(fault, fault.reason, before.get(fault.name.lower()), now)
-        for record in self._store.records.values():
+        for record in self._store.own().values():
             for ident, known in record["extensions"].items():
                 entry = results.blank(
                     known["name"], record["publisher"], record["type"], record["version"] or "", known["sequence"], now
@@ -233,7 +242,7 @@ class Engine:
 
     def _is_given_up(self, wish: Wish) -> bool:
         """Whether the host has said that this very wish failed, and no former version is to be brought back."""
-        old, record = self._store.results.get(wish.ident), self._store.records.get(wish.key)
+        old, record = self._store.results.get(wish.ident), self._store.own().get(wish.key)
         if old is None or not results.stands(old) or old["sequence"] != wish.sequence:
             return False
         rejected = record["rejected"] if record is not None else None
@@ -241,7 +250,7 @@ class Engine:
 
     def _holds(self, wish: Wish) -> bool:
         """Whether the extension is there as wished, so that what was said of it still counts."""
-        record = self._store.records.get(wish.key)
+        record = self._store.own().get(wish.key)
         known = (record or {"extensions": {}})["extensions"].get(wish.ident)
         if not known or not record or plan.is_remade(record, wish):
             return False
@@ -253,8 +262,8 @@ class Engine:
         asked = {name: pem for name, pem in certificates.items() if name in named}
         if not asked:
             return []
-        key = os.path.join(self._host.paths.extensions, "keys", "settings.key")
-        answer = await self._call("own-certificates", {"key": key, "certificates": asked}, 60.0)
+        question = {"key": ownkey.key_path(self._host.paths), "certificates": asked}
+        answer = await self._call("own-certificates", question, 60.0)
         own = [str(name) for name in answer["own"]]
         self._store.certificates = sorted({*self._store.certificates, *own})
         return own

@@ -2,10 +2,11 @@
 """What has to be done so that the machine has what is wished, and what each step that was done changes. Pure.
 
 A **record** is what is known of one handler (a JSON object of handlers.json):
-`{"publisher", "type", "version": installed one or null, "state", "multi", "heartbeat", "resources": {"cpu", "memory",
-"services"}, "folders": [unpacked versions], "archives": {version: path}, "extensions": {ident: {"name", "sequence",
-"digest", "enabled", "level", "thumbprint", "incarnation"}}, "rejected": null or [version, generation,
-reason], "fresh": whether it was updated and has not reported well since}`.
+`{"publisher", "type", "machine": vmId that it was wished for, empty where nobody knows, "version": installed one or
+null, "state", "multi", "heartbeat", "resources": {"cpu", "memory", "services"}, "folders": [unpacked versions],
+"archives": {version: path}, "extensions": {ident: {"name", "sequence", "digest", "enabled", "level", "thumbprint",
+"incarnation"}}, "rejected": null or [version, generation, reason], "fresh": whether it was updated and has not
+reported well since}`.
 A **chain** is what is done to one handler without a pause:
 `{"kind": install enable update drop remove, "publisher", "type", "from", "to", "level", "names": [ident],
 "steps": […]}`;
@@ -37,11 +38,12 @@ class Plan(NamedTuple):
     refused: dict[str, str]
 
 
-def blank(publisher: str, kind: str) -> Record:
+def blank(publisher: str, kind: str, machine: str = "") -> Record:
     """The record of a handler of which nothing is there."""
     return {
         "publisher": publisher,
         "type": kind,
+        "machine": machine,
         "version": None,
         "state": NOT_INSTALLED,
         "multi": False,
@@ -63,14 +65,18 @@ def make(
     awake: Iterable[tuple[str, str]] = (),
     generation: int = 0,
     frozen: bool = False,
+    machine: str = "",
 ) -> Plan:
     """The plan from what is there to what is wished.
 
     `held`: keys and idents that must stay as they are, because their wish cannot be understood; `forbidden`: reason by
     key of handlers that the machine's lists refuse; `awake`: (key, ident) enabled since the service began: everything
-    else that is there is enabled again; `frozen`: that alone is done, for a document that has expired.
+    else that is there is enabled again; `frozen`: that alone is done, for a document that has expired; `machine`: whose
+    wishes these are. What was wished for another, which this disk was copied from or was, is left alone until a wish
+    takes it over, from the beginning.
     """
     held, forbidden, awake = set(held), dict(forbidden or {}), set(awake)
+    known, records = records, own(records, machine)
     groups: dict[str, list[Wish]] = {}
     for wish in wished:
         groups.setdefault(wish.key, []).append(effective(wish, records.get(wish.key), generation))
@@ -96,10 +102,17 @@ def make(
             group = [wish for wish in group if _is_settled(record, wish) and wish.ident not in mine]
             chains.extend(_by_level(record, group, "enable"))
         else:
+            if key in known and key not in records:
+                chains.append({**removal(known[key]), "level": min(wish.level for wish in group)})
             chains.extend(_chains(record, group, mine, held))
     removals.sort(key=lambda chain: -int(chain["level"]))
     chains.sort(key=lambda chain: int(chain["level"]))
     return Plan([*removals, *chains], refused)
+
+
+def own(records: Mapping[str, Record], machine: str) -> dict[str, Record]:
+    """Those of `records` that were wished for `machine`, or for nobody knows whom."""
+    return {key: record for key, record in records.items() if record["machine"] in ("", machine)}
 
 
 def effective(wish: Wish, record: Optional[Record], generation: int) -> Wish:

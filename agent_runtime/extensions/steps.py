@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Optional
 from agent_runtime import errors
 from agent_runtime.extensions import commandlog, endings, environment, governance, manifest, plan, settings, versions
 from agent_runtime.extensions.layout import Layout
+from agent_runtime.extensions.ownkey import key_path
 from agent_runtime.extensions.runner import Command, Ended, Runner
 from agent_runtime.extensions.timing import Timing
 from agent_runtime.extensions.wishes import Wish
@@ -253,7 +254,7 @@ class Steps:
 
     def _place_certificate(self, thumbprint: str, pem: str) -> None:
         certificate, key = self.layout.certificate(thumbprint)
-        own = atomic.read_bytes(os.path.join(self._paths.extensions, "keys", "settings.key"), 65536)
+        own = atomic.read_bytes(key_path(self._paths), 65536)
         for path, content in ((key, own), (certificate, pem.encode("ascii", "replace"))):
             try:
                 if atomic.read_bytes(path, 65536) == content:

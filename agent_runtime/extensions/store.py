@@ -53,14 +53,25 @@ class Store:
         """Reads handlers.json and changes nothing. Errors: OSError; ValueError when it is damaged."""
         try:
             found = atomic.read_json(os.path.join(self._folder, HANDLERS), LIMIT)
-            self.records = {str(key): {**plan.blank("", ""), **record} for key, record in found["handlers"].items()}
-            self.results = {str(ident): dict(result) for ident, result in found["results"].items()}
             self.generation, self.machine = int(found["generation"]), str(found["machine"])
+            # Records of the former version do not say whose they are.
+            blank = plan.blank("", "", self.machine)
+            self.records = {str(key): {**blank, **record} for key, record in found["handlers"].items()}
+            self.results = {str(ident): dict(result) for ident, result in found["results"].items()}
             self.certificates = [str(name) for name in found["certificates"]]
         except FileNotFoundError:
             return
         except (LookupError, TypeError, AttributeError) as problem:
             raise ValueError(f"{type(problem).__name__}: {problem}") from None
+
+    def own(self) -> dict[str, plan.Record]:
+        """Records of the handlers that `machine` wished."""
+        return plan.own(self.records, self.machine)
+
+    def thumbprints(self) -> set[str]:
+        """Of the certificates that were put where handlers look, as far as is known."""
+        known = (one["thumbprint"] for record in self.records.values() for one in record["extensions"].values())
+        return {*self.certificates, *(name for name in known if name)}
 
     def save(self) -> None:
         """Writes handlers.json, not longer than it is read. Errors: OSError."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent_runtime import errors
+from agent_runtime.himds.extd import Certificate
+from agent_runtime.himds.extd import forget as forget_certificate
 from agent_runtime.himds.identity import Known, resource_id
 from agent_runtime.himds.watch import Watch
 from agent_runtime.hub.client import SKEW_WARNING, Hub, HubRefusal, as_agent_error
@@ -59,7 +61,7 @@ class Connecting:
         loop: Loop,
         known: Known,
         watch: Watch,
-        settings_csr: str | None,
+        extd: Certificate,
         open_hub: Callable[[Mapping[str, Any]], Hub],
         progress: Progress,
         adopt: bool = False,
@@ -70,7 +72,7 @@ class Connecting:
         self._adopt = adopt
         self._descent = descent_of(known.identity) + 1 if adopt else 0
         self._lease = dict(known.lease)
-        self._settings_csr = settings_csr
+        self._extd = extd
         self._open_hub = open_hub
         self._progress = progress
         self._made = False
@@ -115,7 +117,7 @@ class Connecting:
             if os.path.isdir(folder):
                 for name in os.listdir(folder):
                     erase(os.path.join(folder, name))
-        atomic.unlink(os.path.join(paths.own, "settings.crt"))
+        forget_certificate(paths)
         self._known.forget()
 
     async def _steps(
@@ -144,11 +146,11 @@ class Connecting:
         self._made = True
         store.apply("step", step="enrol")
         self._progress(40, "Enrolling")
-        answer = await self._enrol(hub, args, token, where, made["csr"])
+        settings_csr = await self._extd.request(args["vmId"])
+        answer = await self._enrol(hub, args, token, where, made["csr"], settings_csr)
         atomic.write_bytes(certificate, answer["certificate"].encode("ascii"))
         about = await worker.run(self._loop, "describe-certificate", {"certificate": certificate, "key": key})
-        if answer.get("settingsCertificate"):
-            atomic.write_bytes(os.path.join(paths.own, "settings.crt"), answer["settingsCertificate"].encode("ascii"))
+        self._extd.keep(settings_csr or "", answer.get("settingsCertificate"))
         identity = {
             **{
                 name: args[name]
@@ -176,7 +178,9 @@ class Connecting:
         await first_checkin(hub, identity)
         return identity
 
-    async def _enrol(self, hub: Hub, args: dict[str, Any], token: str, where: str, csr: str) -> dict[str, Any]:
+    async def _enrol(
+        self, hub: Hub, args: dict[str, Any], token: str, where: str, csr: str, settings_csr: str | None
+    ) -> dict[str, Any]:
         items = self._watch.read(args["tenantId"])
         pending = self._known.store.record.pending or {}
         return await hub.enrol(
@@ -186,7 +190,7 @@ class Connecting:
                 "resourceId": where,
                 "vmId": args["vmId"],
                 "csr": csr,
-                "settingsCsr": self._settings_csr,
+                "settingsCsr": settings_csr,
                 "agentVersion": VERSION,
                 "osType": "linux",
                 "evidence": {"digest": self._watch.digest, "items": items},
@@ -261,6 +265,6 @@ async def disconnect(known: Known, hub: Hub | None, token: str | None, local_onl
             raise as_agent_error(refusal, errors.MachineNotDeleted) from None
     known.forget()
     known.store.apply("release")
-    atomic.unlink(os.path.join(known.paths.own, "settings.crt"))
+    forget_certificate(known.paths)
     atomic.unlink(known.paths.adoption)
     return {"resourceId": where, "deleted": deleted}

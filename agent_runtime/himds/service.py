@@ -15,6 +15,7 @@ from agent_runtime.himds import connecting
 from agent_runtime.himds.challenges import Challenges
 from agent_runtime.himds.checkin import Keeper
 from agent_runtime.himds.endpoint import Endpoint
+from agent_runtime.himds.extd import Certificate
 from agent_runtime.himds.identity import Known
 from agent_runtime.himds.reports import Reports
 from agent_runtime.himds.tokens import Tokens
@@ -32,8 +33,6 @@ from agent_runtime.version import RELEASED, VERSION
 SERVICE_KINDS = {"gcad": ("policy", "trust"), "extd": ("extensions", "runcommands", "agent", "trust")}
 SERVICE_NAMES = {"gcad": "GC Service", "extd": "Extension Service"}
 ADOPTED = 4104
-CERTIFICATE_SECONDS, CERTIFICATE_LAST = 5.0, 900.0
-"""Between two questions for extd's certificate: the first pause, and the longest."""
 REPORT_KINDS = ("services", "extensions", "policy", "runcommands", "agent", "trust")
 
 
@@ -50,8 +49,8 @@ class Himds:
         self._reports = Reports(self._known, lambda: self._hub)
         self._busy = False
         self._services: dict[str, ipc.Stream] = {}
-        self._settings_csr: str | None = None
-        self._certifying = 0
+        self._extd = Certificate(loop, self._known, lambda: self._hub, self._beat)
+        self._known.store.changed = self._state_changed
         self._watch = Watch(self._known, computer, lambda items: self._reports.changed("evidence", {"items": items}))
         self._keeper = Keeper(
             loop,
@@ -123,7 +122,6 @@ class Himds:
         before = self._known.state
         self._watch.look()
         if self._known.state != before:
-            self._tell_services({"v": 1, "push": "identity", "state": self._known.state})
             self._keeper.wake()
 
     def _clock_offset(self) -> float:
@@ -163,6 +161,12 @@ class Himds:
         for stream in self._services.values():
             self._push(stream, message)
 
+    def _state_changed(self, state: str) -> None:
+        """Root's services carry nothing out for an identity that is not in use."""
+        self._tell_services({"v": 1, "push": "identity", "state": state})
+        if state == "connected":
+            self._extd.ask()
+
     def _inventory(self) -> dict[str, Any]:
         return {**self._computer.inventory(VERSION), "agentReleased": RELEASED}
 
@@ -200,9 +204,9 @@ class Himds:
     async def _connect(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:
         with self._alone():
             adopt = args.get("adopt") is True
-            # The copied key of extd is not this machine's: root gives it another, and then it asks again.
-            csr = None if adopt else self._settings_csr
-            steps = connecting.Connecting(self._loop, self._known, self._watch, csr, self._open_hub, progress, adopt)
+            steps = connecting.Connecting(
+                self._loop, self._known, self._watch, self._extd, self._open_hub, progress, adopt
+            )
             self._reports.forget()
             if adopt:
                 self._keeper.stop()
@@ -221,10 +225,6 @@ class Himds:
             self._tokens.forget()
             self._keeper.start(hub)
             self._reports.flush()
-            self._tell_services({"v": 1, "push": "identity", "state": self._known.state})
-            if csr is None and not adopt and self._settings_csr is not None:
-                # extd said hello while the machine was being connected.
-                self._loop.spawn(self._settings_certificate(), "settings certificate")
             return result
 
     async def _disconnect(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:
@@ -242,7 +242,6 @@ class Himds:
                 self._hub = None
             self._tokens.forget()
             self._reports.forget()
-            self._tell_services({"v": 1, "push": "identity", "state": self._known.state})
             return result
 
     async def _set_tags(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:
@@ -314,43 +313,22 @@ class Himds:
         service = args.get("service")
         if service not in SERVICE_KINDS:
             raise errors.ParameterInvalid("hello is for gcad and extd")
-        if isinstance(args.get("settingsCsr"), str):
-            self._settings_csr = args["settingsCsr"]
-            self._loop.spawn(self._settings_certificate(), "settings certificate")
+        # What the service does goes by the answer: the machine that wakes up may be another.
+        state, identity = self._who()
         self._services[service] = stream
+        if service == "extd":
+            self._extd.said(args)
         self._server.keep(stream, lambda: self._gone(service, stream))
         for kind in SERVICE_KINDS[service]:
             if kind in self._known.documents:
                 self._push(stream, self._desired(kind))
-        return {"state": self._known.state, "cloud": self._known.identity.get("cloud")}
+        return {"state": state, "cloud": identity.get("cloud")}
 
     def _gone(self, service: str, stream: ipc.Stream) -> None:
         if self._services.get(service) is stream:
             del self._services[service]
-
-    async def _settings_certificate(self) -> None:
-        """extd's certificate, if it said hello only after the machine was connected. Asked for until it is there: the
-        hub may not be reached, or not be sure yet which holder asks."""
-        path = os.path.join(self._known.paths.own, "settings.crt")
-        self._certifying = turn = self._certifying + 1
-        pause = CERTIFICATE_SECONDS
-        while turn == self._certifying and self._known.state == "connected" and not os.path.lexists(path):
-            try:
-                if self._hub is not None:
-                    await self._certify(self._hub, path)
-                    return
-            except (HubRefusal, errors.AgentError, OSError) as problem:
-                self._log.warning(f"extd has no certificate yet: {getattr(problem, 'message', problem)}")
-            await sleep(pause)
-            pause = min(2 * pause, CERTIFICATE_LAST)
-
-    async def _certify(self, hub: Hub, path: str) -> None:
-        # The hub certifies for a holder that it has just heard.
-        await self._beat()
-        body = {"slot": int(self._known.identity["slot"]), "settingsCsr": self._settings_csr}
-        answer = await hub.call(self._known.credential(), "renew", body)
-        if isinstance(answer.get("settingsCertificate"), str):
-            atomic.write_bytes(path, answer["settingsCertificate"].encode("ascii"))
+            if service == "extd":
+                self._extd.gone()
 
     async def _report(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:
         kind, data = args.get("kind"), args.get("data")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent_runtime.identity import birth, evidence, machine
@@ -89,11 +89,13 @@ def credential_of(paths: Paths, identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class IdentityStore:
-    """`record` is what is on the disk. Errors of all writes: OSError, and then nothing has changed."""
+    """`record` is what is on the disk; `changed` is told of each new state once it is there. Errors of all writes:
+    OSError, and then nothing has changed."""
 
     def __init__(self, paths: Paths, log: Log) -> None:
         self._paths = paths
         self._log = log
+        self.changed: Callable[[str], None] = lambda _: None
         self.record = self._load()
         self.settle()
 
@@ -106,6 +108,7 @@ class IdentityStore:
             self.record = after
             if after.state != before.state:
                 self._log.info(f"identity: {before.state} -> {after.state} ({kind})")
+                self.changed(after.state)
         self._follow()
         return after
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import fnmatch
 import os
 import re
@@ -66,10 +67,22 @@ def findings(root: str = "") -> list[Finding]:
             Finding("machine id of D-Bus", "/var/lib/dbus/machine-id", "make it a link to /etc/machine-id", True)
         )
     for rule in _RULES:
-        places = _matching(root, rule.pattern)
+        places = [place for place in _matching(root, rule.pattern) if not is_extds(root + place)]
         if places:
             found.append(Finding(rule.item, places[0], rule.remedy, rule.is_identity))
     return found
+
+
+def is_extds(path: str) -> bool:
+    """Whether it is a certificate of extd's key, beside those of the Azure Linux agent: it names the machine
+    (docs/protocol.md section 3)."""
+    if not path.endswith(".crt"):
+        return False
+    body = (_text("", path) or "").partition("-----BEGIN CERTIFICATE-----")[2].partition("-----END")[0]
+    try:
+        return b"urn:hawser:machine:" in base64.b64decode(body)
+    except ValueError:
+        return False
 
 
 def warnings(root: str = "") -> list[str]:

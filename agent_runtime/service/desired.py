@@ -15,7 +15,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Optional, Protocol
 
 from agent_runtime import errors
@@ -62,9 +62,10 @@ class Work(Protocol):
 class Host(NamedTuple):
     """What the frame gives to a service's work.
 
-    `kept`: payload of the kept document of a kind, None when there is none for the machine that this is; `profile`: the
-    cloud profile with the anchors in force, None without a binding; `config`: own and effective values as they were
-    read last, None before they could be read; `report`: hands the state of a kind to himds, kept until himds has it.
+    `kept`: payload of the kept document of a kind, None when there is none for the machine that this is, and unless
+    himds has said last that the identity is in use, for a copied disk brings documents along; `profile`: the cloud
+    profile with the anchors in force, None without a binding; `config`: own and effective values as they were read
+    last, None before they could be read; `report`: hands the state of a kind to himds, kept until himds has it.
     """
 
     loop: Loop
@@ -78,7 +79,8 @@ class Host(NamedTuple):
 
 class Duty(NamedTuple):
     """What one service is. `kinds` of documents, `report_kind` of its verdicts, `enabled` over the effective config;
-    `work` is made once the service runs."""
+    `work` is made once the service runs. `request` gives the request for a certificate of the service's own key, as the
+    machine of a vmId; None for services without a key."""
 
     service: str
     kinds: tuple[str, ...]
@@ -86,8 +88,12 @@ class Duty(NamedTuple):
     folder: str
     log: str
     enabled: Callable[[Mapping[str, Any]], bool]
-    has_key: bool = False
+    request: Optional[Callable[[Loop, Paths, str], Awaitable[str]]] = None
     work: Optional[Callable[[Host], Work]] = None
+
+
+# The vmId that a key is for, and the request for its certificate.
+Offer = tuple[Optional[str], Optional[str]]
 
 
 class Bound(NamedTuple):
@@ -114,6 +120,9 @@ class Resident:
         self._doing: Optional[Work] = None
         self._stream: ipc.Stream | None = None
         self._number = 0
+        # As himds told it last; what is lost with the connection is not the identity.
+        self._identity = ""
+        self._offered: Offer = (None, None)
         self._sent: dict[int, tuple[str, dict[str, Any]]] = {}
         # For which machine the kept document of a kind was judged since this process began.
         self._judged: dict[str, tuple[str, str]] = {}
@@ -149,9 +158,9 @@ class Resident:
         pause, told = RECONNECT_FIRST, False
         while True:
             try:
-                csr = await self._settings_csr()
+                self._offered = await self._offer()
                 self._stream = await ipc.connect(self._paths.socket)
-                await self._greet(self._stream, csr)
+                await self._greet(self._stream)
                 pause, told = RECONNECT_FIRST, False
                 await self._listen(self._stream)
                 self._log.warning("himds closed the connection")
@@ -167,10 +176,22 @@ class Resident:
             await sleep(pause * random.uniform(1.0, 1.2))
             pause = min(pause * 2, RECONNECT_MOST)
 
-    async def _greet(self, stream: ipc.Stream, csr: str | None) -> None:
+    async def _offer(self) -> Offer:
+        """The machine that root has bound and the request for a certificate of its key; (None, None) where there is
+        neither. Errors: OSError, AgentError of the worker."""
+        bound = self._bound() if self._duty.request is not None else None
+        if self._duty.request is None or bound is None:
+            return None, None
+        return bound.vm_id, await self._duty.request(self._loop, self._paths, bound.vm_id)
+
+    async def _hello(self, stream: ipc.Stream) -> None:
         self._number += 1
-        hello = {"service": self._duty.service, "version": VERSION, "settingsCsr": csr}
+        machine, csr = self._offered
+        hello = {"service": self._duty.service, "version": VERSION, "machine": machine, "settingsCsr": csr}
         await stream.send({"v": 1, "id": self._number, "verb": "hello", "args": hello})
+
+    async def _greet(self, stream: ipc.Stream) -> None:
+        await self._hello(stream)
         with Timeout(self._loop, HELLO_SECONDS):
             while True:
                 answer = await stream.receive()
@@ -185,6 +206,8 @@ class Resident:
         result = answer.get("result")
         state = result.get("state") if isinstance(result, dict) else None
         self._log.info(f"connected to himds, identity is {str(state)[:32]}")
+        if str(state) != self._identity:
+            self._identity_is(state)
         for kind, data in self._store.reports():
             await self._report(kind, data)
 
@@ -194,6 +217,12 @@ class Resident:
             if frame is None:
                 return
             self._take(frame)
+            if frame.get("push") in ("config", "identity"):
+                # Another machine may be bound now, with a key of its own.
+                offer = await self._offer()
+                if offer != self._offered:
+                    self._offered = offer
+                    await self._hello(stream)
 
     def _take(self, frame: dict[str, Any]) -> None:
         """One frame of himds: a push, or the answer to a report."""
@@ -206,12 +235,16 @@ class Resident:
             self._look()
         elif push == "identity":
             self._log.info(f"identity is {str(frame.get('state'))[:32]}")
-            self._drop_strangers()
-            self._look()
+            self._identity_is(frame.get("state"))
         elif isinstance(frame.get("id"), int) and frame["id"] in self._sent:
             kind, data = self._sent.pop(frame["id"])
             if frame.get("ok") is True:
                 self._store.report_sent(kind, data)
+
+    def _identity_is(self, state: Any) -> None:
+        self._identity = str(state)
+        self._drop_strangers()
+        self._look()
 
     def _look(self) -> None:
         """What is done goes by configuration and binding, and they may have changed."""
@@ -344,6 +377,8 @@ class Resident:
         )
 
     def _kept_payload(self, kind: str) -> Optional[dict[str, Any]]:
+        if self._identity != "connected":
+            return None
         kept, bound = self._store.kept(kind), self._bound()
         payload = None if kept is None else payload_of(kept)
         if bound is None or payload is None or str(payload.get("machine")).lower() != bound.vm_id:
@@ -399,30 +434,6 @@ class Resident:
         if enabled != self._enabled:
             self._log.info(f"the service is {'enabled' if enabled else 'disabled'} by the local configuration")
         self._enabled = enabled
-
-    async def _settings_csr(self) -> str | None:
-        """The request for extd's own certificate, its key made at the first call; None for services without a key."""
-        if not self._duty.has_key:
-            return None
-        folder = os.path.join(self._duty.folder, "keys")
-        key, request = os.path.join(folder, "settings.key"), os.path.join(folder, "settings.csr")
-        known = _known_request(key, request)
-        if known is not None:
-            return known
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        answer = await worker.run(self._loop, "make-key", {"path": key, "name": self._duty.service}, WORKER_SECONDS)
-        csr = str(answer["csr"])
-        atomic.write_bytes(request, csr.encode("ascii"))
-        return csr
-
-
-def _known_request(key: str, request: str) -> str | None:
-    """The request made earlier for the key that is there; None when one of them is missing."""
-    try:
-        os.stat(key)
-        return atomic.read_bytes(request, 65536).decode("ascii")
-    except (OSError, ValueError):
-        return None
 
 
 def payload_of(document: str) -> Optional[dict[str, Any]]:

@@ -66,15 +66,39 @@ def _chain(hub: Hub, certificate: x509.Certificate) -> str:
     return (pki.certificate_pem(certificate) + pki.certificate_pem(hub.keys.machine_ca.certificate)).decode()
 
 
-def _settings_certificate(hub: Hub, session: Session, machine: Machine, csr: str | None) -> str | None:
-    if csr is None:
-        return None
+def _settings_certificate(hub: Hub, session: Session, machine: Machine, csr: str) -> str:
+    """A certificate of extd's key. Errors: ApiError 400; 409 `SettingsKeyInUse` for a key that another machine has too,
+    by a copied disk: who holds it could read what is meant for that machine."""
     key = pki.read_csr(csr, "settingsCsr")
+    digest = pki.key_digest(key)
+    other = session.scalars(
+        select(Machine.name)
+        .join(SettingsCertificate, SettingsCertificate.machine_id == Machine.id)
+        .where(SettingsCertificate.key == digest, Machine.id != machine.id)
+    ).first()
+    if other is not None:
+        raise ApiError(
+            409,
+            "SettingsKeyInUse",
+            f"The key of 'settingsCsr' is that of the machine '{other}': it came here with a copied disk. Remove "
+            "/var/lib/GuestConfig/extensions/keys on this machine and restart extd, which makes a key of its own.",
+            target="settingsCsr",
+        )
     certificate = pki.issue_machine(hub.keys.machine_ca, key, machine.client_id, machine.vm_id, encipher=True)
     chain = _chain(hub, certificate)
     expires = int(certificate.not_valid_after_utc.timestamp())
-    session.merge(SettingsCertificate(machine_id=machine.id, certificate=chain, expires=expires))
+    session.merge(SettingsCertificate(machine_id=machine.id, certificate=chain, expires=expires, key=digest))
     return chain
+
+
+def _settings_certificate_or_none(hub: Hub, session: Session, machine: Machine, csr: str | None) -> str | None:
+    """That of an enrolment, which does not fail for it: the machine can ask again. Errors: ApiError 400."""
+    try:
+        return None if csr is None else _settings_certificate(hub, session, machine, csr)
+    except ApiError as refusal:
+        if refusal.status != 409:
+            raise
+        return None
 
 
 def _credential(hub: Hub, machine: Machine, csr_key: Any, slot: int, state: str) -> Credential:
@@ -169,7 +193,7 @@ def _enrol(hub: Hub, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
             "slot": slot.slot,
             "nonce": nonce,
             "certificate": slot.certificate,
-            "settingsCertificate": _settings_certificate(hub, session, machine, settings_csr),
+            "settingsCertificate": _settings_certificate_or_none(hub, session, machine, settings_csr),
             "clientId": machine.client_id,
             "principalId": machine.principal_id,
             "tenantId": hub.settings.tenant_id,
@@ -197,7 +221,7 @@ def renew(hub: Hub, record: Record, body: dict[str, Any]) -> dict[str, Any]:
     """POST /channel/v1/renew: the next slot of the identity, extd's certificate, or both.
 
     Until its first use the next slot can be asked for again (a lost answer); a new request replaces it.
-    Errors: ApiError 400, 409.
+    Errors: ApiError 400, 409 `SettingsKeyInUse`.
     """
     check_protocol(body)
     request_id, slot = guid(body, "requestId"), integer(body, "slot", 1, 1 << 31)

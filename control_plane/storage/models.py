@@ -242,12 +242,14 @@ class Credential(Base):
 
 
 class SettingsCertificate(Base):
-    """extd's certificate: protected settings are encrypted to it. The newest one only."""
+    """extd's certificate: protected settings are encrypted to it. The newest one only. `key`: SHA-256 (hex) of its
+    public key, DER SubjectPublicKeyInfo."""
 
     __tablename__ = "settings_certificates"
     machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), primary_key=True)
     certificate: Mapped[str] = mapped_column(Text)
     expires: Mapped[int] = mapped_column(TIME)
+    key: Mapped[str | None] = mapped_column(String(64), index=True)
 
 
 class Heartbeat(Base):

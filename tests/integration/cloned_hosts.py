@@ -85,8 +85,10 @@ def is_connected(shown: dict[str, Any]) -> bool:
 
 
 def key_digests(host: Host) -> list[str]:
-    """SHA-256 of every private key that the agent has on the host."""
-    listed = host.run(["sh", "-c", "cat /var/opt/azcmagent/certs/*.key"]).output
+    """SHA-256 of every private key that the agent has on the host: its own, and extd's once that is made."""
+    extds = "/var/lib/GuestConfig/extensions/keys/settings.key"
+    script = f"until [ -e {extds} ]; do sleep 1; done; cat /var/opt/azcmagent/certs/*.key {extds}"
+    listed = host.run(["timeout", "120", "sh", "-c", script]).output
     keys = listed.split("-----END PRIVATE KEY-----")
     return [hashlib.sha256(key.encode()).hexdigest() for key in keys if key.strip()]
 
@@ -154,7 +156,7 @@ def adopted_by_themselves(ground: Ground, image: Path, number: int) -> list[Host
     for what in ("vmId", "identityCertificateThumbprint", "resourceId"):
         assert len({found[what] for found in everybody}) == number + 1, what
     keys = [key for host in [ground.original, *clones] for key in key_digests(host)]
-    assert len(keys) == len(set(keys)) == number + 1, "a copied key was left, or is shared"
+    assert len(keys) == len(set(keys)) == 2 * (number + 1), "a copied key was left, or is shared"
     machines = ground.machines()
     assert machines.keys() == {ORIGINAL, *names}
     assert {machine["status"] for machine in machines.values()} == {"Connected"}
@@ -200,7 +202,7 @@ def joined_by_themselves(ground: Ground, image: Path, number: int) -> list[Host]
         assert len({found[what] for found in shown}) == number, what
     assert {found["imageId"] for found in shown} == {"web-1"}
     keys = [key for host in copies for key in key_digests(host)]
-    assert len(keys) == len(set(keys)) == number
+    assert len(keys) == len(set(keys)) == 2 * number
     machines = ground.machines()
     assert len(machines) == number
     assert {(machine["status"], machine["tags"].get("role")) for machine in machines.values()} == {("Connected", "web")}

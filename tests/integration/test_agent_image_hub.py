@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration.agent_process import Agent
+from tests.integration.extension_site import serving
 from tests.integration.hub_process import HubProcess
 from tests.integration.test_agent_image_specialise import BUILDER, copied, shown, stop
 from tests.integration.test_himds import ARM, arm, eventually
@@ -102,6 +103,41 @@ def test_by_hand_a_twin_is_reset_and_connected_under_another_name(
     assert original.token(ARM).status_code == twin.token(ARM).status_code == 200
 
 
+def settings_key(agent: Agent) -> bytes:
+    return (agent.root / "var/lib/GuestConfig/extensions/keys/settings.key").read_bytes()
+
+
+def test_extd_of_a_twin_does_nothing_and_has_a_key_of_its_own_once_it_is_reset(
+    hub: HubProcess, token: str, name: str, tmp_path: Path
+) -> None:
+    original = Agent(tmp_path / "original")
+    original.hardware(**BUILDER)
+    original.start()
+    original.add_cloud(hub)
+    with serving(original):
+        done = original.connect(hub, token, name)
+        assert done.returncode == 0, done.stdout
+        assert (original.state / "state/settings.crt").exists(), "the enrolment brought it"
+    stop(original)
+    twin = copied(original, tmp_path / "twin")
+    log = twin.root / "var/lib/GuestConfig/ext_mgr_logs/gc_ext.log"
+    log.unlink()
+    original.start()
+    assert eventually(lambda: shown(original)["status"] == "Connected")
+    twin.start()
+    with serving(twin):
+        assert eventually(lambda: "identity is quarantined" in log.read_text(), 30), (reason(twin), log.read_text())
+        assert settings_key(twin) == settings_key(original)
+        assert twin.run("disconnect", "--force-local-only").returncode == 0
+        done = twin.connect(hub, token, f"{name}-hand")
+        assert done.returncode == 0, done.stdout
+        assert (twin.state / "state/settings.crt").exists()
+        assert settings_key(twin) != settings_key(original)
+        assert "identity is connected" in log.read_text()
+    stop(twin)
+    stop(original)
+
+
 def test_a_controllers_wish_for_another_name_does_the_same(
     original: Agent, twin: Agent, hub: HubProcess, token: str, name: str
 ) -> None:
@@ -148,8 +184,12 @@ def test_a_twin_is_adopted_and_both_work(
     set_profile("default", clones="adopt", nameTemplate=f"{name}-clone")
     twin.start()
     assert eventually((twin.state / "state/adopt.json").exists, 30), (reason(twin), twin.log)
-    done = twin.run("specialise")
-    assert done.returncode == 0, (done.stdout, twin.log)
+    with serving(twin):
+        done = twin.run("specialise")
+        assert done.returncode == 0, (done.stdout, twin.log)
+        assert (twin.state / "state/settings.crt").exists(), "extd has made a key for the new name"
+    note = twin.root / "var/lib/GuestConfig/extensions/keys/machine.json"
+    assert json.loads(note.read_text())["machine"] == shown(twin)["vmId"]
     assert (shown(twin)["identityState"], shown(twin)["resourceName"]) == ("connected", f"{name}-clone")
     assert shown(original)["resourceName"] == name
     for agent in (original, twin):

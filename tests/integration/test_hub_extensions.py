@@ -217,6 +217,32 @@ def test_protected_settings_are_for_the_machine_alone(
             assert secret.encode() not in file.read_bytes(), file
 
 
+def test_a_key_that_another_machine_has_is_not_certified(hub: HubProcess, arm: Arm, token: str) -> None:
+    """A disk was copied with extd's key: who holds it could read what is meant for the original."""
+    original = ExtensionMachine.connected(hub, "with-its-key", token)
+    clone = ExtensionMachine(hub, "with-a-copied-key")
+    assert clone.put(token).status_code == 200
+    csr = make_csr(original.settings_key)
+    enrolled = clone.enrol(token, settingsCsr=csr)
+    assert (enrolled.status_code, enrolled.json()["settingsCertificate"]) == (200, None)
+    assert [answer.status_code for answer in (clone.ask_token(), clone.checkin())] == [200, 200]
+
+    def renewed(machine: ExtensionMachine, settings_csr: str) -> Any:
+        return machine.post("renew", {"protocol": 1, "requestId": str(uuid4()), "slot": 1, "settingsCsr": settings_csr})
+
+    refused = renewed(clone, csr)
+    assert code_of(refused) == (409, "SettingsKeyInUse")
+    assert "with-its-key" in refused.json()["error"]["message"]
+    assert "GuestConfig/extensions/keys" in refused.json()["error"]["message"]
+    assert renewed(original, csr).json()["settingsCertificate"], "the machine's own stays its own"
+    assert renewed(clone, make_csr(make_key())).json()["settingsCertificate"]
+    # A machine that is gone has no key; one that comes again may bring the key that it had.
+    assert arm("DELETE", original.resource_id).status_code in (200, 204)
+    again = ExtensionMachine(hub, "with-its-key-again")
+    assert again.put(token).status_code == 200
+    assert again.enrol(token, settingsCsr=csr).json()["settingsCertificate"]
+
+
 def test_protected_settings_need_a_certificate(hub: HubProcess, arm: Arm, token: str) -> None:
     machine = ExtensionMachine.connected(hub, "without", token, certificate=False)
     refused = arm("PUT", path_of(machine), wish(protectedSettings={"a": "b"}))

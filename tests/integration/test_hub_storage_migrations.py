@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -18,7 +19,7 @@ from control_plane.storage import extension_models, fleet_models, resource_model
 from control_plane.storage.database import revisions
 from control_plane.storage.models import Base
 from tests.integration import hub_process
-from tests.integration.hub_machine import Machine
+from tests.integration.hub_machine import Machine, make_csr, make_key
 from tests.integration.hub_process import HubProcess
 from tests.integration.postgres_server import PostgresServer
 
@@ -37,6 +38,8 @@ def used(postgres: PostgresServer, tmp_path: Path) -> Iterator[Callable[[str], t
         made.append(hub)
         token = hub.token(hub.principal("owner", "Owner"))
         machine = Machine(hub, "kept").connect(token, tags={"env": "prod"})
+        certified = {"protocol": 1, "requestId": str(uuid4()), "slot": 1, "settingsCsr": make_csr(make_key())}
+        assert machine.post("renew", certified).status_code == 200
         assert machine.report("inventory", {"osName": "linux", "osType": "linux"}).status_code == 200
         subprocess.run(
             hub.command("user", "create", "anna", "--role", "Reader"),
@@ -62,6 +65,8 @@ def _rows(hub: HubProcess) -> list[tuple[object, ...]]:
 def test_every_revision_down_and_up_again(kind: str, used: Callable[[str], tuple[HubProcess, Machine]]) -> None:
     hub, machine = used(kind)
     before = _rows(hub)
+    keys = hub.rows("SELECT key FROM settings_certificates")
+    assert len(str(keys[0][0])) == 64
     known = revisions()
     planned = hub.json("migrate", "--to", known[0], "--dry-run")
     assert planned["changed"] is False
@@ -75,6 +80,7 @@ def test_every_revision_down_and_up_again(kind: str, used: Callable[[str], tuple
             database.migrate(revision)
         with database._readers.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        assert hub.rows("SELECT key FROM settings_certificates") == keys, "found again in the certificates"
         with pytest.raises(OperatorError, match="no revision '0815'"):
             database.migrate("0815")
     finally:

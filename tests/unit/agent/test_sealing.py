@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pathlib
@@ -251,15 +252,41 @@ def test_a_journal_does_not_end_a_seal_through_a_link(tmp_path: pathlib.Path) ->
     assert sealing.state_of(paths).state == "connected"
 
 
-def test_keys_where_handlers_open_their_settings_are_remains(tmp_path: pathlib.Path) -> None:
+def test_what_extd_gave_to_handlers_are_remains(tmp_path: pathlib.Path) -> None:
     paths = places.linux(str(tmp_path))
     folder = pathlib.Path(paths.handlers)
-    (folder / "Test.Fake-1.0").mkdir(parents=True)
-    names = [f"{'0A' * 20}.prv", f"{'0A' * 20}.crt", "ovf-env.xml", "Test.Fake-1.0/key.prv"]
-    for name in names:
+    known, said, theirs = "0A" * 20, "0B" * 20, "0C" * 20
+    handler, many, other = "Test.Fake-1.0", "Test.Many-2.0", "Vendor.Own-1.0"
+    ours = [
+        *(f"{name}.{ending}" for name in (known, said) for ending in ("crt", "prv")),
+        *(f"{handler}/{name}" for name in ("config/0.settings", "mrseq", "status/0.status")),
+        *(f"{many}/{name}" for name in ("config/a.1.settings", "a.mrseq", "status/a.1.status")),
+    ]
+    others = [
+        *(f"{theirs}.crt", f"{theirs}.prv", "ovf-env.xml", f"{handler}/key.prv", f"{handler}/config/HandlerState"),
+        *(f"{handler}/HandlerManifest.json", f"{other}/config/0.settings", f"{other}/mrseq"),
+    ]
+    for name in (*ours, *others):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
+    named = base64.b64encode(b"\x86\x2aurn:hawser:machine:0b0c6a52").decode()
+    (folder / f"{said}.crt").write_text(f"-----BEGIN CERTIFICATE-----\n{named}\n-----END CERTIFICATE-----\n")
+    records = {
+        "test.fake": {"publisher": "Test", "type": "Fake", "version": "1.0", "folders": ["1.0"]},
+        "test.many": {"publisher": "Test", "type": "Many", "folders": ["2.0"]},
+    }
+    memory = {"v": 1, "handlers": records, "results": {}, "certificates": [known], "generation": 1, "machine": "x"}
+    os.makedirs(paths.extensions)
+    atomic.write_json(f"{paths.extensions}/handlers.json", memory)
     found = remains.found(paths)
-    assert found == [remains.Remain(str(folder / name), True) for name in sorted(names[:2])]
+    wanted = [str(folder / name) for name in sorted(ours, key=lambda name: (name.endswith(".crt"), name))]
+    assert found == [remains.Remain(path, True) for path in (*wanted, f"{paths.extensions}/handlers.json")]
+    assert remains.installed(paths) == [("Fake", "1.0", str(folder / handler))]
+    # Cut off anywhere, the rest is found again: what tells whose they are goes last.
+    for number, remain in enumerate(found, 1):
+        remains.clear([remain])
+        assert remains.found(paths) == found[number:]
+    assert all((folder / name).exists() for name in others)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import stat
@@ -358,6 +359,48 @@ def test_the_operating_systems_own_identity_is_looked_at(machine: Machine) -> No
     (etc / "machine-id").write_text("uninitialized\n")
     (etc / "ssh/ssh_host_ed25519_key").unlink()
     assert check(machine)[0] == 0
+
+
+def test_what_extd_keeps_beside_the_azure_linux_agent_is_not_that_agents(tmp_path: Path) -> None:
+    folder = tmp_path / "var/lib/waagent"
+    folder.mkdir(parents=True)
+
+    def certificate(content: bytes) -> str:
+        body = base64.encodebytes(content).decode()
+        return f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
+
+    (folder / f"{'A' * 40}.crt").write_text(certificate(b"..urn:hawser:machine:0b0c6a52-57f1.." * 3))
+    assert image_checks.findings(str(tmp_path)) == []
+    for name, content in (("B", certificate(b"..Microsoft..")), ("C", "no certificate")):
+        (folder / f"{name * 40}.crt").write_text(content)
+    (found,) = image_checks.findings(str(tmp_path))
+    assert (found.item, found.path) == ("Azure Linux agent's state", f"/var/lib/waagent/{'B' * 40}.crt")
+
+
+def test_handlers_in_the_image_are_named_and_lose_what_they_were_given(machine: Machine) -> None:
+    inhabited(machine, "disconnected")
+    guest, folder = machine.root / "var/lib/GuestConfig", machine.root / "var/lib/waagent/Hawser.CustomScript-1.0.3"
+    record = {"publisher": "Hawser", "type": "CustomScript", "version": "1.0.3", "folders": ["1.0.3"]}
+    memory = {"handlers": {"x": record}, "results": {}, "certificates": [], "generation": 1, "machine": "x"}
+    (guest / "extensions/handlers.json").write_text(json.dumps({"v": 1, **memory}))
+    for name in ("config/3.settings", "status/3.status", "mrseq", "handler.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("secret" if name != "handler.py" else "program")
+    for name in ("journal.json", "taken.json"):
+        (guest / "upgrade").mkdir(exist_ok=True)
+        (guest / "upgrade" / name).write_text("secret vmId")
+    (item,) = [item for item in check(machine)[1]["operatingSystem"] if item["item"].startswith("extension")]
+    assert item == {
+        "item": "extension CustomScript 1.0.3",
+        "path": "/var/lib/waagent/Hawser.CustomScript-1.0.3",
+        "remedy": "azcmagent extension remove --name CustomScript, before the image is sealed",
+        "identity": False,
+    }
+    sealed = machine.run(*WORDS, "--json").json
+    assert any("extension CustomScript 1.0.3 still in the image" in warning for warning in sealed["warnings"])
+    assert leftovers(machine) == []
+    assert (folder / "handler.py").exists()
+    assert check(machine, "--agent-only")[0] == 0
 
 
 @pytest.mark.parametrize("line", ["manual_cache_clean: false", "#manual_cache_clean: true", "x: manual_cache_clean"])

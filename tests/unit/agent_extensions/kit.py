@@ -34,7 +34,7 @@ from agent_runtime.service.loop import Loop, Timeout, sleep
 from agent_runtime.state import config
 from agent_runtime.workers import keys
 from tests.unit.agent_extensions.extd import Doubles
-from tests.unit.agent_services.courier import CHECKOUT, Courier, Machine, Service, b64, sign, until
+from tests.unit.agent_services.courier import CHECKOUT, VM_ID, Courier, Machine, Service, b64, sign, until
 
 QUICK = {
     "status_first": 0.1,
@@ -187,6 +187,7 @@ class Site(Machine):
         keys.mkdir(parents=True, mode=0o700)
         for name, content in _settings_key():
             (keys / name).write_bytes(content)
+        (keys / "machine.json").write_text(json.dumps({"v": 1, "machine": VM_ID}))
         self.generation = 0
 
     @property

@@ -43,7 +43,7 @@ def test_what_is_there_is_listed(furnished: Site) -> None:
     done = run(furnished, "list")
     folder = furnished.folder_of()
     assert done.out.splitlines()[0].split() == ["EXTENSION", "VERSION", "EXTENSION", "PATH", "STATE"]
-    assert done.out.splitlines()[1].split() == ["Fake", "1.0.0", str(folder), "ENABLED"]
+    assert done.out.splitlines()[1].split()[:4] == ["Fake", "1.0.0", str(folder), "ENABLED,"]
     listed = run(furnished, "list", "--json").json["extensions"]
     assert [(item["type"], [known["name"] for known in item["extensions"]]) for item in listed] == [
         ("Fake", ["fake"]),
@@ -62,6 +62,20 @@ def test_logs_have_what_handlers_say_and_nothing_that_they_were_told(furnished: 
     assert sorted(of_fake) == ["HandlerEnvironment.json", "HandlerManifest.json", "status/0.status"]
     assert "/var/lib/GuestConfig/extensions/handlers.json" in names
     assert not [name for name in names if name.endswith((".settings", ".prv", ".key", ".crt"))]
+
+
+def test_what_another_machine_wished_is_marked_and_can_be_removed(furnished: Site) -> None:
+    """The furnished handlers are those of `m`, whose disk this was."""
+    done = run(furnished, "list")
+    assert done.out.splitlines()[1].split()[-2:] == ["ENABLED,", "FOREIGN"]
+    assert [item["foreign"] for item in run(furnished, "list", "--json").json["extensions"]] == [True, True]
+    furnished.bind("M")
+    assert "FOREIGN" not in run(furnished, "list").out
+    furnished.unbind()
+    assert "FOREIGN" not in run(furnished, "list").out, "a machine without a name has no foreign ones"
+    furnished.bind("x")
+    assert run(furnished, "remove", "-n", "Fake").code == 0
+    assert furnished.calls() == ["disable 1.0.0", "uninstall 1.0.0"]
 
 
 def test_nothing_is_listed_where_nothing_is(site: Site) -> None:

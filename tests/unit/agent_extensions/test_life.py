@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import stat
 import subprocess
 import time
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.agent_extensions.kit import Extd, Hub, Site, certificate_of, envelope, until, wish
+from tests.unit.agent_extensions.kit import Extd, Hub, Site, certificate_of, command, envelope, until, wish
 
 
 def test_a_handler_is_installed_enabled_and_reported(site: Site) -> None:
@@ -214,9 +216,61 @@ def test_without_a_binding_nothing_is_carried_out_and_extensions_stay(site: Site
         hub.give(site.document(wish()))
         hub.wait("fake", "succeeded")
         site.unbind()
-        hub.send({"v": 1, "push": "identity", "state": "disconnected"})
+        hub.tell("disconnected")
         until(lambda: "removed" in site.log("extensions"), "document dropped")
         time.sleep(0.3)
         assert extd.stop() == 0
     assert site.calls() == ["install 1.0.0", "enable 1.0.0"]
     assert site.folder_of().exists()
+
+
+@pytest.mark.parametrize("state", ["parked", "quarantined", "connecting", "expired"])
+def test_nothing_is_carried_out_for_an_identity_in_doubt(site: Site, state: str) -> None:
+    """The disk of a machine that was in the middle of something was copied, and himds has noticed."""
+    site.package()
+    site.package(kind="More")
+    site.way("install", f"[ $version = 1.0.0 ] && [ -e {site.root}/first ] || exec sleep 60")
+    (site.root / "first").touch()
+    with Hub(site) as hub:
+        with Extd(site) as extd:
+            hub.give(site.document(wish()))
+            hub.wait("fake", "succeeded")
+            (site.root / "first").unlink()
+            hub.give(site.document(wish(), wish("more", kind="More")))
+            until(lambda: site.calls()[2:] == ["install 1.0.0"], "install runs")
+            extd.kill()
+        (run,) = (site.folder("extensions") / "running").iterdir()
+        os.killpg(int((run / "pid").read_text().split()[0]), signal.SIGKILL)
+        assert (site.folder("extensions") / "plan.json").exists()
+        (site.root / "first").touch()
+        hub.state = state
+        with Extd(site) as extd:
+            hub.give(site.commands(command(f"touch {site.root}/ran")), "runcommands")
+            until(lambda: site.kept("extensions", "runcommands"), "document kept")
+            time.sleep(0.3)
+            assert site.calls() == ["install 1.0.0", "enable 1.0.0", "install 1.0.0"]
+            assert not (site.root / "ran").exists()
+            hub.tell("connected")
+            hub.wait("more", "succeeded")
+            hub.ends("run", "Succeeded")
+            until(lambda: not (site.folder("extensions") / "plan.json").exists(), "plan ended")
+            hub.tell(state)
+            until(lambda: site.log("extensions").count(f"identity is {state}") == 2, "told")
+            before, document = site.calls(), site.document()
+            hub.give(document)
+            until(lambda: site.kept("extensions", "extensions") == document, "document kept")
+            time.sleep(0.3)
+            assert site.calls() == before
+            assert site.folder_of().exists()
+            assert extd.stop() == 0
+
+
+def test_a_lost_connection_to_himds_is_no_doubt(site: Site) -> None:
+    site.package(trouble="network")
+    with Extd(site) as extd:
+        with Hub(site) as hub:
+            hub.give(site.document(wish()))
+            hub.wait("fake", "installing", operation="download")
+        site.package()
+        until(lambda: site.calls() == ["install 1.0.0", "enable 1.0.0"], "enabled while himds is away")
+        assert extd.stop() == 0

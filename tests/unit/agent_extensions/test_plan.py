@@ -227,6 +227,45 @@ def test_a_version_that_was_rejected_is_not_tried_again() -> None:
     assert plan.make({"test.fake": before}, [wanted], awake=awake, generation=8).chains != []
 
 
+FRESH = ["remove: disable-1.0-one uninstall-1.0 delete-1.0 forget-1.0", NEW.replace("2.0", "1.0")]
+OLDER = "remove: disable-2.0-one uninstall-2.0 delete-2.0 forget-2.0"
+
+
+@pytest.mark.parametrize(
+    ("sequence", "machine", "wished", "steps"),
+    [
+        # Nobody's, as the former version wrote it, and one's own.
+        (0, "", [], [REMOVAL]),
+        (0, "me", [], [REMOVAL]),
+        (0, "me", [wish()], ["enable: settings-1.0-one enable-1.0-one"]),
+        # Another machine's, which this disk was or was copied from: left alone, and not enabled either.
+        (0, "other", [], []),
+        (0, "other", [wish(kind="Next")], [NEW.replace("2.0", "1.0")]),
+        # Wished for this one too: from the beginning, though it looks the same.
+        (0, "other", [wish()], FRESH),
+        (5, "other", [wish()], FRESH),
+        (0, "other", [wish("two")], [FRESH[0], FRESH[1].replace("one", "two")]),
+    ],
+)
+def test_only_what_this_machine_wished_is_removed(
+    sequence: int, machine: str, wished: list[Wish], steps: list[str]
+) -> None:
+    records = {"test.fake": {**record(one=sequence), "machine": machine}}
+    assert said(plan.make(records, wished, machine="me")) == steps
+
+
+def test_a_handler_of_several_that_another_machine_wished_begins_anew_as_a_whole() -> None:
+    records = {"test.fake": {**record("2.0", multi=True, one=0), "machine": "other"}}
+    made = plan.make(records, [wish("two", "2.0")], awake=[("test.fake", "two")], machine="me")
+    assert said(made) == [OLDER, NEW.replace("one", "two")]
+
+
+@pytest.mark.parametrize("more", [{"forbidden": {"test.fake": "no"}}, {"frozen": True}])
+def test_what_may_not_be_wished_is_not_taken_over(more: dict[str, Any]) -> None:
+    made = plan.make({"test.fake": {**record(one=0), "machine": "other"}}, [wish()], machine="me", **more)
+    assert (said(made), set(made.refused)) == ([], {"one"})
+
+
 # -- every wish is reached from every state
 
 names = st.sampled_from(["one", "two", "three"])

@@ -299,6 +299,69 @@ def test_another_registrations_secret_of_the_same_number_is_taken(site: Site) ->
     assert handed == [former, present]
 
 
+def test_handlers_of_a_copied_disk_stay_until_they_are_wished_here_too(site: Site) -> None:
+    """An adopted clone: its hub knows of none of them, and a wish for something else takes none away."""
+    site.package()
+    site.package(kind="Next")
+    site.package(kind="Many", manifest={"supportsMultipleExtensions": True})
+
+    async def original(desk: Desk) -> None:
+        desk.give(wish(sequence=3), wish("one", kind="Many"), machine="original")
+        for name in ("fake", "one"):
+            await desk.wait(name, "succeeded")
+        await desk.idle()
+
+    async def clone(desk: Desk) -> None:
+        desk.give(wish("next", kind="Next"), machine="clone")
+        await desk.wait("next", "succeeded")
+        await desk.idle()
+        assert set(desk.last()) == {"next"}
+        assert sorted(site.calls()[before:]) == ["enable 1.0.0", "install 1.0.0"], "nothing but Next's"
+        desk.give(wish("next", kind="Next"), wish(sequence=3), machine="clone")
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+
+    live(site, original)
+    before = len(site.calls())
+    assert (site.folder_of() / "mrseq").read_text() == "3\n"
+    site.way("install", f"ls mrseq >>{site.root}/remembered 2>&1")
+    live(site, clone)
+    assert site.calls()[before + 2 :] == ["disable 1.0.0", "uninstall 1.0.0", "install 1.0.0", "enable 1.0.0"]
+    assert "cannot access" in (site.root / "remembered").read_text().splitlines()[-1], "the sequence is forgotten"
+    assert (site.record() or {})["machine"] == (site.record("Next") or {})["machine"] == "clone"
+    assert (site.record("Many") or {})["machine"] == "original"
+    assert site.folder_of(kind="Many").exists()
+
+    async def alone(desk: Desk) -> None:
+        desk.give(machine="clone")
+        await desk.until(lambda: site.record() is None and site.record("Next") is None, "removed")
+        await desk.idle()
+
+    live(site, alone)
+    assert (site.record("Many") or {})["state"] == "Enabled"
+
+
+def test_records_of_the_former_version_are_those_of_its_machine(site: Site) -> None:
+    site.package()
+
+    async def original(desk: Desk) -> None:
+        desk.give(wish(), machine="original")
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+
+    live(site, original)
+    path = site.folder("extensions") / "handlers.json"
+    found = json.loads(path.read_text())
+    del found["handlers"]["test.fake"]["machine"]
+    path.write_text(json.dumps(found))
+
+    async def removed(desk: Desk) -> None:
+        desk.give(machine="original")
+        await desk.until(lambda: site.record() is None, "removed")
+
+    live(site, removed)
+
+
 def test_a_newer_document_takes_over_between_two_handlers(site: Site) -> None:
     for kind in ("Fake", "Next"):
         site.package(kind=kind)

@@ -123,21 +123,33 @@ class Courier:
         self.listener.listen(8)
         self.listener.settimeout(WAIT)
         self.stream: socket.socket | None = None
+        self.state = "connected"
 
     def welcome(self) -> dict[str, Any]:
         """Takes a connection and answers its hello, which is returned."""
         self.stream, _ = self.listener.accept()
         self.stream.settimeout(WAIT)
         hello = self.receive()
-        self.send({"v": 1, "id": hello["id"], "ok": True, "result": {"state": "connected", "cloud": "demo"}})
+        self.greet(hello)
         return hello
+
+    def greet(self, hello: dict[str, Any]) -> None:
+        self.send({"v": 1, "id": hello["id"], "ok": True, "result": {"state": self.state, "cloud": "demo"}})
+
+    def tell(self, state: str) -> None:
+        """The identity is in another state now."""
+        self.state = state
+        self.send({"v": 1, "push": "identity", "state": state})
 
     def push(self, document: str, kind: str = "policy", generation: int = 1) -> None:
         self.send({"v": 1, "push": "desired", "kind": kind, "generation": generation, "document": document})
 
     def report(self) -> dict[str, Any]:
-        """The next report, answered."""
+        """The next report, answered, and whatever the service says of itself before."""
         frame = self.receive()
+        while frame["verb"] == "hello":
+            self.greet(frame)
+            frame = self.receive()
         assert frame["verb"] == "report", frame
         self.send({"v": 1, "id": frame["id"], "ok": True, "result": {"id": VM_ID}})
         arguments: dict[str, Any] = frame["args"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.unit.agent_services.courier import VM_ID, Courier, Machine, Service, sign, until
@@ -29,7 +30,7 @@ def test_a_signed_document_is_kept_and_outlives_the_process(machine: Machine) ->
         with Service(machine, "policy") as gcad:
             hello = courier.welcome()
             assert (hello["verb"], hello["args"]["service"]) == ("hello", "gcad")
-            assert hello["args"]["settingsCsr"] is None
+            assert (hello["args"]["machine"], hello["args"]["settingsCsr"]) == (None, None)
             document = sign(machine.key, generation=7)
             courier.push(document, generation=7)
             until(lambda: machine.kept("policy", "policy") == document, "document kept")
@@ -137,7 +138,9 @@ def test_a_second_process_steps_back(machine: Machine) -> None:
 def test_extd_makes_its_own_key_once(machine: Machine) -> None:
     with Courier(machine) as courier:
         with Service(machine, "extensions") as extd:
-            first = courier.welcome()["args"]["settingsCsr"]
+            offer = courier.welcome()["args"]
+            assert offer["machine"] == VM_ID
+            first = offer["settingsCsr"]
             for kind in ("extensions", "runcommands", "agent"):
                 courier.push(sign(machine.key, kind=kind), kind=kind)
             until(lambda: machine.kept("extensions", "agent"), "documents kept")
@@ -151,6 +154,71 @@ def test_extd_makes_its_own_key_once(machine: Machine) -> None:
     key = machine.folder("extensions") / "keys/settings.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
+
+
+def key_of(machine: Machine) -> bytes:
+    return (machine.folder("extensions") / "keys/settings.key").read_bytes()
+
+
+def test_without_a_binding_extd_has_no_key_and_makes_one_when_it_is_bound(machine: Machine) -> None:
+    machine.unbind()
+    with Courier(machine) as courier, Service(machine, "extensions") as extd:
+        courier.state = "disconnected"
+        hello = courier.welcome()["args"]
+        assert (hello["machine"], hello["settingsCsr"]) == (None, None)
+        assert not (machine.folder("extensions") / "keys").exists()
+        machine.bind(OTHER)
+        courier.tell("connecting")
+        again = courier.receive()
+        assert (again["verb"], again["args"]["machine"]) == ("hello", OTHER)
+        assert x509.load_pem_x509_csr(again["args"]["settingsCsr"].encode()).is_signature_valid
+        assert extd.stop() == 0
+
+
+@pytest.mark.parametrize("note", [{"v": 1, "machine": OTHER}, {"v": 1, "machine": 7}, None])
+def test_a_key_that_was_not_made_for_this_machine_is_replaced_with_its_copies(
+    machine: Machine, note: dict[str, object] | None
+) -> None:
+    """A disk was copied with its key; beside the copies lies what the vendor's agent keeps there."""
+    keys, handlers = machine.folder("extensions") / "keys", machine.root / "var/lib/waagent"
+    keys.mkdir(parents=True)
+    handlers.mkdir(parents=True)
+    for name in ("settings.key", "settings.csr"):
+        (keys / name).write_text("of the original")
+    if note is not None:
+        (keys / "machine.json").write_text(json.dumps(note))
+    ours, installed, theirs = "A" * 40, "B" * 40, "C" * 40
+    for thumbprint in (ours, installed, theirs):
+        for ending in ("crt", "prv"):
+            (handlers / f"{thumbprint}.{ending}").write_text("of the original")
+    record = {"publisher": "Test", "type": "Fake", "extensions": {"fake": {"thumbprint": installed}}}
+    known = {"handlers": {"test.fake": record}, "results": {}, "certificates": [ours], "generation": 1, "machine": "x"}
+    (machine.folder("extensions") / "handlers.json").write_text(json.dumps({"v": 1, **known}))
+    with Courier(machine) as courier, Service(machine, "extensions") as extd:
+        courier.state = "parked"
+        hello = courier.welcome()["args"]
+        assert hello["machine"] == VM_ID
+        request = x509.load_pem_x509_csr(hello["settingsCsr"].encode())
+        key = serialization.load_pem_private_key(key_of(machine), password=None)
+        assert request.public_key() == key.public_key()
+        assert extd.stop() == 0
+    assert {path.name for path in handlers.iterdir()} == {f"{theirs}.crt", f"{theirs}.prv"}
+    assert json.loads((keys / "machine.json").read_text()) == {"v": 1, "machine": VM_ID}
+
+
+def test_the_key_changes_with_the_machine_that_is_bound(machine: Machine) -> None:
+    with Courier(machine) as courier, Service(machine, "extensions") as extd:
+        first = courier.welcome()["args"]["settingsCsr"]
+        before = key_of(machine)
+        machine.unbind()
+        courier.tell("disconnected")
+        assert courier.receive()["args"]["settingsCsr"] is None
+        machine.bind(OTHER)
+        courier.tell("connecting")
+        second = courier.receive()["args"]
+        assert (second["machine"], second["settingsCsr"] == first) == (OTHER, False)
+        assert key_of(machine) != before
+        assert extd.stop() == 0
 
 
 def test_residents_import_the_standard_library_only() -> None:
