@@ -3,7 +3,7 @@
 
 ca.crt, ca.key                    the hub's own CA (no key when certificates were given); during a rotation ca.crt holds
                                   the old one too, and ca-cross.crt the new one signed by the old (trust.py)
-tls.crt, tls.key                  what the server shows
+tls.crt, tls.key                  what the server shows; tls-next.key: a key whose certificate is being issued
 machine-ca.crt, machine-ca.key    signs machine certificates
 token.crt, token.key, token-*.pem RS256, sign access tokens (token_keys.py)
 desired.key                       Ed25519, signs desired-state documents; desired-next.key: published, not signing yet
@@ -14,6 +14,7 @@ paging.key                        32 random bytes, authenticates $skiptoken
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -22,12 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from control_plane import pki, token_keys
 from control_plane.errors import OperatorError
-from control_plane.settings import Settings, write_file
+from control_plane.settings import Settings, sync, write_file
 
 
 @dataclass(frozen=True)
@@ -98,28 +101,67 @@ def create(data: Path, settings: Settings, given: tuple[bytes, bytes, bytes] | N
 
 def issue_tls(data: Path, settings: Settings, ca: pki.Authority) -> None:
     """Make the server's certificate for the URL's host and the further names."""
+    keys = folder(data)
     key, certificate = pki.make_tls(ca, [settings.host, *settings.sans])
-    write_file(folder(data) / "tls.key", pki.key_pem(key))
-    cross = folder(data) / "ca-cross.crt"
+    # Under another name until its certificate is there, so that a crash between the two files is told from an
+    # operator who copies the second one of his own.
+    write_file(keys / "tls-next.key", pki.key_pem(key))
+    cross = keys / "ca-cross.crt"
     chain = pki.certificate_pem(certificate) + (cross.read_bytes() if cross.exists() else b"")
-    write_file(folder(data) / "tls.crt", chain + pki.certificate_pem(ca.certificate))
+    write_file(keys / "tls.crt", chain + pki.certificate_pem(ca.certificate))
+    _finish_issue(keys)
+
+
+def _finish_issue(keys: Path) -> None:
+    """Put the waiting key into its place when tls.crt is its certificate. Another process may do so meanwhile."""
+    if _belongs(keys / "tls.crt", keys / "tls-next.key") is None:
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(keys / "tls-next.key", keys / "tls.key")
+    sync(keys)
+
+
+def _belongs(certificate_file: Path, key_file: Path) -> x509.Certificate | None:
+    """The certificate, when both files can be read and belong together."""
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+        fits = _private(key_file).public_key() == certificate.public_key()
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    return certificate if fits else None
+
+
+def own_tls(data: Path) -> x509.Certificate | None:
+    """What the server shows, when the hub's own CA (or the one that follows it) issued it and its key belongs; an issue
+    that was interrupted is finished. None: the pair is the operator's, or cannot be used."""
+    keys = folder(data)
+    _finish_issue(keys)
+    certificate = _belongs(keys / "tls.crt", keys / "tls.key")
+    if certificate is None:
+        return None
+    for name in ("ca", "ca-next"):
+        with contextlib.suppress(OSError, ValueError):
+            if pki.issued_by(certificate, authority(data, name).certificate):
+                return certificate
+    return None
 
 
 def renew_tls(data: Path, settings: Settings, days: int = 60) -> bool:
-    """Make the TLS certificate anew when our own CA signed it and fewer than `days` remain, or when it does not
-    belong to its key (a crash between the two files). True if it was."""
+    """Make the TLS certificate anew when our own CA issued it and fewer than `days` remain, or when neither it nor a
+    key is there. Any other file is the operator's, and never written to. True if it was made."""
     if not settings.own_certificate:
         return False
-    certificate = x509.load_pem_x509_certificate((folder(data) / "tls.crt").read_bytes())
-    key = _private(folder(data) / "tls.key")
-    belongs = isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key()
-    if belongs and (certificate.not_valid_after_utc - datetime.now(UTC)).days >= days:
-        return False
-    issue_tls(data, settings, authority(data, "ca"))
-    return True
+    certificate = own_tls(data)
+    if certificate is None:
+        due = not any((folder(data) / name).exists() for name in ("tls.crt", "tls.key"))
+    else:
+        due = (certificate.not_valid_after_utc - datetime.now(UTC)).days < days
+    if due:
+        issue_tls(data, settings, authority(data, "ca"))
+    return due
 
 
-def _private(path: Path) -> object:
+def _private(path: Path) -> PrivateKeyTypes:
     return serialization.load_pem_private_key(path.read_bytes(), password=None)
 
 

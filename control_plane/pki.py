@@ -156,6 +156,15 @@ def make_tls(ca: Authority, names: Sequence[str]) -> tuple[PrivateKey, x509.Cert
     return key, certificate
 
 
+def issued_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
+    """Whether `ca` signed the certificate, by name and by signature."""
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
 def make_token_key(tenant_id: str) -> tuple[rsa.RSAPrivateKey, x509.Certificate]:
     """RS256 key of the authority and the self-signed certificate that JWKS shows as `x5c`."""
     key = rsa.generate_private_key(65537, 2048)

@@ -2,14 +2,15 @@
 """The server's certificate: loaded at the start, exchanged while it serves.
 
 A changed tls.crt or tls.key is taken up by new connections; those that are open stay as they are. Files that do not
-belong together are refused with a line in the log, and the old certificate stays.
+belong together are refused with a line in the log, and the old certificate stays. What the hub's own CA did not issue
+is the operator's: it is served as it is, and never overwritten.
 """
 
 from __future__ import annotations
 
 import logging
 import ssl
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -28,7 +29,7 @@ class Tls:
         self._data, self._settings = data, settings
         self._files = [keyring.folder(data) / name for name in ("tls.crt", "tls.key")]
         if keyring.renew_tls(data, settings):
-            log.info("The TLS certificate was about to expire and was made anew.")
+            log.info("The TLS certificate was made anew.")
         self._mark = self._marks()
         self.context = self._made()
         self._newest = self.context
@@ -68,7 +69,9 @@ class Tls:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_cert_chain(self._files[0], self._files[1])
-        except (OSError, ssl.SSLError) as error:
+            if self.expires < datetime.now(UTC):
+                log.warning("The TLS certificate in %s has expired; nobody believes it.", self._files[0])
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise self._unusable(error) from error
         return context
 

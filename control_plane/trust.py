@@ -84,7 +84,7 @@ def begin_ca(data: Path, settings: Settings) -> bool:
     Errors: OperatorError when the certificates were given by the operator.
     """
     keys = keyring.folder(data)
-    if not settings.own_certificate:
+    if not settings.own_certificate or keyring.own_tls(data) is None:
         raise OperatorError(
             "The hub's certificate comes from a CA that is not the hub's own.",
             "Put both CAs into DATA/keys/ca.crt, then run 'hawser-hub trust announce'; exchange the certificate when "
@@ -119,7 +119,8 @@ def finish_ca(data: Path, settings: Settings) -> None:
     own = keyring.authority(data, "ca")
     write_file(keyring.ca_file(data), pki.certificate_pem(own.certificate), 0o644)
     (keyring.folder(data) / "ca-cross.crt").unlink(missing_ok=True)
-    keyring.issue_tls(data, settings, own)
+    if keyring.own_tls(data) is not None:
+        keyring.issue_tls(data, settings, own)
 
 
 def begin_desired(data: Path) -> bool:

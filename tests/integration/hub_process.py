@@ -11,12 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
+import yaml
 from requests.adapters import HTTPAdapter
 from sqlalchemy import text
 
@@ -26,6 +27,19 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 READY = "hawser-hub ready on "
 # Options of `init` that name a fresh database for the next hub; set by pytest --database postgresql.
 fresh_database: Callable[[], Sequence[str]] | None = None
+
+
+def database_options() -> Sequence[str]:
+    """Options of `init` and `restore` for an empty database as pytest was told; none: SQLite."""
+    return fresh_database() if fresh_database is not None else ()
+
+
+def configure(data: Path, sections: Mapping[str, Any]) -> None:
+    """Write config.yaml; the database stays that of `init`."""
+    path = data / "config.yaml"
+    former = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
+    database = {name: value for name, value in former.items() if name == "database"}
+    path.write_text(yaml.safe_dump({**database, **sections}))
 
 
 class _From(HTTPAdapter):
@@ -194,8 +208,8 @@ def make(
     """`init` a hub in `data`; not started yet. Its database: that of `options`, else as pytest was told. `sqlite`: that
     one, whatever pytest was told, for what holds for it alone."""
     port = port or free_port()
-    if fresh_database is not None and not sqlite and "--database" not in options:
-        options = (*options, *fresh_database())
+    if not sqlite and "--database" not in options:
+        options = (*options, *database_options())
     url = f"https://{host}:{port}"
     done = subprocess.run(
         [sys.executable, "-m", "control_plane", "--data", str(data), "init", "--url", url, "--json", *options],

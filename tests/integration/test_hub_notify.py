@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from sqlalchemy import update
 
 from control_plane.hub import open_database
@@ -68,9 +67,7 @@ def webhook(folder: Path, receiver: Receiver, **changes: Any) -> dict[str, Any]:
 def make(folder: Path, *targets: dict[str, Any]) -> HubProcess:
     """A hub with these targets, not started."""
     made = hub_process.make(folder / "data", "--location", "local")
-    config = made.data / "config.yaml"
-    sections = yaml.safe_load(config.read_text()) if config.exists() else {}
-    config.write_text(yaml.safe_dump({**(sections or {}), "notifications": {"targets": list(targets)}}))
+    hub_process.configure(made.data, {"notifications": {"targets": list(targets)}})
     return made
 
 

@@ -5,7 +5,6 @@ settings while it runs."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -14,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,9 +21,13 @@ from uuid import uuid4
 import pytest
 import requests
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
 from prometheus_client.parser import text_string_to_metric_families
 
-from control_plane import connections
+from control_plane import connections, pki
 from tests.integration import hub_process, web_fleet
 from tests.integration.hub_machine import Machine
 from tests.integration.hub_process import HubProcess
@@ -48,10 +52,7 @@ def own(tmp_path: Path) -> Iterator[HubProcess]:
 
 
 def configure(hub: HubProcess, text: str) -> None:
-    path = hub.data / "config.yaml"
-    sections = yaml.safe_load(path.read_text()) if path.exists() else {}
-    database = {name: value for name, value in sections.items() if name == "database"}
-    path.write_text(text + yaml.safe_dump(database) if database else text)
+    hub_process.configure(hub.data, yaml.safe_load(text) or {})
 
 
 def reload(hub: HubProcess) -> None:
@@ -324,30 +325,78 @@ def test_machines_go_on_while_arm_is_saturated(hub: HubProcess) -> None:
             thread.join(30)
 
 
-def test_another_certificate_is_taken_up_and_a_wrong_one_is_not(own: HubProcess) -> None:
+def _pair(key: pki.PrivateKey, days: int) -> dict[str, bytes]:
+    """Files of a certificate that no CA of the hub issued, and that ends in so many days."""
+    name, at = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]), datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(at - timedelta(days=90))
+        .not_valid_after(at + timedelta(days=days))
+        .sign(key, hashes.SHA256())
+    )
+    return {"tls.key": pki.key_pem(key), "tls.crt": pki.certificate_pem(certificate)}
+
+
+def _files(hub: HubProcess) -> dict[str, bytes]:
+    return {name: (hub.data / "keys" / name).read_bytes() for name in ("tls.key", "tls.crt")}
+
+
+def _served(hub: HubProcess) -> bytes:
+    """The certificate that a new connection is shown, PEM, whoever issued it."""
+    host, port = hub.listen.split(":")
+    return ssl.get_server_certificate((host, int(port))).encode()
+
+
+@pytest.mark.parametrize(
+    ("key", "days"),
+    [
+        (rsa.generate_private_key(65537, 2048), 365),
+        (ec.generate_private_key(ec.SECP256R1()), 30),
+        (ec.generate_private_key(ec.SECP256R1()), -1),
+    ],
+    ids=["RSA", "EC with 30 days left", "expired"],
+)
+def test_a_certificate_of_ones_own_is_served_and_never_overwritten(
+    own: HubProcess, key: pki.PrivateKey, days: int
+) -> None:
     own.start()
-    keys = own.data / "keys"
-    before = _shown(own)
+    keys, pair, former = own.data / "keys", _pair(key, days), _files(own)
+    shown = _served(own)
+    assert former["tls.crt"].startswith(shown)
+    # Copied in two steps. As long as key and certificate do not fit, the former pair stays in force.
+    (keys / "tls.key").write_bytes(pair["tls.key"])
+    reload(own)
+    until(lambda: "The TLS certificate" in log(own) and "cannot be used" in log(own))
+    assert _files(own) == {**former, "tls.key": pair["tls.key"]}
+    assert _served(own) == shown
     held = _connect(own)
-    # A key that does not belong to the certificate: refused in the log, the former one stays.
-    right = (keys / "tls.key").read_bytes()
-    (keys / "tls.key").write_bytes((keys / "machine-ca.key").read_bytes())
-    (keys / "hub-own").unlink(missing_ok=True)
+    (keys / "tls.crt").write_bytes(pair["tls.crt"])
     reload(own)
-    until(lambda: "certificate" in log(own).lower())
-    (keys / "tls.key").write_bytes(right)
-    reload(own)
+    until(lambda: _served(own) == pair["tls.crt"])
     held.sendall(f"GET /healthz HTTP/1.1\r\nHost: {own.listen}\r\n\r\n".encode())
-    assert held.recv(64).startswith(b"HTTP/1.1 200")
-    os.unlink(keys / "tls.key")
-    (keys / "tls.key").write_bytes(right)
-    assert own.session().get(f"{own.url}/healthz", timeout=30).ok
-    assert before
+    assert held.recv(64).startswith(b"HTTP/1.1 200"), "an open connection stays"
+    reload(own)
+    own.stop()
+    own.start()
+    assert _served(own) == pair["tls.crt"]
+    assert _files(own) == pair
+    assert ("has expired" in log(own)) == (days < 0)
 
 
-def _shown(hub: HubProcess) -> bytes | None:
-    with _connect(hub) as stream:
-        return stream.getpeercert(binary_form=True)
+def test_a_pair_that_does_not_fit_stops_the_start_and_stays(own: HubProcess) -> None:
+    own.start()
+    own.stop()
+    pair = {**_files(own), "tls.key": _pair(ec.generate_private_key(ec.SECP256R1()), 365)["tls.key"]}
+    (own.data / "keys/tls.key").write_bytes(pair["tls.key"])
+    refused = own.run("serve", "--listen", own.listen, check=False)
+    assert refused.returncode == 1
+    assert "cannot be used" in refused.stderr
+    assert "Put a certificate and its key there" in refused.stderr
+    assert _files(own) == pair
 
 
 def test_settings_that_are_wrong_are_refused_while_it_runs(own: HubProcess) -> None:

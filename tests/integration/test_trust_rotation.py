@@ -155,7 +155,7 @@ def test_the_desired_state_key_is_rotated(site: Site) -> None:
     assert [key["kid"] for key in profile["desired_state_keys"]] == after
 
 
-@pytest.mark.parametrize("cut", ["ca-next.key", "bundle", "cross", "tls.key", "tls.crt", "ca.key"])
+@pytest.mark.parametrize("cut", ["ca-next.key", "bundle", "cross", "tls-next.key", "tls.crt", "ca.key"])
 def test_begin_may_be_killed_after_each_file(tmp_path: Path, cut: str) -> None:
     """What a crash after each write leaves is a hub that starts, and a rotation that goes on."""
     hub = hub_process.make(tmp_path / "hub", "--location", "local=Laboratory")

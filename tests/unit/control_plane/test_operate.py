@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from cryptography import x509
 from jsonschema import Draft7Validator
 
-from control_plane import config, keyring, pki, serve, settings, tls
+from control_plane import config, keyring, pki, serve, settings, tls, trust
 from control_plane.cli import main
 from control_plane.errors import OperatorError
 from control_plane.hub import open_database, open_hub
@@ -119,6 +119,64 @@ def test_given_certificates(tmp_path: Path) -> None:
     assert init("chain.crt").exit_code == 0
     assert keyring.ca_file(tmp_path / "data").read_bytes() == pki.certificate_pem(ca.certificate)
     assert not keyring.renew_tls(tmp_path / "data", settings.load(tmp_path / "data"), days=10_000)
+
+
+def _tls_files(data: Path) -> list[bytes]:
+    return [(data / "keys" / name).read_bytes() for name in ("tls.crt", "tls.key")]
+
+
+def test_only_the_hubs_own_certificate_is_made_anew(hub: Path) -> None:
+    known, keys = settings.load(hub), hub / "keys"
+    ours = keyring.authority(hub, "ca")
+    # Of a CA that has the same name, and another key.
+    key, leaf = pki.make_tls(pki.make_ca("hawser hub CA hub.example"), ["hub.example"])
+    assert leaf.issuer == ours.certificate.subject
+    own = _tls_files(hub)
+    for name, content in (("tls.key", pki.key_pem(key)), ("tls.crt", pki.certificate_pem(leaf)), ("tls.crt", b"cut o")):
+        (keys / name).write_bytes(content)
+        before = _tls_files(hub)
+        assert not keyring.renew_tls(hub, known, days=10_000)
+        with pytest.raises(OperatorError, match="comes from a CA that is not the hub's own"):
+            trust.begin_ca(hub, known)
+        assert _tls_files(hub) == before
+    # The way back: neither is there.
+    (keys / "tls.crt").unlink()
+    assert not keyring.renew_tls(hub, known)
+    (keys / "tls.key").unlink()
+    assert keyring.renew_tls(hub, known)
+    assert keyring.own_tls(hub) is not None
+    assert _tls_files(hub) != own
+
+
+@pytest.mark.parametrize("cut", ["tls-next.key", "tls.crt"])
+def test_an_issue_that_was_killed_leaves_a_pair(hub: Path, monkeypatch: pytest.MonkeyPatch, cut: str) -> None:
+    known, ours = settings.load(hub), keyring.authority(hub, "ca")
+
+    def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+        settings.write_file(path, data, mode)
+        if path.name == cut:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(keyring, "write_file", write)
+    with pytest.raises(KeyboardInterrupt):
+        keyring.issue_tls(hub, known, ours)
+    monkeypatch.undo()
+    before = _tls_files(hub)
+    assert not keyring.renew_tls(hub, known)
+    assert keyring.own_tls(hub) is not None
+    assert (_tls_files(hub) == before) == (cut == "tls-next.key")
+    assert tls.Tls(hub, known).expires > datetime.now(UTC)
+
+
+def test_a_rotation_keeps_a_certificate_that_came_meanwhile(hub: Path) -> None:
+    known = settings.load(hub)
+    assert trust.begin_ca(hub, known)
+    key, leaf = pki.make_tls(pki.make_ca("another CA"), ["hub.example"])
+    (hub / "keys/tls.key").write_bytes(pki.key_pem(key))
+    (hub / "keys/tls.crt").write_bytes(pki.certificate_pem(leaf))
+    before = _tls_files(hub)
+    trust.finish_ca(hub, known)
+    assert _tls_files(hub) == before
 
 
 def test_principals(hub: Path, tmp_path: Path) -> None:
