@@ -182,19 +182,23 @@ class Database:
         shown = self.url.render_as_string(hide_password=True)
         try:
             with self._readers.connect() as connection:
-                encoding, collation = connection.exec_driver_sql(
-                    "SELECT pg_encoding_to_char(encoding), datcollate FROM pg_database "
-                    "WHERE datname = current_database()"
+                # By JSON, for a PostgreSQL before 15 has no such column, and no database that sorts by ICU.
+                encoding, collation, provider = connection.exec_driver_sql(
+                    "SELECT pg_encoding_to_char(encoding), datcollate, to_jsonb(pg_database) ->> 'datlocprovider' "
+                    "FROM pg_database WHERE datname = current_database()"
                 ).one()
         except SQLAlchemyError as error:
             raise OperatorError(
                 f"The database {shown} cannot be used ({engines.described(error)}).",
                 "Check that PostgreSQL runs, and user, password and database exist.",
             ) from error
-        if encoding != "UTF8" or collation not in _BYTE_ORDER:
+        if encoding != "UTF8" or collation not in _BYTE_ORDER or provider == "i":
+            found = f"{collation}{' of ICU' if provider == 'i' else ''}"
+            libc = "LOCALE_PROVIDER libc " if provider else ""
             raise OperatorError(
-                f"The database {shown} has encoding {encoding} and collation {collation}.",
-                "Make it with: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'.",
+                f"The database {shown} has encoding {encoding} and collation {found}.",
+                f"Make it with: CREATE DATABASE name TEMPLATE template0 {libc}ENCODING 'UTF8' "
+                "LC_COLLATE 'C' LC_CTYPE 'C'.",
             )
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real PostgreSQL for tests: its own cluster in a temporary directory, on 127.0.0.1, stopped by pid."""
+"""A real PostgreSQL for tests: its own cluster in a temporary directory, on 127.0.0.1 or a lab's bridge, stopped by
+pid."""
 
 from __future__ import annotations
 
@@ -32,9 +33,10 @@ def _programs() -> Path:
 @dataclass
 class PostgresServer:
     """A cluster below `directory`, run by the user postgres when the tests are root's: it refuses root. `wal`: an
-    empty directory for the write-ahead log, else it is with the data."""
+    empty directory for the write-ahead log, else it is with the data. `address`: where it listens, for its network."""
 
     directory: Path
+    address: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
     wal: Path | None = None
     process: subprocess.Popen[bytes] | None = None
@@ -67,11 +69,13 @@ class PostgresServer:
             cwd=self.directory,
             **self._run_as(),  # type: ignore[call-overload]
         )
+        with (self.directory / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet scram-sha-256\n")
         return self
 
     def start(self) -> PostgresServer:
         """Start and wait until it answers."""
-        settings = ("fsync=off", "listen_addresses=127.0.0.1", f"port={self.port}", "max_connections=200")
+        settings = ("fsync=off", f"listen_addresses={self.address}", f"port={self.port}", "max_connections=200")
         options = [part for item in (*settings, f"unix_socket_directories={self.directory}") for part in ("-c", item)]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -101,24 +105,24 @@ class PostgresServer:
     def execute(self, statement: str, database: str = "postgres") -> None:
         """One statement as USER."""
         with psycopg.connect(
-            host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname=database, autocommit=True
+            host=self.address, port=self.port, user=USER, password=PASSWORD, dbname=database, autocommit=True
         ) as connection:
             connection.execute(statement.encode())
 
     def url(self, database: str) -> str:
         """The address that `init --database` takes."""
-        return f"postgresql+psycopg://{USER}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+psycopg://{USER}@{self.address}:{self.port}/{database}"
 
-    def fresh(self) -> tuple[str, ...]:
-        """Options of `init` for a new and empty database."""
+    def fresh(self, how: str = "") -> tuple[str, ...]:
+        """Options of `init` for a new and empty database. `how`: options of its CREATE DATABASE."""
         name = f"hub_{uuid4().hex[:12]}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} {how}")
         return ("--database", self.url(name), "--database-password-file", str(self.password_file))
 
 
-def new() -> PostgresServer:
+def new(address: str = "127.0.0.1") -> PostgresServer:
     """A running server; `discard` takes it away."""
-    server = PostgresServer(Path(tempfile.mkdtemp(prefix="hawser-pg-")))
+    server = PostgresServer(Path(tempfile.mkdtemp(prefix="hawser-pg-")), address)
     return server.make().start()
 
 

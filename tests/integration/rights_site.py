@@ -20,6 +20,7 @@ from control_plane.clock import now
 from control_plane.hub import Hub, open_hub
 from control_plane.storage import principals
 from control_plane.storage.models import Principal
+from tests.integration.hub_process import database_options
 
 URL = "https://hub.example:8443"
 SUB = "11111111-1111-4111-8111-111111111111"
@@ -87,7 +88,7 @@ class Site:
 @contextmanager
 def running(data: Path) -> Iterator[Site]:
     """A hub in `data` with two groups and two machines."""
-    arguments = ["--data", str(data), "init", "--url", URL, "--subscription-id", SUB]
+    arguments = ["--data", str(data), "init", "--url", URL, "--subscription-id", SUB, *database_options()]
     assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
     hub = open_hub(data)
     with TestClient(build(hub), base_url=URL) as client:

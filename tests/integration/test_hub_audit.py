@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import inspect, select, text
 
 from control_plane.api.router import OPERATIONS
 from control_plane.arm.roles import Action
@@ -122,9 +122,8 @@ def _path(site: Site, shape: str) -> str:
         return G + concrete(shape.lstrip("/"))
     for word, query in _MADE.items():
         if word in shape:
-            with sqlite3.connect(site.hub.data / "hub.db") as connection:
-                (found,) = connection.execute(query).fetchone() or ("1",)
-            shape = shape.replace(word, str(found))
+            found = _rows(site, query)
+            shape = shape.replace(word, str(found[0][0]) if found else "1")
     for word in ("{user}", "{profile}", "{rule}"):
         shape = shape.replace(word, "audited")
     return "/hawser/v1" + shape.replace("{name}", ASSIGNMENT)
@@ -148,15 +147,47 @@ def _body(site: Site, body: Any) -> Any:
 
 def _dump(site: Site) -> dict[str, list[Any]]:
     """Every row of every table, but of the audit and of those that the hub writes by itself as time passes."""
-    with sqlite3.connect(site.hub.data / "hub.db") as connection:
-        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        kept = [name for (name,) in names if name not in _BY_TIME and not name.startswith("sqlite_")]
-        return {name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr) for name in kept}  # noqa: S608
+    with site.hub.database.read() as session:
+        kept = set(inspect(session.connection()).get_table_names()) - _BY_TIME
+    return {name: sorted(_rows(site, f"SELECT * FROM {name}"), key=repr) for name in kept}  # noqa: S608
 
 
 def _audit(site: Site) -> list[Any]:
-    with sqlite3.connect(site.hub.data / "hub.db") as connection:
-        return connection.execute("SELECT actor, action, target, outcome, code FROM audit ORDER BY id").fetchall()
+    return _rows(site, "SELECT actor, action, target, outcome, code FROM audit ORDER BY id")
+
+
+def _rows(site: Site, statement: str) -> list[Any]:
+    with site.hub.database.read() as session:
+        return [tuple(row) for row in session.execute(text(statement))]
+
+
+_REFUSE = {
+    "sqlite": ["CREATE TRIGGER no_room BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room'); END"],
+    "postgresql": [
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no room''; END'",
+        "CREATE TRIGGER no_room BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION refuse()",
+    ],
+}
+_ALLOW = {
+    "sqlite": ["DROP TRIGGER no_room"],
+    "postgresql": ["DROP TRIGGER no_room ON audit", "DROP FUNCTION refuse"],
+}
+
+
+@contextmanager
+def _without_an_audit(site: Site) -> Iterator[None]:
+    """Nothing can be written into it meanwhile."""
+
+    def execute(statements: dict[str, list[str]]) -> None:
+        with site.hub.database.write() as session:
+            for statement in statements[session.connection().dialect.name]:
+                session.execute(text(statement))
+
+    execute(_REFUSE)
+    try:
+        yield
+    finally:
+        execute(_ALLOW)
 
 
 def test_writes_leave_one_row_each(site: Site) -> None:
@@ -172,13 +203,8 @@ def test_writes_leave_one_row_each(site: Site) -> None:
         assert [(row[0], row[3], row[4]) for row in refused] == [
             (site.principals["R", "hub"].id, "Refused", "AuthorizationFailed")
         ], told
-        with sqlite3.connect(site.hub.data / "hub.db") as connection:
-            connection.execute("CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room'); END")
-        try:
+        with _without_an_audit(site):
             failed = site.ask(owner, method, path, sent)
-        finally:
-            with sqlite3.connect(site.hub.data / "hub.db") as connection:
-                connection.execute("DROP TRIGGER full")
         assert failed.status_code >= 500, (told, failed.text)
         assert _dump(site) == state, told
         before = _audit(site)

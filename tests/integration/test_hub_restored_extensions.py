@@ -45,7 +45,7 @@ def _written(hub: HubProcess, token: str, machine: ExtensionMachine, kind: str, 
 def _restored(hub: HubProcess, archive: Path, data: Path) -> HubProcess:
     hub.stop(signal.SIGKILL)
     again = HubProcess(data, hub.url, hub.listen, {**hub.made, "caFile": str(data / "keys" / "ca.crt")})
-    again.run("restore", str(archive))
+    again.run("restore", str(archive), *hub_process.database_options())
     return again.start()
 
 
@@ -58,7 +58,7 @@ def _back(machine: ExtensionMachine, hub: HubProcess) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_that_was_first_used_after_the_backup_can_be_commanded_again(kind: str, tmp_path: Path) -> None:
-    hub = hub_process.make(tmp_path / "data", sqlite=True).start()
+    hub = hub_process.make(tmp_path / "data").start()
     catalogue_of(hub, PACKAGES)
     owner = hub.principal("owner", "Owner")
     token = hub.token(owner)
@@ -85,7 +85,7 @@ def test_a_kind_that_was_first_used_after_the_backup_can_be_commanded_again(kind
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_carried_out_since_the_backup_stands_until_the_next_write(kind: str, tmp_path: Path) -> None:
-    hub = hub_process.make(tmp_path / "data", sqlite=True).start()
+    hub = hub_process.make(tmp_path / "data").start()
     catalogue_of(hub, PACKAGES)
     owner = hub.principal("owner", "Owner")
     token = hub.token(owner)

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import rsa
+from sqlalchemy import select, text
 
 from control_plane import pki
 from control_plane.arm.roles import Action, allows
@@ -24,6 +23,7 @@ from control_plane.errors import ApiError, OperatorError
 from control_plane.hub import Hub, open_hub
 from control_plane.people import oidc, sessions
 from control_plane.storage import people
+from control_plane.storage.models import AuditEntry
 from tests.integration import hub_process, oidc_provider
 from tests.integration.oidc_provider import CLIENT, SECRET, IdToken, Provider
 
@@ -48,9 +48,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def data(made: Path, tmp_path: Path, idp: Provider) -> Path:
+def data(request: pytest.FixtureRequest, tmp_path: Path, idp: Provider) -> Path:
     data = tmp_path / "data"
-    shutil.copytree(made, data)
+    if options := hub_process.database_options():
+        assert run(data, "init", "--url", URL, *options).exit_code == 0
+    else:
+        shutil.copytree(request.getfixturevalue("made"), data)
     (tmp_path / "client.secret").write_text(SECRET + "\n")
     section = {
         "issuer": idp.issuer,
@@ -64,7 +67,7 @@ def data(made: Path, tmp_path: Path, idp: Provider) -> Path:
             {"claim": "email", "value": "grace@example.org", "role": "Reader"},
         ],
     }
-    (data / "config.yaml").write_text(yaml.safe_dump({"oidc": section}))
+    hub_process.configure(data, {"oidc": section})
     return data
 
 
@@ -79,12 +82,17 @@ def value(set_cookie: str) -> str:
     return set_cookie.partition("=")[2].partition(";")[0]
 
 
+def rows(hub: Hub, statement: str) -> list[tuple[Any, ...]]:
+    with hub.database.read() as session:
+        return [tuple(row) for row in session.execute(text(statement))]
+
+
 def sign_in(hub: Hub, idp: Provider, to: str | None = None) -> oidc.Finished:
     begun = oidc.begin(hub, to)
     return oidc.finish(hub, idp.authorise(begun.location), value(begun.set_cookie), PEER)
 
 
-def test_an_external_account_signs_in(hub: Hub, idp: Provider, data: Path) -> None:
+def test_an_external_account_signs_in(hub: Hub, idp: Provider) -> None:
     idp.account = {"sub": "7", "preferred_username": "ada", "groups": ["staff", "other"], "email": "a@example.org"}
     begun = oidc.begin(hub, "/machines?x=1")
     asked = parse_qs(urlsplit(begun.location).query)
@@ -97,10 +105,10 @@ def test_an_external_account_signs_in(hub: Hub, idp: Provider, data: Path) -> No
     assert person is not None
     assert (person.caller.name, person.caller.assignments, person.email) == ("ada", (("Reader", "/"),), None)
     assert allows(person.caller, Action.MACHINE_READ, "/subscriptions/x")
-    with sqlite3.connect(data / "hub.db") as connection:
-        last = connection.execute("SELECT actor, action, detail FROM audit ORDER BY id DESC").fetchone()
-    assert last[:2] == ("ada", "session/create")
-    assert '"oidc"' in last[2]
+    with hub.database.read() as session:
+        last = session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc()).limit(1)).one()
+    assert (last.actor, last.action) == ("ada", "session/create")
+    assert "oidc" in (last.detail or {}).values()
 
 
 def test_roles_from_claims_are_what_they_are_today(hub: Hub, idp: Provider, data: Path) -> None:
@@ -114,21 +122,20 @@ def test_roles_from_claims_are_what_they_are_today(hub: Hub, idp: Provider, data
     assert (person.caller.name, set(person.caller.assignments)) == ("ada", {("Reader", "/"), ("Onboarding", "/")})
 
 
-def _audited(data: Path) -> list[tuple[str, str, str, dict[str, Any]]]:
+def _audited(hub: Hub) -> list[tuple[str, str, str, dict[str, Any]]]:
     """What sign-ins changed: who, what, where, detail."""
-    with sqlite3.connect(data / "hub.db") as connection:
-        rows = connection.execute(
-            "SELECT actor, action, target, detail FROM audit WHERE actor_type = 'user' ORDER BY id"
-        ).fetchall()
-    return [(*row[:3], json.loads(row[3])) for row in rows if row[1] != "session/create"]
+    wanted = select(AuditEntry).where(AuditEntry.actor_type == "user", AuditEntry.action != "session/create")
+    with hub.database.read() as session:
+        found = session.scalars(wanted.order_by(AuditEntry.id))
+        return [(item.actor, item.action, item.target, item.detail or {}) for item in found]
 
 
-def test_what_a_sign_in_changes_is_audited(hub: Hub, idp: Provider, data: Path) -> None:
+def test_what_a_sign_in_changes_is_audited(hub: Hub, idp: Provider) -> None:
     idp.account = {"sub": "7", "preferred_username": "ada", "groups": ["operators", "staff"]}
     idp.account |= {"email": "ada@example.org", "email_verified": True}
     person = sessions.of_cookie(hub, sign_in(hub, idp).token)
     assert person is not None
-    user_id, first = person.caller.object_id, _audited(data)
+    user_id, first = person.caller.object_id, _audited(hub)
     changed = {"name": "ada", "changed": ["external", "email"], "by": "oidc"}
     assert first[0] == ("ada", "Hawser.Hub/users/write", f"/users/{user_id}", changed)
     given = [(item[1], item[2], item[3]["role"], item[3]["objectId"], item[3]["by"]) for item in first[1:]]
@@ -136,28 +143,25 @@ def test_what_a_sign_in_changes_is_audited(hub: Hub, idp: Provider, data: Path) 
     assert given == [(write, "/", role, user_id, "oidc") for role in ("Owner", "Reader")]
 
     held = "SELECT id, role, created FROM role_assignments ORDER BY role"
-    with sqlite3.connect(data / "hub.db") as connection:
-        before = connection.execute(held).fetchall()
+    before = rows(hub, held)
     sign_in(hub, idp)
-    assert _audited(data) == first  # nothing is other than it was
-    with sqlite3.connect(data / "hub.db") as connection:
-        assert connection.execute(held).fetchall() == before
+    assert _audited(hub) == first  # nothing is other than it was
+    assert rows(hub, held) == before
 
     idp.account["groups"], idp.account["email"] = ["staff"], "lovelace@example.org"
     sign_in(hub, idp)
-    user, role = _audited(data)[len(first) :]
+    user, role = _audited(hub)[len(first) :]
     assert (user[1], user[3]["changed"]) == ("Hawser.Hub/users/write", ["email"])
     assert (role[1], role[3]["role"], role[3]["name"]) == (taken, "Owner", before[0][0])
-    with sqlite3.connect(data / "hub.db") as connection:
-        assert connection.execute(held).fetchall() == before[1:]
+    assert rows(hub, held) == before[1:]
 
 
-def test_an_account_becomes_the_user_that_was_made_for_it(hub: Hub, idp: Provider, data: Path) -> None:
+def test_an_account_becomes_the_user_that_was_made_for_it(hub: Hub, idp: Provider) -> None:
     with hub.database.write() as session:
         made = people.create(session, "ada", None, now())
     idp.account = {"sub": "7", "preferred_username": "ada"}
     sign_in(hub, idp)
-    (entry,) = _audited(data)
+    (entry,) = _audited(hub)
     assert (entry[2], entry[3]["changed"]) == (f"/users/{made.id}", ["external"])
 
 
@@ -182,12 +186,9 @@ def test_who_is_not_admitted(hub: Hub, idp: Provider, data: Path, account: dict[
     with pytest.raises(ApiError, match=told) as refused:
         sign_in(hub, idp)
     assert (refused.value.status, refused.value.code) == (403, "NotAdmitted")
-    with sqlite3.connect(data / "hub.db") as connection:
-        assert connection.execute("SELECT count(*) FROM users").fetchone() == (1,)
-        assert connection.execute("SELECT outcome, code FROM audit ORDER BY id DESC").fetchone() == (
-            "Refused",
-            "NotAdmitted",
-        )
+    assert rows(hub, "SELECT count(*) FROM users") == [(1,)]
+    last = rows(hub, "SELECT outcome, code FROM audit ORDER BY id DESC LIMIT 1")
+    assert last == [("Refused", "NotAdmitted")]
 
 
 def test_a_disabled_user_stays_out(hub: Hub, idp: Provider, data: Path) -> None:
@@ -367,7 +368,7 @@ def test_nobody_is_sent_elsewhere(to: str | None, safe: str) -> None:
 
 
 def test_off_unless_configured(data: Path) -> None:
-    (data / "config.yaml").unlink()
+    hub_process.configure(data, {})
     hub = open_hub(data)
     assert not oidc.enabled(hub)
     for call in (lambda: oidc.begin(hub), lambda: oidc.finish(hub, {}, None, PEER)):
@@ -389,14 +390,14 @@ def test_off_unless_configured(data: Path) -> None:
 )
 def test_configurations_that_are_refused(data: Path, change: dict[str, Any], told: str) -> None:
     section = yaml.safe_load((data / "config.yaml").read_text())["oidc"]
-    (data / "config.yaml").write_text(yaml.safe_dump({"oidc": {**section, **change}}))
+    hub_process.configure(data, {"oidc": {**section, **change}})
     with pytest.raises(OperatorError, match=told):
         open_hub(data)
 
 
 def test_through_the_browser(tmp_path: Path, idp: Provider) -> None:
     """The routes of a real hub process, followed as a browser does."""
-    hub = hub_process.make(tmp_path / "hub", sqlite=True)  # its config.yaml is written anew
+    hub = hub_process.make(tmp_path / "hub")
     (tmp_path / "client.secret").write_text(SECRET)
     section = {
         "issuer": idp.issuer,
@@ -405,7 +406,7 @@ def test_through_the_browser(tmp_path: Path, idp: Provider) -> None:
         "ca_file": idp.ca_file,
         "admit": [{"claim": "preferred_username", "value": "ada", "role": "Reader"}],
     }
-    (hub.data / "config.yaml").write_text(yaml.safe_dump({"oidc": section}))
+    hub_process.configure(hub.data, {"oidc": section})
     both = tmp_path / "both.pem"
     both.write_bytes(Path(hub.ca_file).read_bytes() + Path(idp.ca_file).read_bytes())
     hub.start()

@@ -45,7 +45,7 @@ def test_a_machine_that_the_backup_does_not_know_is_taken_back(agent: Agent, hub
     hub.stop(signal.SIGKILL)
 
     again = HubProcess(data, hub.url, hub.listen, {**hub.made, "caFile": str(data / "keys" / "ca.crt")})
-    again.run("restore", str(archive))
+    again.run("restore", str(archive), *hub_process.database_options())
     again.start()
     try:
         until(lambda: [item["status"] for item in again.json("machines")] == ["Connected"], "it is back")
