@@ -18,7 +18,9 @@ import pytest
 import requests
 import yaml
 
+from control_plane import pki
 from lab import Host, Lab
+from tests.integration import postgres_server
 
 pytestmark = pytest.mark.hosts
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +106,7 @@ def play(work: Path, host: Host, wheelhouse: Path | None, *argv: str, code: int 
     return done.stdout
 
 
+@pytest.mark.timeout(600)  # eight runs of the playbook
 def test_hub(tmp_path: Path, host: Host, wheelhouse: Path) -> None:
     planned = play(tmp_path, host, wheelhouse, "--check")
     assert not re.search(r"changed=0", planned)
@@ -155,6 +158,11 @@ def test_hub(tmp_path: Path, host: Host, wheelhouse: Path) -> None:
     assert "pager.example" not in wrong
     assert host.read("/var/lib/hawser-hub/config.yaml") == configured
     assert host.run(["systemctl", "show", "-p", "InvocationID", "hawser-hub"]).output == before
+    # Nor does it go to another kind of database, which would be empty.
+    elsewhere = {"database": {"url": "postgresql://hub@192.0.2.1/hub"}}
+    moved = play(tmp_path, host, wheelhouse, code=2, hub_config=elsewhere)
+    assert "The hub on hub01 was made in SQLite" in " ".join(moved.split())
+    assert host.read("/var/lib/hawser-hub/config.yaml") == configured
     for _ in range(3):
         host.run(["systemctl", "start", "hawser-hub-backup.service"])
         time.sleep(1.1)  # the name of a backup has the second in it
@@ -164,6 +172,73 @@ def test_hub(tmp_path: Path, host: Host, wheelhouse: Path) -> None:
         "hawser-hub",
         "600",
     ]
+
+
+def certificate(work: Path, host: Host) -> tuple[bytes, dict[str, Any]]:
+    """A CA's certificate, and variables of the role for one that it issued for the host."""
+    ca = pki.make_ca("A CA of the site")
+    key, leaf = pki.make_tls(ca, [str(host.address)])
+    (work / "site.key").write_bytes(pki.key_pem(key))
+    (work / "site.crt").write_bytes(pki.certificate_pem(leaf))
+    variables = {"hub_certificate": str(work / "site.crt"), "hub_certificate_key": str(work / "site.key")}
+    return pki.certificate_pem(ca.certificate), variables
+
+
+@pytest.mark.timeout(600)  # four runs of the playbook
+def test_another_ca_is_believed_before_its_certificate_is_shown(tmp_path: Path, host: Host, wheelhouse: Path) -> None:
+    play(tmp_path, host, wheelhouse)
+    keys = "/var/lib/hawser-hub/keys"
+    ca, variables = certificate(tmp_path, host)
+    refused = " ".join(play(tmp_path, host, wheelhouse, code=2, hub_wait_timeout=2, **variables).split())
+    assert f"Machines refuse the hub, because its certificate is not of a CA in {keys}/ca.crt" in refused
+    host.write(f"{keys}/ca.crt", host.read(f"{keys}/ca.crt") + ca)
+    host.run([*HUB, "trust", "announce"])
+    play(tmp_path, host, wheelhouse, **variables)
+    assert ca.decode() in json.loads((tmp_path / "profile.json").read_text())["ca_pem"]
+    assert host.read(f"{keys}/tls.crt") == (tmp_path / "site.crt").read_bytes()
+    # The way back to the hub's own.
+    host.run(["rm", f"{keys}/tls.crt", f"{keys}/tls.key"])
+    host.run(["systemctl", "reload", "hawser-hub"])
+    play(tmp_path, host, wheelhouse)
+
+
+@pytest.mark.timeout(600)  # four runs of the playbook
+def test_a_new_hub_in_postgresql_with_a_certificate_of_another_ca(
+    tmp_path: Path, make_lab: Callable[..., Lab], debs: list[Path]
+) -> None:
+    lab = make_lab("hub02")
+    host = lab.hosts["hub02"]
+    server = postgres_server.new(str(lab.gateway))
+    try:
+        url = server.fresh()[1]
+        ca, variables = certificate(tmp_path, host)
+        (tmp_path / "ca.pem").write_bytes(ca)
+        variables |= {**package(debs[0]), "hub_certificate_ca": str(tmp_path / "ca.pem")}
+        database: dict[str, Any] = {"hub_database_url": url, "hub_database_password": postgres_server.PASSWORD}
+
+        refused = play(tmp_path, host, None, code=2, hub_config={"database": {"url": url}}, **variables)
+        assert "There is no hub on hub01 yet" in " ".join(refused.split())
+        assert host.run(["ls", "-A", "/var/lib/hawser-hub"]).output == ""
+
+        assert postgres_server.PASSWORD not in play(tmp_path, host, None, **variables, **database)
+        profile = json.loads((tmp_path / "profile.json").read_text())
+        assert profile["ca_pem"].encode() == ca
+        assert requests.get(f"{profile['arm']}/healthz", verify=str(tmp_path / "ca.pem"), timeout=10).ok
+        configured = yaml.safe_load(host.read("/var/lib/hawser-hub/config.yaml"))
+        assert configured["limits"] == {"requests_per_minute": 6000}
+        assert configured["database"]["url"] == url
+        password_file = configured["database"]["password_file"]
+        assert host.run(["stat", "-c", "%U %a", password_file]).output.split() == ["hawser-hub", "600"]
+        assert host.run(["test", "-e", "/var/lib/hawser-hub/hub.db"], check=False).code == 1
+        server.execute("SELECT 1 / count(*) FROM hub_state", url.rpartition("/")[2])
+        assert "changed=0" in play(tmp_path, host, None, **variables, **database)
+
+        moved = play(tmp_path, host, None, code=2, **variables)
+        assert "The hub on hub01 was made in PostgreSQL" in " ".join(moved.split())
+        assert yaml.safe_load(host.read("/var/lib/hawser-hub/config.yaml")) == configured
+    finally:
+        host.run(["systemctl", "stop", "hawser-hub"], check=False)
+        postgres_server.discard(server)
 
 
 @pytest.mark.timeout(600)  # five runs of the playbook

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from control_plane import config
 from control_plane.cli import main
+from control_plane.reload import LIVE_SECTIONS
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "control_plane/config.schema.json").read_text())
@@ -42,6 +43,14 @@ def test_what_is_documented_is_right(text: str, tmp_path: Path) -> None:
     answer = check(tmp_path, text)
     assert (answer.exit_code, answer.stderr) == (0, "")
     assert all(section in answer.stdout for section in yaml.safe_load(text))
+
+
+def test_role_and_documentation_name_what_is_taken_up_without_a_restart() -> None:
+    live = yaml.safe_load((ROOT / "roles/hub/vars/main.yml").read_text())["_hub_live_sections"]
+    assert set(live) == LIVE_SECTIONS
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"\(SIGHUP\) reads the file again: (.+?) are in force at once", page)
+    assert set(re.findall(r"`(\w+)`", said)) == LIVE_SECTIONS
 
 
 def test_every_section_with_members_to_choose_is_documented() -> None:
