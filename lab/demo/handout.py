@@ -70,7 +70,11 @@ def connection(access: Access, layout: Layout, hosts: Sequence[Host]) -> dict[st
 
 
 def variables(access: Access, layout: Layout, secret: str) -> dict[str, str]:
-    """Every variable that our modules, the Azure SDKs, az, curl, Node and Ansible read."""
+    """Every variable that our modules, the Azure SDKs, az, azure.azcollection, curl, Node and Ansible read.
+
+    az and azure.azcollection take a list of clouds at `ARM_CLOUD_METADATA_URL`: that of 2019-05-01, the last version
+    that answers one.
+    """
     return {
         "HAWSER_ARM": access.url,
         "HAWSER_AUTHORITY": access.url,
@@ -91,7 +95,8 @@ def variables(access: Access, layout: Layout, secret: str) -> dict[str, str]:
         "AZURE_SUBSCRIPTION_ID": access.subscription_id,
         "AZURE_CLOUD_ENVIRONMENT": access.url,
         "AZURE_CORE_INSTANCE_DISCOVERY": "false",
-        "ARM_CLOUD_METADATA_URL": f"{access.url}/metadata/endpoints?api-version=2022-09-01",
+        "AZURE_DISABLE_INSTANCE_DISCOVERY": "true",
+        "ARM_CLOUD_METADATA_URL": f"{access.url}/metadata/endpoints?api-version=2019-05-01",
         "REQUESTS_CA_BUNDLE": str(layout.ca_bundle),
         "SSL_CERT_FILE": str(layout.ca_bundle),
         "CURL_CA_BUNDLE": str(layout.ca_bundle),

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Environments of big client programs below .cache/clients, each from its own lock in requirements/."""
+"""Environments of big client programs below .cache/clients, each from its own lock in requirements/, and the variables
+that they are run with."""
 
 from __future__ import annotations
 
@@ -8,8 +9,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from lab.demo import handout
+from lab.demo.layout import Layout
+from tests.integration.hub_process import HubProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ROOT / ".cache" / "clients"
@@ -38,3 +44,14 @@ def environment(name: str, python: str) -> Path:
         subprocess.run([*install, "--require-hashes", "-r", str(lock)], check=True)
         stamp.write_text(wanted)
     return place / "bin"
+
+
+def demo_variables(hub: HubProcess, principal: dict[str, Any], folder: Path) -> dict[str, str]:
+    """What `.demo/env.sh` sets, here about this hub, with the files of `folder` that clients read."""
+    layout = Layout(top=folder)
+    secret = str(principal["clientSecret"])
+    for path, text in ((layout.ca_bundle, Path(hub.ca_file).read_text()), (layout.secret, f"{secret}\n")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    access = handout.Access(hub.url, hub.tenant_id, hub.subscription_id, principal["clientId"])
+    return handout.variables(access, layout, secret)

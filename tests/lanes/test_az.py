@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ TYPE = "Microsoft.HybridCompute/machines"
 
 
 class Az:
-    """`az` with a configuration of its own, which reaches nothing but the hub."""
+    """`az` with a configuration of its own, which reaches nothing but the hub. `variables`: more of them."""
 
-    def __init__(self, hub: HubProcess, folder: Path) -> None:
+    def __init__(self, hub: HubProcess, folder: Path, variables: Mapping[str, str] | None = None) -> None:
         self.hub, self.program = hub, str(clients.environment("az", sys.executable) / "python")
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -42,6 +42,7 @@ class Az:
             "AZURE_CORE_NO_COLOR": "true",
             "AZURE_EXTENSION_USE_DYNAMIC_INSTALL": "no",
             "REQUESTS_CA_BUNDLE": hub.ca_file,
+            **(variables or {}),
         }
 
     def run(self, *words: str, show: str = "--only-show-errors") -> subprocess.CompletedProcess[str]:
@@ -107,9 +108,13 @@ def _register(az: Az) -> Az:
 
 @pytest.fixture(scope="module")
 def az(hub: HubProcess, owner: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Az:
-    """Registered and signed in as Owner, with a group `fleet` and machines web01 (connected) and web02."""
-    made = _register(Az(hub, tmp_path_factory.mktemp("az")))
-    made("login", "--service-principal", "-u", owner["clientId"], "-p", owner["clientSecret"], "-t", hub.tenant_id)
+    """In a shell as the demo's, which knows the cloud, signed in as Owner, with a group `fleet` and machines web01
+    (connected) and web02."""
+    folder = tmp_path_factory.mktemp("az")
+    variables = clients.demo_variables(hub, owner, folder / "demo")
+    made = Az(hub, folder, variables)
+    secret = f"@{variables['HAWSER_CLIENT_SECRET_FILE']}"
+    made("login", "--service-principal", "-u", owner["clientId"], "-p", secret, "-t", hub.tenant_id)
     made("group", "create", "-n", "fleet", "-l", "local", "--tags", "team=web")
     Machine(hub, "web01").connect(hub.token(owner), tags={"env": "prod"})
     return made
@@ -126,6 +131,15 @@ def test_the_cloud_is_what_the_hub_says(az: Az) -> None:
     (account,) = az("account", "list")
     assert (account["id"], account["cloudName"], account["state"]) == (az.hub.subscription_id, "hawser", "Enabled")
     assert {item["name"] for item in az("account", "list-locations")} == {"local", "ber1"}
+    again = az.refused("cloud", "register", "--name", "hawser", "--endpoint-resource-manager", az.hub.url)
+    assert "already registered" in again
+
+
+def test_a_cloud_that_is_registered(hub: HubProcess, owner: dict[str, Any], tmp_path: Path) -> None:
+    az = _register(Az(hub, tmp_path))
+    az("login", "--service-principal", "-u", owner["clientId"], "-p", owner["clientSecret"], "-t", hub.tenant_id)
+    assert az("cloud", "show")["endpoints"]["activeDirectory"] == az.hub.url
+    assert az("account", "show")["id"] == hub.subscription_id
 
 
 def test_a_cloud_with_explicit_endpoints(hub: HubProcess, owner: dict[str, Any], tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ MACHINE = {"resource_group": "fleet", "provider": "HybridCompute", "resource_typ
 
 
 class Ansible:
-    """ansible-playbook and ansible-inventory with credentials in the environment, as the collection documents it."""
+    """ansible-playbook and ansible-inventory with credentials in the environment, as the demo hands them out."""
 
     def __init__(self, hub: HubProcess, principal: dict[str, Any], folder: Path) -> None:
         self.hub, self.folder = hub, folder
@@ -40,20 +40,11 @@ class Ansible:
             "PATH": f"{self.programs}:{os.environ['PATH']}",
             "HOME": str(folder),
             "LANG": "C.UTF-8",
-            "ANSIBLE_HOME": str(folder / "ansible"),
             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_DEPRECATION_WARNINGS": "false",
             "AZURE_CONFIG_DIR": str(folder / "azure"),
-            "AZURE_CLIENT_ID": principal["clientId"],
-            "AZURE_SECRET": principal["clientSecret"],
-            "AZURE_TENANT": hub.tenant_id,
-            "AZURE_SUBSCRIPTION_ID": hub.subscription_id,
-            "AZURE_CLOUD_ENVIRONMENT": hub.url,
-            "AZURE_DISABLE_INSTANCE_DISCOVERY": "true",
-            "ARM_CLOUD_METADATA_URL": f"{hub.url}/metadata/endpoints?api-version=2019-05-01",
-            "REQUESTS_CA_BUNDLE": hub.ca_file,
-            "SSL_CERT_FILE": hub.ca_file,
+            **clients.demo_variables(hub, principal, folder / "demo"),
         }
 
     def _run(self, program: str, *words: str, **more: str) -> str:
