@@ -37,16 +37,22 @@ def refused(action: Action, sentence: str) -> Handler:
 
 
 def none_below(action: Action) -> Handler:
-    """GET, DELETE of something below a machine that this hub keeps none of: 404, 204."""
+    """GET, DELETE of something below a machine that this hub keeps none of: 404, 200. azure-mgmt-guestconfig takes no
+    204 (identity-and-arm-api.md D)."""
 
     def absent(call: HubCall) -> Reply:
         call.require(action, str(paths.MachineId(*call.names[:3])))
         _machine(call)
         if call.http.method == "DELETE":
-            return Reply(204)
+            return Reply(200)
         raise not_found(call.http.path)
 
     return absent
+
+
+def none_listed(_call: HubCall) -> Reply:
+    """GET of a list that is empty for everybody."""
+    return Reply(200, {"value": []})
 
 
 def none_listed_below(action: Action) -> Handler:

@@ -47,7 +47,8 @@ _G = f"{_S}/resourcegroups/*"
 _P = f"providers/{paths.PROVIDER.lower()}"
 _M = f"{_G}/{_P}/machines/*"
 _VM = "providers/microsoft.compute/virtualmachines"
-_GUEST = "providers/microsoft.guestconfiguration/guestconfigurationassignments"
+_GUEST_PROVIDER = "providers/microsoft.guestconfiguration"
+_GUEST = f"{_GUEST_PROVIDER}/guestconfigurationassignments"
 _PUBLISHERS = f"{_P}/locations/*/publishers"
 _VERSIONS = f"{_PUBLISHERS}/*/extensiontypes/*/versions"
 _SCOPES = f"{_G}/{_P}/privatelinkscopes"
@@ -83,6 +84,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "DELETE": groups.delete_group,
     },
     f"{_P}/operations": {"GET": providers.list_operations},
+    f"{_GUEST_PROVIDER}/operations": {"GET": lacking.none_listed},
     # Ansible's inventory asks for them with every run.
     f"{_S}/{_VM}": {"GET": lacking.none_in(Action.COMPUTE_READ)},
     f"{_G}/{_VM}": {"GET": lacking.none_in(Action.COMPUTE_READ)},
