@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one connection may cost: size and time of a request's head, and how many connections there may be.
+"""What one connection may cost: size and time of a request's head, how long nothing is taken of an answer, and how many
+connections there may be.
 
-uvicorn bounds neither by itself. A head is at most MAX_HEAD bytes and must be whole HEAD_SECONDS after the connection,
-or its own first byte, began; whoever drips is cut off. Above `most` connections a new one is closed at once: what is
-held already stays. What a crowd needed goes back to the system when it has left.
+uvicorn bounds none of these by itself. A head is at most MAX_HEAD bytes and must be whole HEAD_SECONDS after the
+connection, or its own first byte, began; whoever drips is cut off. Above `most` connections a new one is closed at
+once: what is held already stays. What a crowd needed goes back to the system when it has left.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import asyncio
 import ctypes
 import logging
 import resource
+import socket
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 64 * 1024
 HEAD_SECONDS = 20.0
+UNTAKEN_SECONDS = 60.0
+"""Who takes nothing of what is sent to him for so long is cut off; one who reads slowly is not."""
 TELL_SECONDS = 10.0
 """At most one line in the log for refused connections in this time: who floods must not fill the disk."""
 RESERVED_FILES = 256
@@ -35,6 +39,14 @@ def raise_file_limit() -> int:
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return max(hard - RESERVED_FILES, 64)
+
+
+def bound_untaken(listening: socket.socket) -> None:
+    """Have the kernel end connections of this socket whose other side takes nothing for UNTAKEN_SECONDS, whether it
+    does not read or does not answer any more (tcp(7), TCP_USER_TIMEOUT; accepted sockets inherit it). It alone knows:
+    below TLS there are buffers whose filling uvloop does not tell. What is idle, as a held check-in, waits for nothing
+    to be taken."""
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNTAKEN_SECONDS * 1000))
 
 
 class Refused:

@@ -23,7 +23,7 @@ from control_plane import logs
 from control_plane.addresses import as_sockets_show
 from control_plane.app import build
 from control_plane.channel.peers import Peers
-from control_plane.connections import guarded, raise_file_limit
+from control_plane.connections import bound_untaken, guarded, raise_file_limit
 from control_plane.errors import OperatorError
 from control_plane.hub import Hub, open_hub
 from control_plane.reload import Reload
@@ -155,6 +155,7 @@ def bind(host: str, port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound_untaken(listening)
         listening.bind((host, port))
         listening.listen(2048)
     except OSError as error:

@@ -130,7 +130,7 @@ class Machine:
     def post(self, path: str, body: dict[str, Any], token: str | None = None) -> requests.Response:
         """POST on the channel."""
         headers = {"Authorization": f"Bearer {token or self.channel_token}", "Hawser-Lease": self.nonce}
-        return self.http.post(f"{self.hub.url}/channel/v1/{path}", json=body, headers=headers, timeout=60)
+        return self.http.post(f"{self.hub.url}/channel/v1/{path}", json=body, headers=headers, timeout=120)
 
     def assertion(self, **changes: Any) -> str:
         """PS256 assertion with the current certificate."""

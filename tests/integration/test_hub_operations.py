@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 import requests
 import yaml
@@ -256,6 +257,34 @@ def test_a_head_that_drips_is_cut_off_while_others_are_served(hub: HubProcess) -
     assert answer.startswith(b"HTTP/1.1 408 ")
     silent.settimeout(30)
     assert silent.recv(1) == b"", "a connection that asks nothing is closed"
+
+
+@pytest.mark.timeout(240)
+def test_who_takes_nothing_of_an_answer_is_cut_off_while_others_wait(hub: HubProcess) -> None:
+    assert hub.process is not None
+    machine = Machine(hub, "waiting").connect(hub.token(hub.principal("waiting", "Owner")))
+    held: list[int] = []
+    waiting = threading.Thread(target=lambda: held.append(machine.checkin(hold=75).status_code))
+    waiting.start()
+    host, port = hub.listen.split(":")
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that little of it waits on this side
+    plain.connect((host, int(port)))
+    context = ssl.create_default_context(cafile=hub.ca_file)
+    with context.wrap_socket(plain, server_hostname=host) as stream:
+        # More than the kernel takes, so that it waits in the hub's memory too.
+        stream.sendall(b"GET /hawser/v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        here = stream.getsockname()[1]
+        process = psutil.Process(hub.process.pid)
+
+        def there() -> bool:
+            return any(getattr(item.raddr, "port", None) == here for item in process.net_connections("tcp"))
+
+        time.sleep(connections.UNTAKEN_SECONDS / 2)
+        assert there(), "one who pauses is not cut off"
+        until(lambda: not there())
+    waiting.join(60)
+    assert held == [200]
 
 
 @pytest.mark.parametrize(
