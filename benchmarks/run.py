@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,15 @@ def machine() -> dict[str, Any]:
         "system": release.get("PRETTY_NAME", ""),
         "python": platform.python_version(),
     }
+
+
+def commit() -> str:
+    """What is measured: `1a2b3c4`, with `-dirty` behind it when something was changed since; empty outside of git."""
+    words = ("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*")
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def measured(name: str, work: Callable[[], list[Row]], report: Callable[[str], None]) -> Part:
@@ -128,10 +138,11 @@ def main() -> int:
         on_hosts(options.parts, hosts, seconds, report),
     )
     here, former, parts = machine(), None if options.dry else _former(), list[Part]()
+    common = {"long": options.long, "commit": commit()}  # before the results, which are files of the repository
     text = ""
     for part in run:
         parts.append(part)
-        told = {"machine": here, "parts": [{**part.as_dict(), "long": options.long} for part in parts]}
+        told = {"machine": here, "parts": [{**part.as_dict(), **common} for part in parts]}
         found = completed(told, former, NAMES)
         text = document(found)
         if not options.dry:  # after each, so that a run that is ended early leaves what it has found

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import run
 from benchmarks.checkin_load import percentiles
-from benchmarks.report import TITLES, Part, Row, completed, document, not_reached
-from benchmarks.run import NAMES
+from benchmarks.report import NOT_MEASURED, TITLES, Part, Row, completed, document, not_reached
 
 ROOT = Path(__file__).resolve().parents[3]
 AT = "2026-11-23T10:00:00+00:00"
@@ -68,6 +69,35 @@ def test_the_page_says_what_is_of_the_long_run_and_what_is_not() -> None:
     assert "published" not in page
 
 
+def test_the_page_names_the_commit_of_what_has_one() -> None:
+    told = found(Part("checkins", AT, 36, []), Part("idle", AT, 600, []))
+    told["parts"][0]["commit"] = "1a2b3c4-dirty"
+    page = document(told)
+    assert f"Taken in 36 s, until {AT}, of commit 1a2b3c4-dirty." in page
+    assert f"Taken in 600 s, until {AT}." in page
+
+
+def test_a_commit_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    assert run.commit() == ""
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    file = tmp_path / "file"
+    file.write_text("a")
+    for words in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "x"), ("tag", "v1")):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    head = ["git", "-C", str(tmp_path), "rev-parse", "--short", "HEAD"]
+    short = subprocess.run(head, check=True, capture_output=True, text=True).stdout.strip()
+    assert run.commit() == short
+    file.write_text("b")
+    assert run.commit() == f"{short}-dirty"
+
+
+def test_the_page_says_what_nothing_measures() -> None:
+    page = document(found(Part("checkins", AT, 36, [])))
+    assert page.index("## Not reached") < page.index("## Not measured here") < page.index("## Hub: check-ins")
+    assert all(f"- {line}\n" in page for line in NOT_MEASURED)
+
+
 def test_the_published_page_is_that_of_the_published_figures() -> None:
     assert (ROOT / "docs" / "benchmarks.md").read_text() == document(
         json.loads((ROOT / "benchmarks" / "results" / "latest.json").read_bytes())
@@ -75,7 +105,7 @@ def test_the_published_page_is_that_of_the_published_figures() -> None:
 
 
 def test_every_part_has_a_title_and_every_title_a_part() -> None:
-    assert set(TITLES) == set(NAMES)
+    assert set(TITLES) == set(run.NAMES)
 
 
 def test_a_run_of_some_parts_keeps_the_others_with_their_machines() -> None:
