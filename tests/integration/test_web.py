@@ -303,6 +303,18 @@ def test_the_upgrade_of_an_agent(hub: HubProcess, ada: Visitor, machines: list[M
     assert "<script>alert" not in text
 
 
+def test_an_agent_whose_support_has_ended_is_flagged(ada: Visitor, machines: list[Machine]) -> None:
+    machine = machines[0]
+    pages = (f"/fleet?search={machine.name}", f"/fleet/machine?id={machine.resource_id}")
+    flag = 'title="Released 2024-02-29, supported until 2025-02-28">support ended</span>'
+    assert not any("support ended" in ada.get(page).text for page in pages)
+    assert machine.checkin(agentVersion="0.9.0.1").status_code == 200
+    data = {"osType": "linux", "agentVersion": "0.9.0.1", "agentReleased": "2024-02-29"}
+    assert machine.report("inventory", data).status_code == 200
+    for page in pages:
+        assert flag in ada.get(page).text
+
+
 def test_tags_are_edited_with_a_form_and_audited(hub: HubProcess, ada: Visitor, machines: list[Machine]) -> None:
     target = machines[2].resource_id
     before = hidden(ada.get(f"/fleet/machine?id={target}").text)
