@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
@@ -126,7 +126,7 @@ def needed_text(body: dict[str, Any], name: str, limit: int) -> str:
     return value
 
 
-def integer(body: dict[str, Any], name: str, low: int, high: int) -> int:
+def integer(body: Mapping[str, Any], name: str, low: int, high: int) -> int:
     """An integer member within bounds.
 
     Errors: ApiError 400 naming the member.
@@ -135,6 +135,14 @@ def integer(body: dict[str, Any], name: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise bad_content(f"'{name}' must be an integer from {low} to {high}.", name)
     return value
+
+
+def whole(body: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    """`integer` where what is sent is described by a JSON Schema, to which 1.0 is an integer too."""
+    value = body.get(name)
+    if isinstance(value, float) and value.is_integer():
+        return integer({name: int(value)}, name, low, high)
+    return integer(body, name, low, high)
 
 
 def one_of(body: dict[str, Any], name: str, words: Iterable[str]) -> str:

@@ -78,11 +78,12 @@ def put_rule(call: HubCall) -> Reply:
 def delete_rule(call: HubCall) -> Reply:
     """DELETE: 200, and 204 when there is none.
 
-    Errors: ApiError 403.
+    Errors: ApiError 400, 403.
     """
     call.require(Action.CLEANUP_WRITE, HUB)
+    name = cleanup.check_name(call.names[0])
     with call.hub.database.write() as session:
-        row = session.get(CleanupRule, call.names[0])
+        row = session.get(CleanupRule, name)
         if row is None:
             return Reply(204)
         answer = rule_json(row)

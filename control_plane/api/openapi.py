@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from control_plane.fleet import counts, filters, profiles
+from control_plane.people import users
 from control_plane.storage import history, twins
 
 if TYPE_CHECKING:
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 
 API_VERSION = "1.0"
 _SCHEMAS = Path(__file__).parent / "schemas"
-_GUID = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
-_TEXT = {"type": "string", "minLength": 1, "pattern": "^[^\\u0000-\\u001f\\ufffd]*$"}
+_ID = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+_GUID = f"^{_ID}$"
+_SUBSCRIPTION = f"subscriptions/{_ID}"
+_IN_GROUP = "/resourceGroups/[-A-Za-z0-9_.()]{0,89}[-A-Za-z0-9_()]"
+_MACHINE = r"/providers/Microsoft\.HybridCompute/machines/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,53}"
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 4096, "pattern": "^[^\\u0000\\ufffd]*$"}
 _TIME = {"type": "string", "format": "date-time"}
 
 
 def _words(words: Iterable[str]) -> dict[str, Any]:
-    return {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": list(words)}}
+    return {"type": "array", "minItems": 1, "items": {"enum": list(words)}}
 
 
 def _list() -> dict[str, Any]:
@@ -43,13 +48,13 @@ def _list() -> dict[str, Any]:
 QUERY: dict[str, tuple[dict[str, Any], str]] = {
     "subscriptionId": ({"type": "string", "pattern": _GUID}, "One subscription; absent: all that the caller may read."),
     "resourceGroup": (_list(), "Names of resource groups, without case."),
-    "name": ({**_TEXT, "maxLength": 54}, "The name of a machine, without case."),
+    "name": (_TEXT, "The name of a machine, without case."),
     "status": (_words(filters.STATUSES), "Statuses."),
     "tag": (
         {
             "type": "array",
             "maxItems": filters.MAX_TAGS,
-            "items": {"type": "string", "pattern": "^[^=\\u0000-\\u001f]{1,64}(=[^\\u0000-\\u001f\\ufffd]{0,64})?$"},
+            "items": {"type": "string", "pattern": "^[^=\\u0000\\ufffd]{1,512}(=[^\\u0000\\ufffd]{0,256})?$"},
         },
         "NAME, or NAME=VALUE; the name without case. Given several times, all must be there.",
     ),
@@ -70,7 +75,10 @@ QUERY: dict[str, tuple[dict[str, Any], str]] = {
     "$top": ({"type": "integer", "minimum": 1, "maximum": 999999999}, "Size of a page; at most 1000 are given."),
     "$skiptoken": ({**_TEXT, "maxLength": 1024}, "Of 'nextLink'; good for that list alone."),
     "$count": ({"type": "boolean"}, "Also answer 'count', the number of all that match."),
-    "machine": ({**_TEXT, "maxLength": 512}, "The id of a machine, or a vmId."),
+    "machine": (
+        {"type": "string", "pattern": f"^({_ID}|/{_SUBSCRIPTION}{_IN_GROUP}{_MACHINE})$"},
+        "The id of a machine, or a vmId.",
+    ),
     "kind": (_words(history.KINDS), "Kinds of events."),
     "from": (_TIME, "From this time on."),
     "to": (_TIME, "Before this time."),
@@ -79,20 +87,26 @@ QUERY: dict[str, tuple[dict[str, Any], str]] = {
         {"type": "integer", "minimum": 0, "maximum": 999999999999999999},
         "Id of the last event received, for those who cannot set 'Last-Event-ID'.",
     ),
-    "actor": ({**_TEXT, "maxLength": 128}, "Who: a client id, or a user's name."),
-    "action": ({**_TEXT, "maxLength": 128}, "What was done."),
-    "target": ({**_TEXT, "maxLength": 1024}, "To what."),
+    "actor": (_TEXT, "Who: a client id, or a user's name."),
+    "action": (_TEXT, "What was done."),
+    "target": (_TEXT, "To what."),
     "outcome": ({"enum": ["Succeeded", "Refused"]}, "How it ended."),
     "objectId": ({"type": "string", "pattern": _GUID}, "Object id of a principal or a user."),
-    "scope": ({**_TEXT, "maxLength": 512}, "'/', or the id of a subscription, a resource group or a machine."),
+    "scope": (
+        {"type": "string", "maxLength": 512, "pattern": f"^(/|/{_SUBSCRIPTION}({_IN_GROUP}({_MACHINE})?)?)$"},
+        "'/', or the id of a subscription, a resource group or a machine.",
+    ),
     "force": ({"type": "boolean"}, "Also beyond the rule's share of the fleet."),
     "state": (_words(twins.STATES), "How twins stand."),
     "dryRun": ({"type": "boolean"}, "Say what would be done, and do nothing."),
 }
 PATH: dict[str, tuple[dict[str, Any], str]] = {
-    "machine": ({**_TEXT, "maxLength": 1024}, "A vmId, or the id of a machine; its slashes may be escaped (%2F)."),
-    "user": ({**_TEXT, "maxLength": 128}, "A user's name or object id."),
-    "name": ({**_TEXT, "maxLength": 128}, "The name."),
+    "machine": (
+        {"type": "string", "pattern": f"^({_ID}|/?{_SUBSCRIPTION}{_IN_GROUP}{_MACHINE})$"},
+        "A vmId, or the id of a machine; its slashes may be escaped (%2F).",
+    ),
+    "user": ({"type": "string", "pattern": users.NAME.pattern}, "A user's name or object id."),
+    "name": ({"type": "string", "pattern": _GUID}, "The name, a GUID."),
     "rule": ({"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}, "The name of a rule."),
     "twin": ({"type": "integer", "minimum": 1, "maximum": 999999999999999}, "The number of a twin."),
     "image": ({"type": "string", "pattern": profiles.IMAGE.pattern}, "The id of an image."),

@@ -5,8 +5,10 @@ asked for at `/`."""
 from __future__ import annotations
 
 from control_plane.arm.roles import HUB, Action
+from control_plane.bodies import is_guid
 from control_plane.call import HubCall
-from control_plane.fleet import tokens
+from control_plane.errors import bad_content
+from control_plane.fleet import profiles, tokens
 from control_plane.http import Reply
 
 
@@ -40,14 +42,15 @@ def put_profile(call: HubCall) -> Reply:
 def delete_profile(call: HubCall) -> Reply:
     """DELETE: 200, and 204 when there is none. Its tokens end with it.
 
-    Errors: ApiError 403.
+    Errors: ApiError 400, 403.
     """
     call.require(Action.PROFILE_WRITE, HUB)
+    name = profiles.check_name(call.names[0])
     with call.hub.database.write() as session:
-        answer = next((item for item in tokens.every(session) if item["name"] == call.names[0]), None)
-        if answer is None or not tokens.delete(session, call.names[0]):
+        answer = next((item for item in tokens.every(session) if item["name"] == name), None)
+        if answer is None or not tokens.delete(session, name):
             return Reply(204)
-        call.record(session, Action.PROFILE_WRITE, f"/profiles/{call.names[0]}", {"removed": True})
+        call.record(session, Action.PROFILE_WRITE, f"/profiles/{name}", {"removed": True})
         return Reply(200, answer)
 
 
@@ -79,10 +82,12 @@ def make_token(call: HubCall) -> Reply:
 def revoke_token(call: HubCall) -> Reply:
     """DELETE /hawser/v1/profiles/{profile}/tokens/{name}: 200 revoked; 204 when there is none.
 
-    Errors: ApiError 403.
+    Errors: ApiError 400, 403.
     """
     call.require(Action.PROFILE_WRITE, HUB)
-    profile, token_id = call.names[0], call.names[1]
+    profile, token_id = profiles.check_name(call.names[0]), call.names[1]
+    if not is_guid(token_id):
+        raise bad_content("The id of an enrolment token must be a GUID.", "name")
     with call.hub.database.write() as session:
         answer = tokens.revoke(session, profile, token_id, call.at)
         if answer is None:

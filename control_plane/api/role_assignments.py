@@ -80,7 +80,7 @@ def put_assignment(call: HubCall) -> Reply:
     )
     call.require(Action.ROLE_ASSIGNMENT_WRITE, wish.scope)
     with call.hub.database.write() as session:
-        made, fresh = assignments.put(session, wish, call.at, call.caller.object_id)
+        made, fresh = assignments.put(session, wish, call.at, call.caller.object_id, unknown=404)
         record(call, session, Action.ROLE_ASSIGNMENT_WRITE, made)
         return Reply(201 if fresh else 200, _shown(session, [made])[0])
 

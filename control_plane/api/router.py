@@ -302,7 +302,7 @@ def find(method: str, path: str) -> tuple[Operation, tuple[str, ...]]:
 
 
 def check_query(operation: Operation, pairs: Sequence[tuple[str, str]]) -> None:
-    """Errors: ApiError 400 naming a parameter that the operation does not have, that is repeated, or no text."""
+    """Errors: ApiError 400 naming a parameter that the operation does not have, that is repeated, empty, or no text."""
     known = {name.lower() for name in (*operation.query, "api-version")}
     seen = set()
     for name, value in pairs:
@@ -312,11 +312,11 @@ def check_query(operation: Operation, pairs: Sequence[tuple[str, str]]) -> None:
             )
         if name in seen and name not in REPEATED:
             raise ApiError(400, "InvalidParameter", f"The query parameter '{name}' is given twice.", target=name)
-        if len(value) > _MAX_PARAMETER or not _is_text(value):
+        if not 0 < len(value) <= _MAX_PARAMETER or not _is_text(value):
             raise ApiError(
                 400,
                 "InvalidParameter",
-                f"The query parameter '{name}' must be a text of at most {_MAX_PARAMETER} characters.",
+                f"The query parameter '{name}' must be a text of 1 to {_MAX_PARAMETER} characters.",
                 target=name,
             )
         seen.add(name)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.arm import paging
 from control_plane.arm.roles import HUB, Action
+from control_plane.bodies import is_guid
 from control_plane.call import HubCall
 from control_plane.clock import rfc3339
 from control_plane.errors import bad_content
@@ -110,9 +111,11 @@ def put_user(call: HubCall) -> Reply:
 def delete_user(call: HubCall) -> Reply:
     """DELETE /hawser/v1/users/{user} with sessions and role assignments: 200, or 204 when there is none.
 
-    Errors: ApiError 403.
+    Errors: ApiError 400, 403.
     """
     call.require(Action.USER_DELETE, HUB)
+    if not is_guid(call.names[0]):
+        rules.check_name(call.names[0])
     with call.hub.database.write() as session:
         user = people.find(session, call.names[0])
         if user is None:

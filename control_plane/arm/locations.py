@@ -10,10 +10,10 @@ from control_plane.errors import ApiError
 from control_plane.storage import machines
 
 
-def known_location(session: Session, given: str, resource_type: str, code: str) -> str:
+def known_location(session: Session, given: str, resource_type: str, code: str, status: int = 400) -> str:
     """The location's name as the hub knows it.
 
-    Errors: ApiError 400 with `code`, naming the known ones.
+    Errors: ApiError with `status` and `code`, naming the known ones.
     """
     wanted = paths.folded_location(given)
     known = machines.locations(session)
@@ -22,7 +22,7 @@ def known_location(session: Session, given: str, resource_type: str, code: str) 
             return item.name
     names = ", ".join(item.name for item in known)
     raise ApiError(
-        400,
+        status,
         code,
         f"The provided location '{given}' is not available for resource type '{resource_type}'. "
         f"List of available regions for the resource type is '{names}'.",

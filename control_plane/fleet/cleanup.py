@@ -22,7 +22,7 @@ from control_plane.arm.machine_body import tags as checked_tags
 from control_plane.arm.paths import MachineId
 from control_plane.arm.roles import HUB, Action
 from control_plane.arm.status import DISCONNECTED, EXPIRED
-from control_plane.bodies import integer, one_of, text
+from control_plane.bodies import one_of, text, whole
 from control_plane.clock import now
 from control_plane.errors import ApiError, bad_content
 from control_plane.fleet.filters import FleetFilter, tag
@@ -116,12 +116,12 @@ def read(name: str, body: Mapping[str, Any]) -> tuple[Rule, bool]:
     rule = Rule(
         name=check_name(name),
         status=one_of(given, "status", (DISCONNECTED, EXPIRED)),
-        days=integer(given, "olderThanDays", LEAST_DAYS, 3650),
+        days=whole(given, "olderThanDays", LEAST_DAYS, 3650),
         action=action,
         group=text(given, "resourceGroup", 90, required=False),
         tag=wanted_tag,
         set_tag=set_tag,
-        percent=integer(given, "maxPercent", 1, 100) if "maxPercent" in given else DEFAULT_PERCENT,
+        percent=whole(given, "maxPercent", 1, 100) if "maxPercent" in given else DEFAULT_PERCENT,
     )
     return rule, enabled
 

@@ -86,16 +86,16 @@ def _known(name: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
 
 
 def time_parameter(name: str, text: str | None) -> int | None:
-    """Unix seconds of an RFC 3339 time.
+    """Unix seconds of an RFC 3339 time, of 1970 what is before.
 
     Errors: ApiError 400 when it is none.
     """
     if text is None:
         return None
     found = parse_rfc3339(text.replace(" ", "+"))  # a '+' that was not escaped arrives as a blank
-    if found is None or not 0 <= found < 1 << 33:
+    if found is None:
         raise bad_parameter(name, "must be a time of RFC 3339, for example 2026-11-23T10:00:00Z")
-    return found
+    return max(found, 0)
 
 
 def tag(text: str) -> tuple[str, str | None]:

@@ -20,6 +20,7 @@ NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 IMAGE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _FIELDS = re.compile(r"\{([^{}]*)\}")
 _KNOWN_FIELDS = frozenset({"hostname", "image", "profile", "suffix"})
+_LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*")
 _NOT_A_NAME = re.compile(r"[^a-zA-Z0-9_.-]+")
 MAX_TEMPLATE, MAX_NAME, MAX_CONTACT = 128, 54, 256
 
@@ -108,12 +109,15 @@ def read(body: Mapping[str, Any], before: Settings | None = None) -> Settings:
         subscriptionId=subscription.lower() if subscription else None,
         resourceGroup=group,
         location=_optional(merged, "location", lambda text: 0 < len(text) <= 90, "the name of a location"),
-        tags=read_tags(merged["tags"] or {}),
+        tags=read_tags(merged["tags"]),
         clones=_optional(merged, "clones", lambda text: text in POLICIES, f"one of {', '.join(POLICIES)}, or null"),
         moved=_optional(merged, "moved", lambda text: text in (ASK, KEEP), f"{ASK} or {KEEP}") or ASK,
         nameTemplate=template or "{hostname}",
         contact=_optional(
-            merged, "contact", lambda text: len(text) <= MAX_CONTACT and (text.isprintable()), "a line of text"
+            merged,
+            "contact",
+            lambda text: len(text) <= MAX_CONTACT and _LINE.fullmatch(text) is not None,
+            "a line of text",
         )
         or "",
     )

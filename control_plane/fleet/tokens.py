@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.arm.locations import known_location
 from control_plane.arm.paths import MACHINE_TYPE
+from control_plane.bodies import whole
 from control_plane.channel.join import digest
 from control_plane.clock import rfc3339
 from control_plane.errors import ApiError, bad_content
@@ -64,7 +65,7 @@ def _missing(name: str) -> ApiError:
 def put(session: Session, name: str, body: Mapping[str, Any], at: int, *, keep: bool) -> tuple[dict[str, Any], bool]:
     """Make or change a profile. `keep`: what is not sent stays. Returns it, and True when it was made.
 
-    Errors: ApiError 400, 404 for a subscription that is none, 409 for too many.
+    Errors: ApiError 400, 404 for a subscription or a location that is none, 409 for too many.
     """
     profiles.check_name(name)
     row = session.get(Profile, name)
@@ -75,7 +76,7 @@ def put(session: Session, name: str, body: Mapping[str, Any], at: int, *, keep: 
     if settings.subscriptionId and machines.find_subscription(session, settings.subscriptionId) is None:
         raise ApiError(404, "SubscriptionNotFound", f"There is no subscription '{settings.subscriptionId}'.")
     if settings.location:
-        known_location(session, settings.location, MACHINE_TYPE, "LocationNotAvailableForResourceType")
+        known_location(session, settings.location, MACHINE_TYPE, "LocationNotAvailableForResourceType", status=404)
     made = row is None
     if row is None:
         if (session.scalar(select(func.count()).select_from(Profile)) or 0) >= MAX_PROFILES:
@@ -105,7 +106,7 @@ def make_token(session: Session, name: str, body: Mapping[str, Any], by: str, at
     unknown = set(body) - {"uses", "days", "imageId"}
     if unknown:
         raise bad_content(f"There is no member '{min(unknown)[:80]}' here.", min(unknown)[:80])
-    uses, days = _number(body, "uses", MAX_USES), _number(body, "days", MAX_DAYS)
+    uses, days = whole(body, "uses", 1, MAX_USES), whole(body, "days", 1, MAX_DAYS)
     image = profiles.image_id(body.get("imageId"))
     if session.get(Profile, name) is None:
         if name == profiles.DEFAULT:
@@ -126,13 +127,6 @@ def make_token(session: Session, name: str, body: Mapping[str, Any], by: str, at
     session.add(row)
     session.flush()
     return token, token_json(session, row)
-
-
-def _number(body: Mapping[str, Any], name: str, highest: int) -> int:
-    value = body.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
-        raise bad_content(f"'{name}' must be an integer from 1 to {highest}.", name)
-    return value
 
 
 def tokens(session: Session, name: str) -> list[dict[str, Any]]:

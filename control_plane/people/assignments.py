@@ -74,11 +74,12 @@ def holders(session: Session, object_ids: set[str]) -> dict[str, Holder]:
     return found | {item.id: Holder(item.id, item.name, "user") for item in users}
 
 
-def put(session: Session, wish: Wish, at: int, by: str) -> tuple[RoleAssignment, bool]:
-    """Make it; (the assignment, False) when this very one is there already. `by`: object id of who asks.
+def put(session: Session, wish: Wish, at: int, by: str, unknown: int = 400) -> tuple[RoleAssignment, bool]:
+    """Make it; (the assignment, False) when this very one is there already. `by`: object id of who asks. `unknown`: the
+    status for an object id that nobody has, by default that of ARM.
 
-    Errors: ApiError 404 `SubscriptionNotFound`, 400 `PrincipalNotFound`, 409 `RoleAssignmentExists` (same content,
-    other name), 409 `RoleAssignmentUpdateNotPermitted` (same name, other content).
+    Errors: ApiError 404 `SubscriptionNotFound`, `unknown` `PrincipalNotFound`, 409 `RoleAssignmentExists` (same
+    content, other name), 409 `RoleAssignmentUpdateNotPermitted` (same name, other content).
     """
     if wish.scope != HUB:
         route = paths.read(wish.scope)
@@ -93,7 +94,8 @@ def put(session: Session, wish: Wish, at: int, by: str) -> tuple[RoleAssignment,
             409, "RoleAssignmentUpdateNotPermitted", "A role assignment cannot be changed; delete it, make another one."
         )
     if wish.object_id not in holders(session, {wish.object_id}):
-        raise ApiError(400, "PrincipalNotFound", f"There is no principal or user with object id '{wish.object_id}'.")
+        told = f"There is no principal or user with object id '{wish.object_id}'."
+        raise ApiError(unknown, "PrincipalNotFound", told)
     if len(principals.assignments(session, wish.object_id)) >= MAX_EACH:
         raise bad_content(f"One principal or user holds at most {MAX_EACH} role assignments.")
     made, fresh = principals.assign(session, wish.object_id, wish.role, wish.scope, at, by=by, name=wish.name)

@@ -13,13 +13,13 @@ from control_plane.people import passwords
 from control_plane.storage import people
 from control_plane.storage.models import User
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")
 _EMAIL = re.compile(r"[^@\s<>\"'()]{1,64}@[^@\s<>\"'()]{1,189}")
 
 
 def check_name(name: str) -> None:
     """Errors: ApiError 400."""
-    if not _NAME.fullmatch(name) or is_guid(name):  # a GUID is taken for an object id
+    if not NAME.fullmatch(name) or is_guid(name):  # a GUID is taken for an object id
         raise bad_content(f"'{name[:128]}' cannot be a user's name: use letters, digits and . _ @ - .", "name")
 
 

@@ -175,6 +175,7 @@ def test_a_token_is_of_its_list_alone(fleet: Fleet) -> None:
         ("$skiptoken", "AAAA"),
         ("$skiptoken", "ä"),
         ("subscriptionId", "all"),
+        ("name", ""),
         ("search", "a" * 257),
         ("search", "\x00"),
         ("tag", "=x"),

@@ -142,7 +142,7 @@ def test_nobody_gives_what_lies_above(hub: HubProcess, group_owner: Api, owner: 
         ({"scope": "everything"}, 400, "InvalidScope"),
         ({"scope": ["/"]}, 400, "InvalidScope"),
         ({"scope": "/subscriptions/11111111-1111-4111-8111-111111111111"}, 404, "SubscriptionNotFound"),
-        ({"objectId": "11111111-1111-4111-8111-111111111111"}, 400, "PrincipalNotFound"),
+        ({"objectId": "11111111-1111-4111-8111-111111111111"}, 404, "PrincipalNotFound"),
         ({"objectId": "x"}, 400, "InvalidRequestContent"),
         ({"more": 1}, 400, "InvalidRequestContent"),
     ],
