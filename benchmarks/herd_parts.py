@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEAST_SECONDS = 20.0
 WARM_SECONDS = 5.0
 # Small herds are over in a moment, in which anything else on the machine counts as well: the middle one of these.
-RUNS_OF_SMALL, SMALL_HERD = 3, 10
+RUNS_OF_SMALL, SMALL_HERD = 3, 100
 # What the hub may grow by for a herd: rows of twins are on the disk, in memory there are digests of those refused.
 MOST_GROWN_MIB = 64
 LONGEST_SECONDS = 3600.0
@@ -42,12 +42,16 @@ ENDS = {"quarantine": ("quarantined", "quarantined"), "adopt": ("adopted", "conn
 
 @dataclass(frozen=True)
 class Scale:
-    """`herds`: how many copies wake together, one herd after another."""
+    """How many copies wake together, one herd after another, by what a policy makes of them. Adopting 10,000 takes most
+    of an hour, for each of them enrols."""
 
-    herds: tuple[int, ...]
+    quarantine: tuple[int, ...]
+    adopt: tuple[int, ...]
 
 
-SMALL, WHOLE = Scale((1, 20)), Scale((1, 2, 100, 10_000))
+SMALL = Scale((1, 20), (1, 20))
+WHOLE = Scale((1, 2, 100, 10_000), (1, 2, 100, 1_000))
+LONG = Scale((1, 2, 100, 10_000), (1, 2, 100, 1_000, 10_000))
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,8 @@ def _rows(runs: list[Told], count: int, policy: str) -> list[Row]:
 async def _herds(site: Site, scale: Scale, policy: str) -> list[Row]:
     site.hub.run("profiles", "set", "default", "--clones", policy)
     rows: list[Row] = []
-    for count in scale.herds:
+    herds: tuple[int, ...] = getattr(scale, policy)
+    for count in herds:
         runs = []
         for number in range(RUNS_OF_SMALL if count <= SMALL_HERD else 1):
             fleet = site.fleet(f"{policy}-{count}-{number}", 1, Pace())

@@ -128,7 +128,7 @@ def main() -> int:
     seconds = options.idle_seconds or (10.0 if options.small else 3600.0 if options.long else 600.0)
     report = Steps()
     life = model_parts.SMALL if options.small else model_parts.WHOLE
-    herds = herd_parts.SMALL if options.small else herd_parts.WHOLE
+    herds = herd_parts.SMALL if options.small else herd_parts.LONG if options.long else herd_parts.WHOLE
     extensions = extension_parts.SMALL if options.small else extension_parts.WHOLE
     run = chain(
         alone(hub_parts.PARTS, options.parts, scale, report),
