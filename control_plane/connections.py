@@ -44,8 +44,8 @@ def raise_file_limit() -> int:
 def bound_untaken(listening: socket.socket) -> None:
     """Have the kernel end connections of this socket whose other side takes nothing for UNTAKEN_SECONDS, whether it
     does not read or does not answer any more (tcp(7), TCP_USER_TIMEOUT; accepted sockets inherit it). It alone knows:
-    below TLS there are buffers whose filling uvloop does not tell. What is idle, as a held check-in, waits for nothing
-    to be taken."""
+    below TLS there are buffers whose filling uvloop does not tell. A held check-in is sent a blank every 30 s: an agent
+    that is out of reach for longer loses its connection, finds that out by its own probes, and makes another."""
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNTAKEN_SECONDS * 1000))
 
 

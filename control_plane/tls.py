@@ -82,5 +82,10 @@ class Tls:
     def _unusable(self, error: Exception) -> OperatorError:
         return OperatorError(
             f"The TLS certificate in {keyring.folder(self._data)} cannot be used ({error}).",
-            "Put a certificate and its key there as tls.crt and tls.key, or restore them from the backup.",
+            "Put a certificate and its key there as tls.crt and tls.key, or "
+            + (
+                "remove both to have the hub's CA issue a pair."
+                if self._settings.own_certificate
+                else "restore them from the backup."
+            ),
         )

@@ -50,16 +50,18 @@ def read(data: Path, keys: keyring.Keyring) -> Anchors:
     bundle = frozenset(_print(item) for item in x509.load_pem_x509_certificates(keys.ca_pem.encode("ascii")))
     staying = bundle
     if (keyring.folder(data) / "ca-cross.crt").exists():
-        staying = frozenset({_print(_newest(data).certificate)})
+        staying = bundle - {_print(item) for item in _former(data)}
     names = frozenset(item["kid"] for item in keys.desired_jwks)
     after = keys.desired_next or keys.desired_key
     return Anchors(bundle, staying, names, frozenset({pki.desired_jwk(after)["kid"]}))
 
 
-def _newest(data: Path) -> pki.Authority:
-    """The CA that stays: the successor where its key still waits under its own name."""
-    name = "ca-next" if (keyring.folder(data) / "ca-next.key").exists() else "ca"
-    return keyring.authority(data, name)
+def _former(data: Path) -> list[x509.Certificate]:
+    """Of ca.crt, the CA that the rotation under way takes out of use, which has signed the way to its successor; others
+    are the operator's."""
+    cross = x509.load_pem_x509_certificate((keyring.folder(data) / "ca-cross.crt").read_bytes())
+    there = x509.load_pem_x509_certificates(keyring.ca_file(data).read_bytes())
+    return [item for item in there if pki.issued_by(cross, item)]
 
 
 def believes(report: Mapping[str, Any] | None, anchors: Anchors) -> bool:
@@ -117,7 +119,11 @@ def begin_ca(data: Path, settings: Settings) -> bool:
 def finish_ca(data: Path, settings: Settings) -> None:
     """The old CA goes: it is no longer told to machines, and the server no longer shows the way to it."""
     own = keyring.authority(data, "ca")
-    write_file(keyring.ca_file(data), pki.certificate_pem(own.certificate), 0o644)
+    if (keyring.folder(data) / "ca-cross.crt").exists():
+        former = _former(data)
+        there = x509.load_pem_x509_certificates(keyring.ca_file(data).read_bytes())
+        kept = b"".join(pki.certificate_pem(item) for item in there if item not in former)
+        write_file(keyring.ca_file(data), kept, 0o644)
     (keyring.folder(data) / "ca-cross.crt").unlink(missing_ok=True)
     if keyring.own_tls(data) is not None:
         keyring.issue_tls(data, settings, own)

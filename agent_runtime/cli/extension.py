@@ -51,6 +51,13 @@ def _remove(session: Session, meant: list[tuple[str, str | None]], names: list[s
     if meant:
         for problem in removing.remove(session.paths, meant, Timing()):
             session.out.warn(problem)
+        left = removing.known(session.paths)
+        stay = [key for key, ident in meant if key in left and (ident is None or ident in left[key]["extensions"])]
+        if stay:
+            raise errors.ExtensionFailed(
+                f"still there, because the folder cannot be deleted: {', '.join(sorted(stay))}",
+                "See the warnings, end what uses the folder, and run the command again",
+            )
     text = f"Removed: {', '.join(names)}" if names else "There is no extension on this machine"
     data = {"status": "success", "removed": names, "warnings": session.out.warnings}
     session.out.result(data, text)

@@ -191,6 +191,8 @@ class Carrier:
             journal["run"] = os.urandom(16).hex()
             self._store.save_plan(journal)
         record = self._store.records.get(key) or self._blank(chain["publisher"], chain["type"])
+        if chain["kind"] == "install":
+            record = {**record, "machine": self._store.machine}
         wished = {wish["name"].lower(): Wish(**wish) for wish in journal["wishes"]}
         scene = Scene(chain, facts, record, wished, tuple(journal["own"]), journal["certificates"])
         outcome = await self._steps.do(step, scene, str(journal["run"]))

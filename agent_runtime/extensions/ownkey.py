@@ -11,12 +11,12 @@ import contextlib
 import os
 
 from agent_runtime.extensions.layout import Layout
-from agent_runtime.extensions.store import Store
-from agent_runtime.identity.store import erase
+from agent_runtime.extensions.store import COMMANDS, HANDLERS, LIMIT, Store
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service import worker
 from agent_runtime.service.loop import Loop
 from agent_runtime.state import atomic
+from agent_runtime.state.atomic import erase
 
 KEY, REQUEST, NOTE = "settings.key", "settings.csr", "machine.json"
 NAME = "extd"
@@ -37,7 +37,11 @@ async def request(loop: Loop, paths: Paths, machine: str) -> str:
     AgentError of the worker; then it may be asked for again."""
     key, kept, note = (_path(paths, name) for name in (KEY, REQUEST, NOTE))
     os.makedirs(os.path.dirname(key), mode=0o700, exist_ok=True)
-    if _noted(note) != machine:
+    noted = _noted(note)
+    if noted is None and _served(paths) == machine:
+        # The former version wrote no note; what it carried out last was for this very machine.
+        atomic.write_json(note, {"v": 1, "machine": machine})
+    elif noted != machine:
         forget(paths)
         atomic.write_json(note, {"v": 1, "machine": machine})
     known = _known_request(key, kept)
@@ -63,12 +67,23 @@ def forget(paths: Paths) -> None:
 
 
 def _noted(note: str) -> str | None:
-    """The vmId that the key was made for; None for one that nobody noted, which may be any machine's."""
+    """The vmId that the key was made for; None for one that nobody noted, which may be any machine's. Errors: OSError
+    where a note cannot be read: no key is thrown away for that."""
     try:
         found = atomic.read_json(note, 4096).get("machine")
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, str) else None
+
+
+def _served(paths: Paths) -> str:
+    """The vmId whose wishes were carried out last; empty where nobody knows. Errors: OSError."""
+    for name in (HANDLERS, COMMANDS):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found = atomic.read_json(os.path.join(paths.extensions, name), LIMIT).get("machine")
+            if isinstance(found, str) and found:
+                return found
+    return ""
 
 
 def _known_request(key: str, request: str) -> str | None:

@@ -9,7 +9,7 @@ null, "state", "multi", "heartbeat", "resources": {"cpu", "memory", "services"},
 reported well since}`.
 A **chain** is what is done to one handler without a pause:
 `{"kind": install enable update drop remove, "publisher", "type", "from", "to", "level", "names": [ident],
-"steps": […]}`;
+"steps": […]}`, of a removal that makes room for another installation of the handler with `"anew": true`;
 a **step** is `{"do", "version", "name", "fails"}`, with `"only": "install"` where the new version's updateMode decides.
 `fails`: `stop` ends the chain, `go` goes on, `ask` goes on if the new version's continueOnUpdateFailure says so.
 Orders: extension-handler.md sections 10 to 14 and 20.
@@ -103,7 +103,7 @@ def make(
             chains.extend(_by_level(record, group, "enable"))
         else:
             if key in known and key not in records:
-                chains.append({**removal(known[key]), "level": min(wish.level for wish in group)})
+                chains.append({**removal(known[key]), "level": min(wish.level for wish in group), "anew": True})
             chains.extend(_chains(record, group, mine, held))
     removals.sort(key=lambda chain: -int(chain["level"]))
     chains.sort(key=lambda chain: int(chain["level"]))
@@ -158,7 +158,7 @@ def _chains(record: Record, group: list[Wish], awake: set[str], held: set[str]) 
     made: list[Chain] = []
     if gone and is_installed(record) and not record["multi"]:
         # The handler remembers sequence numbers of an extension that is no more, and would not run the new one's.
-        made.append({**removal(record), "level": min(wish.level for wish in group)})
+        made.append({**removal(record), "level": min(wish.level for wish in group), "anew": True})
         record = blank(record["publisher"], record["type"])
     elif gone:
         steps = [step for ident in gone for step in _off(record, ident)]
@@ -297,7 +297,7 @@ def applied(
     verb, version = step["do"], step["version"]
     made = {**record, "extensions": dict(record["extensions"]), "archives": dict(record["archives"])}
     if verb == "forget":
-        return made if made["folders"] else None
+        return _forgotten(made, chain) if made["folders"] else None
     if verb == "delete" and is_well:
         made["folders"] = [folder for folder in record["folders"] if folder != version]
     elif verb == "download" and is_well:
@@ -334,6 +334,13 @@ def applied(
         }
         _settle(made)
     return made
+
+
+def _forgotten(record: Record, chain: Chain) -> Record:
+    """What stays for a folder that could not be deleted: all, but where another installation takes its place."""
+    if not chain.get("anew"):
+        return record
+    return {**blank(record["publisher"], record["type"]), "folders": record["folders"]}
 
 
 def _uninstalled(record: Record, chain: Chain, goes: bool, facts: Mapping[str, Any]) -> None:

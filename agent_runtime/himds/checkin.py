@@ -18,11 +18,12 @@ from agent_runtime.hub import backoff
 from agent_runtime.hub.client import Hub, HubRefusal, refusal_of
 from agent_runtime.hub.transport import Answer, Broken, Connection
 from agent_runtime.identity import machine
-from agent_runtime.identity.store import certificate_path, credential_of, descent_of, erase, key_path, stamp
+from agent_runtime.identity.store import certificate_path, credential_of, descent_of, key_path, stamp
 from agent_runtime.platform.base import Machine
 from agent_runtime.service import worker
 from agent_runtime.service.loop import Loop, Task, Timeout, TimeoutExpired, sleep
 from agent_runtime.state import atomic
+from agent_runtime.state.atomic import erase
 from agent_runtime.version import VERSION
 
 HEAD_SECONDS = 60.0

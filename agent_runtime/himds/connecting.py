@@ -16,11 +16,12 @@ from agent_runtime.himds.identity import Known, resource_id
 from agent_runtime.himds.watch import Watch
 from agent_runtime.hub.client import SKEW_WARNING, Hub, HubRefusal, as_agent_error
 from agent_runtime.identity import birth, machine
-from agent_runtime.identity.store import certificate_path, descent_of, erase, key_path
+from agent_runtime.identity.store import certificate_path, descent_of, key_path
 from agent_runtime.service import worker
 from agent_runtime.service.ipc import Progress
 from agent_runtime.service.loop import Cancelled, Loop, Timeout, TimeoutExpired
 from agent_runtime.state import atomic
+from agent_runtime.state.atomic import erase
 from agent_runtime.version import VERSION
 
 CONNECT_SECONDS = 600.0

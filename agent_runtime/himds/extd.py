@@ -7,6 +7,7 @@ along. One that comes too late is certified by `renew`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -48,6 +49,10 @@ class Certificate:
         self._machine, self._csr = (str(told).lower(), str(csr)) if is_offer else ("", "")
         self._is_there = True
         self._heard.set()
+        if self._is_due():
+            # What is there is of another key; a former version that is put back asks only where nothing is.
+            with contextlib.suppress(OSError):
+                forget(self._known.paths)
         self.ask()
 
     def gone(self) -> None:

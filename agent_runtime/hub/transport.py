@@ -20,6 +20,8 @@ from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, readable, 
 CONNECT_SECONDS = 20.0
 REQUEST_SECONDS = 60.0
 BODY_LIMIT = 4 * 1024 * 1024
+# The hub says something every 30 s of a hold: after twice that the kernel asks whether it is still there.
+PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 Plain = Union[socket.socket, ssl.SSLSocket]
 
 
@@ -252,6 +254,9 @@ class Transport:
             try:
                 plain.setblocking(False)
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for name, value in PROBES.items():
+                    if hasattr(socket, name):
+                        plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
                 plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 try:
                     plain.connect((address, port))

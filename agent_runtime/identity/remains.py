@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from agent_runtime import errors
 from agent_runtime.extensions.store import Store
-from agent_runtime.identity.store import erase
 from agent_runtime.platform import image_checks
 from agent_runtime.platform.paths import Paths
 from agent_runtime.state import atomic
+from agent_runtime.state.atomic import erase
 from agent_runtime.upgrade.journal import Files
 
 # Keys and certificates where handlers open their protected settings with them.

@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 from agent_runtime import errors
 from agent_runtime.identity import birth, evidence, machine, remains
 from agent_runtime.identity.machine import Event, Record
-from agent_runtime.identity.store import erase, holds_identity, stamp
+from agent_runtime.identity.store import holds_identity, stamp
 from agent_runtime.platform import local
 from agent_runtime.platform.base import Signal
 from agent_runtime.platform.paths import Paths
 from agent_runtime.state import atomic
+from agent_runtime.state.atomic import erase
 from agent_runtime.version import VERSION
 
 HERE, FIRST_BOOT, COPIED = "here", "first-boot", "evidence"

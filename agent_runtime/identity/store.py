@@ -18,10 +18,10 @@ from typing import Any
 
 from agent_runtime.identity import birth, evidence, machine
 from agent_runtime.identity.machine import Event, Record
-from agent_runtime.platform import local
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service.log import Log
 from agent_runtime.state import atomic
+from agent_runtime.state.atomic import erase
 
 PUBLIC = (
     "subscriptionId",
@@ -217,21 +217,3 @@ def holds_identity(paths: Paths) -> bool:
     except OSError:
         names = []
     return os.path.lexists(paths.agentconfig) or any(numbers_of(n) and n.endswith(".crt") for n in names)
-
-
-def erase(path: str) -> None:
-    """Overwrite and remove: what held a key must not be found in a free block (best effort on copy-on-write disks). A
-    link, or a file with a second name, is removed and not written through. Errors: OSError."""
-    try:
-        descriptor = local.open_plain(path, os.O_WRONLY)
-    except OSError:
-        atomic.unlink(path)
-        return
-    try:
-        left = os.fstat(descriptor).st_size
-        while left > 0:
-            left -= os.write(descriptor, bytes(min(left, 65536)))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    atomic.unlink(path)

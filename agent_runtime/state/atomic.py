@@ -121,3 +121,21 @@ def unlink(path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def erase(path: str) -> None:
+    """Overwrite and remove: what held a key must not be found in a free block (best effort on copy-on-write disks). A
+    link, or a file with a second name, is removed and not written through. Errors: OSError."""
+    try:
+        descriptor = local.open_plain(path, os.O_WRONLY)
+    except OSError:
+        unlink(path)
+        return
+    try:
+        left = os.fstat(descriptor).st_size
+        while left > 0:
+            left -= os.write(descriptor, bytes(min(left, 65536)))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    unlink(path)

@@ -62,12 +62,14 @@ class Watchdog:
         if journal["state"] == plan.DOWNLOADING:
             time.sleep(plan.pause(journal, random.random()))
             return self._noted(journal, self._fetch(journal))
-        is_held = self._manager.is_held()
         seen = self._look(journal)
-        if not seen.whole and (is_held or self._manager.is_held()):
-            # Somebody else is at it: what he leaves counts, not what is there for a moment.
-            time.sleep(LOOK_SECONDS)
-            return journal
+        if not seen.whole:
+            # Asked now alone: who looks at the locks of others holds them for a moment.
+            if self._manager.is_held():
+                # Somebody else is at it: what he leaves counts, not what is there for a moment.
+                time.sleep(LOOK_SECONDS)
+                return journal
+            seen = self._look(journal)  # he may have ended in between
         made, action = plan.decide(journal, seen, stamp())
         self._noted(journal, made)
         if action == plan.WAIT:
@@ -97,6 +99,7 @@ class Watchdog:
             old = self._former(journal)
             before = self._himds.status()
         except errors.AgentError as problem:
+            self._log.error(f"{problem.code}: {problem.message}")
             may_pass = isinstance(problem, (errors.NetworkFailed, errors.HimdsUnreachable))
             ended = plan.postponed if may_pass or problem.retry_after is not None else plan.refused
             return ended(journal, problem.as_dict(), stamp())

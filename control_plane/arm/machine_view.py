@@ -105,7 +105,8 @@ def _detected(inventory: Mapping[str, Any]) -> dict[str, str]:
 def agent_upgrade(row: MachineRow) -> dict[str, Any]:
     """`agentUpgrade`: the wish and the last attempt; empty without both."""
     wish = row.machine.properties.get(AGENT_UPGRADE) or {}
-    return {**wish, **(attempt(row.reports["agent"], wish) if "agent" in row.reports else {})}
+    report, running = row.reports.get("agent"), row.machine.agent_version
+    return {**wish, **(attempt(report, wish, running) if report else {})}
 
 
 def properties(row: MachineRow, at: int) -> dict[str, Any]:

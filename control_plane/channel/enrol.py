@@ -80,8 +80,9 @@ def _settings_certificate(hub: Hub, session: Session, machine: Machine, csr: str
         raise ApiError(
             409,
             "SettingsKeyInUse",
-            f"The key of 'settingsCsr' is that of the machine '{other}': it came here with a copied disk. Remove "
-            "/var/lib/GuestConfig/extensions/keys on this machine and restart extd, which makes a key of its own.",
+            f"The key of 'settingsCsr' is also that of the machine '{other}': one is a copy of the other. "
+            "Remove /var/lib/GuestConfig/extensions/keys on the copy and restart extd, which makes a key of its own; "
+            "then write the protected settings of that machine again.",
             target="settingsCsr",
         )
     certificate = pki.issue_machine(hub.keys.machine_ca, key, machine.client_id, machine.vm_id, encipher=True)

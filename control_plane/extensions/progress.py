@@ -82,7 +82,7 @@ def judge(wished: Wished, item: Mapping[str, Any] | None, generation: int) -> Ve
             return Verdict(SUCCEEDED)
         if _is(item, wished.rollback_to):  # what is not carried out yet would be installing
             return Verdict(SUCCEEDED, rolled_back=True)
-        if item["sequence"] == wished.sequence:
+        if item["sequence"] == wished.sequence and not wished.behind:
             return Verdict(FAILED, error=_mismatch(item["version"], wished.version))
     return same
 

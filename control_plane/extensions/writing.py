@@ -294,7 +294,8 @@ def write(
             resource.name,
             version,
         )
-    reordered = (new.get(order.MEMBER) or []) != (old.get(order.MEMBER) or [])
+    before, wanted = ({name.lower() for name in item.get(order.MEMBER) or ()} for item in (old, new))
+    reordered = before != wanted
     if reordered:
         _check_order(session, machine, resource, new)
     settings = any((new.get(item) or None) != (old.get(item) or None) for item in ("settings", "forceUpdateTag"))
@@ -307,7 +308,7 @@ def write(
         resource.tags = wish.tags
     resource.modified, resource.modified_by, resource.modified_by_type = author.at, author.id, author.type
     automatic = bool(new.get("enableAutomaticUpgrade"))
-    if automatic != row.automatic or work:
+    if automatic != row.automatic or moves or again:
         row.automatic = automatic
         row.retry = author.at + RETRY_SECONDS if automatic else None
     if work:
@@ -315,7 +316,9 @@ def write(
         row.state = CREATING if made or revived or row.state == CREATING else UPDATING
         if revived:
             row.reported = None
-        row.version, row.rollback_to, row.removed, row.code, row.message = version, None, None, None, None
+        row.version, row.removed, row.code, row.message = version, None, None, None
+        if moves or again:  # another order alone leaves an automatic upgrade its way back
+            row.rollback_to = None
         row.generation, row.began = raised(machine), author.at
     session.add(row)
     session.flush()

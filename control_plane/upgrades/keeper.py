@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from sqlalchemy import select
@@ -22,8 +23,10 @@ LOOKED = 2000
 """Machines that one turn looks at."""
 CHUNK = 200
 """Machines that one turn sends for the new package."""
+TRIAL, TRIAL_SECONDS = 20, wish.DEADLINE_SECONDS + 300
+"""So many machines try a version first; the others follow when those have had the time to take it back."""
 FAILURES, FAILURE_SHARE = 5, 0.1
-"""Machines that must have failed with a version, in number and of all that have tried it, before it goes no further."""
+"""Machines that must have taken a version back, in number and of all that have tried it, before it goes no further."""
 ACTOR = audit.Actor("hub", "agentUpgrade")
 log = logging.getLogger("hawser.hub.upgrades")
 
@@ -35,19 +38,20 @@ class Keeper:
         self._database, self._changed = database, changed
         self._stamp: tuple[int, int] | None = None
         self._after: int | None = None
+        self._until: float | None = None  # the end of the trial, once it has begun
 
     def turn(self) -> None:
         """Once. In a thread."""
         with self._database.read() as session:
             stamp = agent_packages.stamp(session)
             if stamp != self._stamp:
-                self._stamp, self._after = stamp, 0
-            if self._after is None:
+                self._stamp, self._after, self._until = stamp, 0, None
+            if self._after is None or (self._until is not None and time.monotonic() < self._until):
                 return
             if self._is_bad(session):
                 self._after = None
                 return
-            due, after = self._due(session, self._after)
+            due, after = self._due(session, self._after, CHUNK if self._until is not None else TRIAL)
         moved: dict[int, dict[str, int]] = {}
         if due:
             with self._database.write() as session:
@@ -57,11 +61,13 @@ class Keeper:
                     if machine is not None and move(session, machine, published):
                         moved[machine_id] = dict(machine.generations)
         self._after = after
+        if moved and self._until is None:
+            self._until = time.monotonic() + TRIAL_SECONDS
         for machine_id, generations in moved.items():
             self._changed(machine_id, generations)
 
-    def _due(self, session: Session, after: int) -> tuple[list[int], int | None]:
-        """Machines to be moved, from an id on, and the id to go on from; None at the end."""
+    def _due(self, session: Session, after: int, most: int) -> tuple[list[int], int | None]:
+        """At most `most` machines to be moved, from an id on, and the id to go on from; None at the end."""
         published = agent_packages.versions(session)
         query = select(Machine.id, Machine.properties, Machine.agent_version).where(Machine.id > after)
         due: list[int] = []
@@ -71,7 +77,7 @@ class Keeper:
             wanted = properties.get(wish.MEMBER) or {}
             if wanted.get("enableAutomaticUpgrade") and wish.automatic(wanted, published, running):
                 due.append(machine_id)
-                if len(due) == CHUNK:
+                if len(due) == most:
                     return due, after
         return due, after if len(rows) == LOOKED else None
 
@@ -79,13 +85,13 @@ class Keeper:
         """Whether so many machines have taken the newest version back that no more are sent for it, until something
         else is published."""
         found = newest(agent_packages.versions(session))
-        reports = session.scalars(select(Report.data).where(Report.kind == wish.KIND))
-        ended = [view.status_of(data) for data in reports if data.get("desiredVersion") == found]
-        failed, well = ended.count("Failed"), ended.count("Success")
+        told = Report.data["desiredVersion"].as_string() == found
+        states = [data["state"] for data in session.scalars(select(Report.data).where(Report.kind == wish.KIND, told))]
+        failed, well = states.count(view.ROLLED_BACK), states.count(view.SUCCEEDED)
         if failed < FAILURES or failed <= FAILURE_SHARE * (failed + well):
             return False
         log.error(
-            "Automatic upgrades to %s have stopped: %d of %d machines could not take it. "
+            "Automatic upgrades to %s have stopped: %d of %d machines have taken it back. "
             "Publish another version, or take this one off the list.",
             found,
             failed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ import pytest
 
 from control_plane.hub import open_database
 from control_plane.storage import agent_packages
+from control_plane.upgrades import keeper
 from tests.integration import hub_process
 from tests.integration.extension_site import Arm, arm_of, code_of, until
 from tests.integration.hub_machine import Machine, payload_of, public_text
@@ -166,14 +168,39 @@ def test_automatic_upgrades_stop_when_machines_take_the_version_back(hub: HubPro
         assert report(machine, "rolled back", "1.0.0.3").status_code == 200
     assert arm("PATCH", fleet[5].resource_id, body).status_code == 200
     publish(hub, ["1.0.0.1", "1.0.0.3"])
-    assert until(
-        lambda: "Automatic upgrades to 1.0.0.3 have stopped: 5 of 5 machines" in (hub.data / "serve.log").read_text()
-    )
+    told = "Automatic upgrades to 1.0.0.3 have stopped: 5 of 5 machines have taken it back"
+    assert until(lambda: told in (hub.data / "serve.log").read_text())
     assert fleet[5].checkin(hold=0).json()["generations"]["agent"] == 1
     publish(hub, ["1.0.0.1", "1.0.0.4"])
     assert until(lambda: content(fleet[5])["desiredVersion"] == "1.0.0.4")
     assert arm("PATCH", fleet[5].resource_id, {"properties": {"agentUpgrade": None}}).status_code == 200
     publish(hub, ["1.0.0.1", "1.0.0.2"])
+
+
+def test_few_machines_try_a_version_before_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "TRIAL", 2)
+    hub = hub_process.make(tmp_path / "data").start()
+    publish(hub, ["1.0.0.1"])
+    owner = hub.token(hub.principal("owner", "Owner"))
+    body = {"properties": {"agentUpgrade": {"enableAutomaticUpgrade": True}}}
+    for number in range(5):
+        machine = Machine(hub, f"m{number}").connect(owner)
+        assert arm_of(hub, owner)("PATCH", machine.resource_id, body).status_code == 200
+        machine.http.close()
+    assert hub.stop() == 0
+    publish(hub, ["1.0.0.1", "1.0.0.2"])
+    database, moved = open_database(hub.data), list[int]()
+    try:
+        looked = keeper.Keeper(database, lambda machine_id, _: moved.append(machine_id))
+        for _ in range(3):
+            looked.turn()
+        assert len(moved) == 2
+        ends = time.monotonic() + keeper.TRIAL_SECONDS
+        monkeypatch.setattr(time, "monotonic", lambda: ends)
+        looked.turn()
+        assert len(set(moved)) == 5
+    finally:
+        database.close()
 
 
 def test_a_machine_that_connects_with_automatic_upgrades_is_moved_once_its_version_is_known(

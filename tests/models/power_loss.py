@@ -20,9 +20,10 @@ from agent_runtime.himds.checkin import Keeper
 from agent_runtime.hub.client import HubRefusal
 from agent_runtime.identity import machine, remains, sealing, store
 from agent_runtime.identity.machine import Record
-from agent_runtime.identity.store import IdentityStore, erase
+from agent_runtime.identity.store import IdentityStore
 from agent_runtime.platform import local
 from agent_runtime.state import atomic
+from agent_runtime.state.atomic import erase
 from tests.models import agent_life, disk
 from tests.models.agent_life import Life, Memory
 

@@ -206,6 +206,22 @@ def test_a_key_that_was_not_made_for_this_machine_is_replaced_with_its_copies(
     assert json.loads((keys / "machine.json").read_text()) == {"v": 1, "machine": VM_ID}
 
 
+def test_a_key_without_a_note_stays_where_the_former_version_served_this_machine(machine: Machine) -> None:
+    keys = machine.folder("extensions") / "keys"
+    with Courier(machine) as courier, Service(machine, "extensions") as extd:
+        first = courier.welcome()["args"]["settingsCsr"]
+        assert extd.stop() == 0
+    before = key_of(machine)
+    (keys / "machine.json").unlink()
+    known = {"handlers": {}, "results": {}, "certificates": [], "generation": 1, "machine": VM_ID}
+    (machine.folder("extensions") / "handlers.json").write_text(json.dumps({"v": 1, **known}))
+    with Courier(machine) as courier, Service(machine, "extensions") as extd:
+        assert courier.welcome()["args"]["settingsCsr"] == first
+        assert extd.stop() == 0
+    assert key_of(machine) == before
+    assert json.loads((keys / "machine.json").read_text()) == {"v": 1, "machine": VM_ID}
+
+
 def test_the_key_changes_with_the_machine_that_is_bound(machine: Machine) -> None:
     with Courier(machine) as courier, Service(machine, "extensions") as extd:
         first = courier.welcome()["args"]["settingsCsr"]
@@ -226,7 +242,7 @@ def test_residents_import_the_standard_library_only() -> None:
         "import sys\nbefore=set(sys.modules)\nimport agent_runtime.policy.__main__, agent_runtime.extensions.__main__\n"
         "tops={n.partition('.')[0] for n in set(sys.modules)-before}\n"
         "print(sorted(t for t in tops if t not in sys.stdlib_module_names and t!='agent_runtime'))\n"
-        "print([n for n in ('asyncio','threading','ssl','cryptography','jwt') if n in sys.modules])"
+        "print([n for n in ('asyncio','threading','ssl','_hashlib','cryptography','jwt') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["[]", "[]"]

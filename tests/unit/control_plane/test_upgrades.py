@@ -104,11 +104,13 @@ def test_nothing_published_is_nothing_to_do() -> None:
 def test_the_last_attempt(state: str, status: str | None) -> None:
     told = {"desiredVersion": "1.0.0.9", "state": state, "message": "m", "at": "2026-11-28T12:00:00Z"}
     data = {**told, "generation": 3, "correlationId": "a"}
-    shown = view.attempt(data, {"desiredVersion": "1.0.0.9", "correlationId": "a"})
+    shown = view.attempt(data, {"desiredVersion": "1.0.0.9", "correlationId": "a"}, "1.0.0.1")
     assert shown.get("lastAttemptStatus") == status
     assert (shown["lastAttemptDesiredVersion"], shown["lastAttemptMessage"]) == ("1.0.0.9", "m")
     # The same version wished once more has not ended yet; of another version, or by hand, what was told stands.
-    assert "lastAttemptStatus" not in view.attempt(data, {"desiredVersion": "1.0.0.9", "correlationId": "b"})
-    assert view.attempt(data, {"desiredVersion": "1.0.0.10", "correlationId": "b"}) == shown
+    again = {"desiredVersion": "1.0.0.9", "correlationId": "b"}
+    assert "lastAttemptStatus" not in view.attempt(data, again, "1.0.0.1")
+    assert view.attempt(data, again, "1.0.0.9").get("lastAttemptStatus") == ("Success" if status else None)
+    assert view.attempt(data, {"desiredVersion": "1.0.0.10", "correlationId": "b"}, "1.0.0.1") == shown
     by_hand = {**data, "generation": None, "correlationId": None}
-    assert view.attempt(by_hand, {"desiredVersion": "1.0.0.9", "correlationId": "b"}) == shown
+    assert view.attempt(by_hand, again, "1.0.0.1") == shown
