@@ -167,6 +167,20 @@ def test_what_cannot_be_deleted_is_not_forgotten() -> None:
     assert records == {}
 
 
+@pytest.mark.parametrize("before", [{}, {"machine": "another"}])
+def test_what_takes_the_place_of_what_cannot_be_deleted_has_nothing_of_it(before: dict[str, str]) -> None:
+    """Its folder alone is left, and is tried again when the handler is installed the next time."""
+    records = {"test.fake": {**record(one=0), **before}}
+    wanted = [wish("two", "2.0")]
+    carried_out(records, plan.make(records, wanted), wanted, {}, lambda step: step["do"] == "delete")
+    after = records["test.fake"]
+    assert (list(after["extensions"]), after["version"], after["machine"]) == (["two"], "2.0", "")
+    assert "1.0" in after["folders"]
+    awake = [("test.fake", "two")]
+    made = said(plan.make(records, wanted, awake=awake))
+    assert made == ["drop: delete-1.0 tidy-2.0"], "what was installed stays"
+
+
 def test_order_among_handlers() -> None:
     records = {
         "test.a": {**record(one=0), "type": "A"},
