@@ -68,6 +68,7 @@ ARM: dict[tuple[str, str], Row] = {
     ("PATCH", _G): _one("OC", G),
     ("DELETE", _G): _one("OC", G),
     ("GET", f"{_L}/operations"): ANYONE,
+    ("GET", "providers/microsoft.guestconfiguration/operations"): ANYONE,
     ("GET", f"{_S}/providers/microsoft.compute/virtualmachines"): _one("OCR", S),
     ("GET", f"{_G}/providers/microsoft.compute/virtualmachines"): _one("OCR", G),
     ("GET", f"{_S}/{_GUEST}"): _one("OCRA", S),
