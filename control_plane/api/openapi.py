@@ -108,7 +108,7 @@ PATH: dict[str, tuple[dict[str, Any], str]] = {
     "user": ({"type": "string", "pattern": users.NAME.pattern}, "A user's name or object id."),
     "name": ({"type": "string", "pattern": _GUID}, "The name, a GUID."),
     "rule": ({"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}, "The name of a rule."),
-    "twin": ({"type": "integer", "minimum": 1, "maximum": 999999999999999}, "The number of a twin."),
+    "twin": ({"type": "integer", "minimum": 1, "maximum": (1 << 31) - 1}, "The number of a twin."),
     "image": ({"type": "string", "pattern": profiles.IMAGE.pattern}, "The id of an image."),
     "profile": ({"type": "string", "pattern": profiles.NAME.pattern}, "The name of an enrolment profile."),
 }
