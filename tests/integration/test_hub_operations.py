@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,14 +21,11 @@ import psutil
 import pytest
 import requests
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
 from prometheus_client.parser import text_string_to_metric_families
 
 from control_plane import connections, pki
-from tests.integration import hub_process, web_fleet
+from tests.integration import hub_process, self_signed, web_fleet
 from tests.integration.hub_machine import Machine
 from tests.integration.hub_process import HubProcess
 
@@ -356,17 +352,7 @@ def test_machines_go_on_while_arm_is_saturated(hub: HubProcess) -> None:
 
 def _pair(key: pki.PrivateKey, days: int) -> dict[str, bytes]:
     """Files of a certificate that no CA of the hub issued, and that ends in so many days."""
-    name, at = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]), datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(at - timedelta(days=90))
-        .not_valid_after(at + timedelta(days=days))
-        .sign(key, hashes.SHA256())
-    )
+    certificate = self_signed.certificate(key, "127.0.0.1", days, age=90)
     return {"tls.key": pki.key_pem(key), "tls.crt": pki.certificate_pem(certificate)}
 
 
