@@ -111,8 +111,7 @@ def site(
     hub.listen = hub.url.removeprefix("https://")
     hub.start()
     keys = work / "keys"
-    hub.run("artefacts", "keys", keys)
-    hub.run("artefacts", "init", "--root-key", keys / "root.pub", "--targets-key", keys / "targets.pub")
+    hub.add_repository(keys)
     packages = [
         agent_deb,
         build_agent(SECOND),
@@ -121,10 +120,7 @@ def site(
         variant(agent_deb, UNCONFIGURABLE, work, unconfigurable),
         variant(agent_deb, LAST, work),
     ]
-    for package in packages:
-        hub.run("artefacts", "add", package)
-    hub.run("artefacts", "sign", "--keys", keys)
-    hub.run("artefacts", "publish")
+    hub.publish(keys, *packages)
     host = lab.hosts["up01"]
     install(host, agent_deb)
     connect(host, hub, hub.principal("onboarding", "Onboarding"), "upgrades")

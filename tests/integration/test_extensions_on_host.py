@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """extd under a real systemd: commands in services and slices of their own, which outlive a restart of the agent
-(extension-handler.md sections 7 and 19). Packages come from a folder; everything else is what the deb brings."""
+(extension-handler.md sections 7 and 19). The host is connected and its hub away: desired state is there already, and
+packages come from a folder; everything else is what the deb brings."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lab import Host, Lab
-from tests.integration.connected_host import install
+from tests.integration import hub_process
+from tests.integration.connected_host import connect, install, show
 from tests.unit.agent_extensions.kit import COMMANDS, command, wish
-from tests.unit.agent_services.courier import VM_ID, sign
+from tests.unit.agent_services.courier import sign
 
 pytestmark = pytest.mark.hosts
 
@@ -60,15 +63,38 @@ def until(host: Host, argv: list[str], wanted: str) -> str:
         if wanted in output:
             return output
         time.sleep(0.3)
-    raise AssertionError(
-        f"{argv} did not say {wanted!r}: {output}; {host.run(['cat', '/root/calls'], check=False).output}"
-    )
+    log = host.run(["tail", "/var/lib/GuestConfig/ext_mgr_logs/gc_ext.log"], check=False).output
+    raise AssertionError(f"{argv} did not say {wanted!r}: {output}; {log}")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A connected host whose hub is away, and its vmId."""
+
+    host: Host
+    vm_id: str
+
+    def wish(self, kind: str, **content: Any) -> None:
+        """Desired state of a kind, as if the hub had sent it before it went."""
+        body = {**content, "certificates": {}}
+        document = sign(Ed25519PrivateKey.generate(), machine=self.vm_id, kind=kind, content=body)
+        self.host.run(["mkdir", "-p", "/var/lib/GuestConfig/extensions/desired"])
+        self.host.write(f"/var/lib/GuestConfig/extensions/desired/{kind}.jws", document)
 
 
 @pytest.fixture(scope="module")
-def host(make_lab: Callable[..., Lab], agent_deb: Path) -> Host:
-    host = make_lab("ext01").hosts["ext01"]
+def site(make_lab: Callable[..., Lab], agent_deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    lab = make_lab("ext01")
+    host = lab.hosts["ext01"]
     install(host, agent_deb)
+    data = tmp_path_factory.mktemp("extensions-hub") / "data"
+    hub = hub_process.make(data, "--location", "local=Laboratory", host=str(lab.gateway))
+    hub.listen = hub.url.removeprefix("https://")
+    hub.start()
+    hub.add_repository(keys := data.with_name("keys"))
+    hub.publish(keys, agent_deb)
+    connect(host, hub, hub.principal("owner", "Owner"), "extensions")
+    assert hub.stop() == 0
     host.run(["systemctl", "stop", "extd"])
     # At this place the program finds the installed agent's modules.
     host.run(["mkdir", "-p", "/opt/azcmagent/lib/a/b/c", "/repo/extensions/Test.Fake/1.0.0"])
@@ -83,29 +109,17 @@ def host(make_lab: Callable[..., Lab], agent_deb: Path) -> Host:
     }
     host.write("/repo/extensions/Test.Fake/1.0.0/linux.zip", package())
     host.write("/repo/extensions/Test.Fake/1.0.0/custom.json", json.dumps(custom))
-    binding = {"v": 1, "vmId": VM_ID, "cloud": "demo", "resourceId": "/r", "tenantId": VM_ID}
-    host.write("/var/opt/azcmagent/binding.json", json.dumps(binding))
-    profile = {"name": "demo", "desired_state_keys": [], "tuf_root": "{}", "artefacts": ["https://hub.test/a"]}
-    host.write("/var/opt/azcmagent/clouds/demo.json", json.dumps(profile))
-    give(host, wish())
+    site = Site(host, show(host)["vmId"])
+    site.wish("extensions", extensions=[wish()])
     dropin = "[Service]\nExecStart=\nExecStart=/usr/bin/python3 /opt/azcmagent/lib/a/b/c/extd.py\n"
     host.run(["mkdir", "-p", "/etc/systemd/system/extd.service.d"])
     host.write("/etc/systemd/system/extd.service.d/test.conf", dropin)
     host.run(["systemctl", "daemon-reload"])
-    return host
+    return site
 
 
-def give(host: Host, *extensions: dict[str, Any]) -> None:
-    keep(host, "extensions", {"extensions": list(extensions), "certificates": {}})
-
-
-def keep(host: Host, kind: str, content: dict[str, Any]) -> None:
-    document = sign(Ed25519PrivateKey.generate(), kind=kind, content=content)
-    host.run(["mkdir", "-p", "/var/lib/GuestConfig/extensions/desired"])
-    host.write(f"/var/lib/GuestConfig/extensions/desired/{kind}.jws", document)
-
-
-def test_an_extension_outlives_the_service_in_a_slice_of_its_own(host: Host) -> None:
+def test_an_extension_outlives_the_service_in_a_slice_of_its_own(site: Site) -> None:
+    host = site.host
     host.run(["systemctl", "start", "extd"])
     until(host, ["cat", "/root/calls"], "install")
     assert f"/{SLICE}/hawser-extension-" in until(host, ["cat", "/root/cgroup-install"], ".service")
@@ -131,7 +145,8 @@ def test_an_extension_outlives_the_service_in_a_slice_of_its_own(host: Host) -> 
     )
 
 
-def test_a_run_command_is_a_service_that_its_removal_ends_with_all_that_it_has_started(host: Host) -> None:
+def test_a_run_command_is_a_service_that_its_removal_ends_with_all_that_it_has_started(site: Site) -> None:
+    host = site.host
     script = """cat /proc/self/cgroup >/root/cgroup-command
 setsid sleep 1000 &
 echo $! >/root/escaped
@@ -139,7 +154,7 @@ echo ran >>/root/commands
 sleep 1000
 """
     long, short = command(script, "long"), command("#!/bin/bash\nid -un", "short", runAsUser="nobody")
-    keep(host, "runcommands", {"runCommands": [long, short], "certificates": {}})
+    site.wish("runcommands", runCommands=[long, short])
     host.run(["systemctl", "restart", "extd"])
     assert "hawser-extensions-Microsoft.CPlat.Core.RunCommandHandlerLinux.slice/hawser-command-" in until(
         host, ["cat", "/root/cgroup-command"], ".service"
@@ -149,7 +164,7 @@ sleep 1000
     host.kill("extd")
     sleeper = until(host, ["cat", "/root/escaped"], "\n").strip()
     host.run(["kill", "-0", sleeper])
-    keep(host, "runcommands", {"runCommands": [], "certificates": {}})
+    site.wish("runcommands", runCommands=[])
     host.run(["systemctl", "restart", "extd"])
     until(host, known, '"commands": {}')
     assert host.run(["kill", "-0", sleeper], check=False).code != 0
@@ -157,7 +172,8 @@ sleep 1000
     assert host.run(["ls", "/var/lib/GuestConfig/extensions/commands"]).output == ""
 
 
-def test_its_removal_lifts_the_limits(host: Host) -> None:
+def test_its_removal_lifts_the_limits(site: Site) -> None:
+    host = site.host
     host.run(["systemctl", "stop", "extd"])
     assert "Fake" in host.run(["azcmagent", "extension", "list"]).output
     assert host.run(["azcmagent", "extension", "remove", "--all"]).output.strip() == "Removed: Fake"
