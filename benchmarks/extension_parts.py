@@ -5,7 +5,6 @@ package takes on its way through a real himds and extd."""
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from benchmarks.records import Owned
 from benchmarks.report import Row
 from benchmarks.simulator import Machine, Pace
 from benchmarks.simulator.fleet import need_descriptors
-from benchmarks.site import API, Site, cores
+from benchmarks.site import API, Site, driven
 from tests.integration.agent_process import Agent, unpacked
 from tests.integration.extension_machine import catalogue_of, package
 from tests.integration.extension_site import serving
@@ -61,14 +60,8 @@ def wishes(scale: Scale) -> list[Row]:
         catalogue_of(made, [package(*names), package(*names, os="windows")])
 
     need_descriptors(scale.waiting + 1000)  # the hub inherits it
-    site = Site(fill)
-    everywhere = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cores()[1]})
-    try:
+    with driven(Site(fill)) as site:
         return uvloop.run(_wishes(site, owned[0], scale))
-    finally:
-        os.sched_setaffinity(0, everywhere)
-        site.stop()
 
 
 async def _wishes(site: Site, owned: Owned, scale: Scale) -> list[Row]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ import uvloop
 from benchmarks.checkin_load import percentiles
 from benchmarks.report import Row
 from benchmarks.simulator import Fleet, Pace, Twin
-from benchmarks.site import Site, cores
+from benchmarks.site import Site, cores, driven
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST_SECONDS = 20.0
@@ -173,14 +172,8 @@ async def _herds(site: Site, scale: Scale, policy: str) -> list[Row]:
 
 def herd(policy: str, scale: Scale) -> list[Row]:
     """Herds of every size with one policy."""
-    everywhere = os.sched_getaffinity(0)
-    site = Site()
-    os.sched_setaffinity(0, {cores()[1]})
-    try:
+    with driven(Site()) as site:
         return uvloop.run(_herds(site, scale, policy))
-    finally:
-        os.sched_setaffinity(0, everywhere)
-        site.stop()
 
 
 PARTS: dict[str, Callable[[Scale], list[Row]]] = {f"herd_{policy}": partial(herd, policy) for policy in ENDS}

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from benchmarks.records import Owned
 from benchmarks.report import Row
 from benchmarks.simulator import Fleet, Machine, Pace
 from benchmarks.simulator.fleet import need_descriptors
-from benchmarks.site import Site, cores
+from benchmarks.site import Site, cores, driven
 from tests.integration.hub_process import HubProcess
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,14 +140,8 @@ def held(scale: Scale) -> list[Row]:
         owned.append(records.write(made, scale.held, scale.held, tokens=False))
 
     need_descriptors(scale.held + 1000)  # the hub inherits it
-    site = Site(fill)
-    everywhere = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cores()[1]})
-    try:
+    with driven(Site(fill)) as site:
         return uvloop.run(_held(site, owned[0], scale))
-    finally:
-        os.sched_setaffinity(0, everywhere)
-        site.stop()
 
 
 async def _held(site: Site, owned: Owned, scale: Scale) -> list[Row]:

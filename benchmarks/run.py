@@ -52,9 +52,15 @@ def machine() -> dict[str, Any]:
 
 def commit() -> str:
     """What is measured: `1a2b3c4`, with `-dirty` behind it when something was changed since; empty outside of git."""
-    words = ("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*")
+    git = ("git", "-C", str(ROOT))
+    # Its own results change with each part.
+    changes = ("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs/benchmarks.md")
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        name, changed = (
+            subprocess.run((*git, *words), capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "--short", "HEAD"), changes)
+        )
+        return f"{name}-dirty" if changed else name
     except (OSError, subprocess.CalledProcessError):
         return ""
 

@@ -7,7 +7,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from tests.integration import hub_process
 API = {"api-version": "2026-07-15"}
 
 
+@cache
 def cores() -> tuple[int, int]:
-    """The hub's core and the generator's; the same on a machine with one."""
+    """The hub's core and the generator's; the same on a machine with one. As this process could choose at first: it
+    keeps to one of them later."""
     usable = sorted(os.sched_getaffinity(0))
     return usable[0], usable[-1]
 
@@ -96,3 +100,15 @@ class Site:
         """End the hub and remove everything."""
         self.hub.stop()
         shutil.rmtree(self._directory)
+
+
+@contextmanager
+def driven(site: Site) -> Iterator[Site]:
+    """This process on the generator's core while it plays the machines; the site is ended afterwards."""
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cores()[1]})
+    try:
+        yield site
+    finally:
+        os.sched_setaffinity(0, everywhere)
+        site.stop()

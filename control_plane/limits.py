@@ -18,11 +18,11 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import anyio
-from anyio import to_thread
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from control_plane import threads
 from control_plane.addresses import counted
 from control_plane.errors import ApiError
 
@@ -77,7 +77,7 @@ class Limits:
             )
         self._at_door += 1
         try:
-            return await to_thread.run_sync(work, limiter=self._door)
+            return await threads.run(work, limiter=self._door)
         finally:
             self._at_door -= 1
 

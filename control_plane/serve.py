@@ -14,12 +14,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import anyio.to_thread
 import psycopg
 import uvicorn
 from sqlalchemy import update
 
-from control_plane import logs
+from control_plane import logs, threads
 from control_plane.addresses import as_sockets_show
 from control_plane.app import build
 from control_plane.channel.peers import Peers
@@ -34,9 +33,6 @@ from control_plane.tls import Tls
 LOCK_FILE = "hub.lock"
 STOP_SECONDS = 5
 KEEP_ALIVE_SECONDS = 330  # longer than a hold, so that an idle agent keeps its connection
-THREADS = 4
-"""For the machines' writes and for tokens; all else has threads of its own (limits.py). They wait for one another at
-the database anyway, and each thread more is one more that takes its turn between two steps of the loop."""
 SWITCH_SECONDS = 0.0002
 """How long a thread goes on while the loop, which answers heartbeats, wants to. Python's own 5 ms, several times for
 each request, are felt when the hub has much to write."""
@@ -83,7 +79,7 @@ class Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        threads.prepare()
         await self._serve(sockets)
 
 

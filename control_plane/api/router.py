@@ -8,11 +8,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
-from control_plane import callers
+from control_plane import callers, threads
 from control_plane.api import audit as audit_log
 from control_plane.api import (
     cleanup,
@@ -358,7 +357,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
     """Every path of `/hawser/v1`; errors are raised, the edge writes them."""
     settings = hub.settings
     http = await read_call(request, CHANNEL_BODY, settings.url, settings.known_hosts)
-    reply = await to_thread.run_sync(_carry_out, hub, http, limiter=hub.limits.room)
+    reply = await threads.run(_carry_out, hub, http, limiter=hub.limits.room)
     if isinstance(reply, Response):
         reply.headers["x-ms-request-id"] = http.request_id
         return reply

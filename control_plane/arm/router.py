@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from control_plane import callers
+from control_plane import callers, threads
 from control_plane.arm import (
     actions,
     authorization,
@@ -350,7 +349,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         headers = answer_headers(http)
         if http.path.lower().rstrip("/") == "/metadata/endpoints":
             return JSONResponse(general.endpoints(hub, check_api_version(http.query)), headers=headers)
-        reply = await to_thread.run_sync(_carry_out, hub, http, limiter=hub.limits.room)
+        reply = await threads.run(_carry_out, hub, http, limiter=hub.limits.room)
     except Exception as error:  # noqa: BLE001 - the edge: everything becomes an answer
         told = callers.challenge(hub, error_of(error))
         body = None if request.method == "HEAD" else told.envelope()

@@ -8,11 +8,11 @@ import os
 import stat
 from pathlib import Path
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
+from control_plane import threads
 from control_plane.artefacts import place as places
 from control_plane.errors import ApiError
 from control_plane.http import error_of, json_response
@@ -56,7 +56,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         return json_response(error.status, error.envelope(), error.headers)
     try:
         found = file_of(hub.data, request.scope["path"])
-        about = await run_in_threadpool(_stat, found[0]) if found is not None else None
+        about = await threads.run(_stat, found[0]) if found is not None else None
     except Exception as problem:  # noqa: BLE001 - the edge: everything becomes an answer
         told = error_of(problem)
         return json_response(told.status, told.envelope(), told.headers)

@@ -11,10 +11,10 @@ from uuid import uuid4
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from control_plane import threads
 from control_plane.authority import assertions, audiences, discovery, proofs
 from control_plane.authority import claims as rules
 from control_plane.bodies import CHANNEL_BODY, form, is_guid
@@ -211,7 +211,7 @@ async def _route(hub: Hub, request: Request) -> Reply:
         fields = form(await read_body(request, CHANNEL_BODY))
         authorization = request.headers.get("authorization")
         peer = request.client.host if request.client else ""
-        return await run_in_threadpool(token, hub, tenant, fields, authorization, peer, v2=rest != "oauth2/token")
+        return await threads.run(token, hub, tenant, fields, authorization, peer, v2=rest != "oauth2/token")
     if request.method not in ("GET", "HEAD"):
         raise ApiError(405, "MethodNotAllowed", "This path takes GET.", headers={"Allow": "GET"})
     if tenant.lower() == "common" and rest == "discovery/instance":

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import select
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from control_plane import threads
 from control_plane.arm.paths import machine_id
 from control_plane.authority import audiences
 from control_plane.authority import claims as rules
@@ -86,7 +86,7 @@ async def endpoint(hub: Hub, request: Request) -> Response:
     if path.startswith("desired/"):
         _only(request, "GET")
         record = await callers.holder(hub, request.headers, now())
-        answer = await run_in_threadpool(desired, hub, record, path.removeprefix("desired/"))
+        answer = await threads.run(desired, hub, record, path.removeprefix("desired/"))
         return json_response(200, answer, _NO_STORE)
     if path == "checkin":
         _only(request, "POST")
@@ -98,13 +98,13 @@ async def endpoint(hub: Hub, request: Request) -> Response:
     given = await read_body(request, REPORT_BODY if path == "report" else CHANNEL_BODY)
     body = unchecked(given) if path == "report" else json_object(given)
     if path == "enrol":
-        return json_response(200, await run_in_threadpool(enrol.enrol, hub, authorization, body), _NO_STORE)
+        return json_response(200, await threads.run(enrol.enrol, hub, authorization, body), _NO_STORE)
     callers.check_protocol(body)
     slot = None if path == "report" else integer(body, "slot", 1, 1 << 31)
     renews = path == "renew" and body.get("csr") is not None
     record = await callers.holder(hub, request.headers, now(), slot, renews=renews, certifies=path == "renew")
     handler = {"report": reports.accept, "tokens": exchange, "renew": enrol.renew}[path]
-    return json_response(200, await run_in_threadpool(handler, hub, record, body), _NO_STORE)
+    return json_response(200, await threads.run(handler, hub, record, body), _NO_STORE)
 
 
 async def _nameless(hub: Hub, request: Request, path: str) -> Response:

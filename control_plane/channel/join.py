@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
+from control_plane import threads
 from control_plane.bodies import guid, needed_text, text
 from control_plane.channel import enrolments, evidence
 from control_plane.channel.callers import check_protocol
@@ -145,7 +145,7 @@ async def ask(hub: Hub, body: dict[str, Any], peer: str) -> dict[str, Any]:
     """
     hub.gate.address(peer)
     asked, at = read(body, peer), now()
-    target = await run_in_threadpool(admit, hub, asked, at)
+    target = await threads.run(admit, hub, asked, at)
     hub.gate.everybody()
     hub.gate.heard()
-    return await run_in_threadpool(join, hub, asked, target, at)
+    return await threads.run(join, hub, asked, target, at)

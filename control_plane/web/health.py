@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 
-from anyio import to_thread
 from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
-from control_plane import callers
+from control_plane import callers, threads
 from control_plane.addresses import within
 from control_plane.arm.roles import HUB, Action, allows, refusal
 from control_plane.clock import now
@@ -53,7 +52,7 @@ class Ready:
         """Errors: what the database raised."""
         at = asyncio.get_running_loop().time()
         if self._tried is None or (self._tried.done() and at - self._began >= EVERY_SECONDS):
-            work = to_thread.run_sync(_writable, self._hub, limiter=self._hub.limits.health)
+            work = threads.run(_writable, self._hub, limiter=self._hub.limits.health)
             self._tried, self._began = asyncio.ensure_future(work), at
         await asyncio.shield(self._tried)  # one who goes away does not end it for the others
 
@@ -81,11 +80,11 @@ async def endpoint(hub: Hub, ready: Ready, request: Request) -> Response:
         return json_response(error.status, error.envelope(), error.headers)
     try:
         if name == "metrics":
-            return await to_thread.run_sync(_metrics, hub, request, limiter=hub.limits.health)
+            return await threads.run(_metrics, hub, request, limiter=hub.limits.health)
         if name == "readyz":
             await ready.check()
         else:
-            await to_thread.run_sync(_readable, hub, limiter=hub.limits.health)
+            await threads.run(_readable, hub, limiter=hub.limits.health)
     except Exception as error:  # noqa: BLE001 - the edge: everything becomes an answer
         told = callers.challenge(hub, error_of(error))
         status = told.status if name == "metrics" else 503

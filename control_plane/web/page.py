@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from urllib.parse import quote
 
-from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from control_plane import threads
 from control_plane.api import stream
 from control_plane.arm.roles import Caller
 from control_plane.bodies import CHANNEL_BODY
@@ -132,5 +132,5 @@ async def endpoint(hub: Hub, request: Request) -> Response:
         try:
             return await hub.limits.sign_in(partial(_carry_out, hub, http))
         except ApiError as error:
-            return await to_thread.run_sync(_failed, hub, http, error, limiter=hub.limits.pages)
-    return await to_thread.run_sync(_carry_out, hub, http, limiter=hub.limits.pages)
+            return await threads.run(_failed, hub, http, error, limiter=hub.limits.pages)
+    return await threads.run(_carry_out, hub, http, limiter=hub.limits.pages)

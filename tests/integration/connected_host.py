@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import Host
+from tests.integration.hub_machine import API
 from tests.integration.hub_process import HubProcess
 
 
@@ -38,3 +39,16 @@ def connect(host: Host, hub: HubProcess, principal: dict[str, Any], group: str) 
     }
     host.write("/root/connect.json", json.dumps(settings), mode=0o600)
     host.run(["azcmagent", "connect", "--config", "/root/connect.json"])
+
+
+def at_arm(host: Host, hub: HubProcess, principal: dict[str, Any], group: str, method: str = "GET", **body: Any) -> Any:
+    """The host's machine, asked for or changed at ARM as a principal. `body`: as for requests."""
+    path = f"/subscriptions/{hub.subscription_id}/resourceGroups/{group}/providers/Microsoft.HybridCompute/machines"
+    return hub.session().request(
+        method,
+        f"{hub.url}{path}/{host.name}",
+        params=API,
+        headers={"Authorization": f"Bearer {hub.token(principal)}"},
+        timeout=30,
+        **body,
+    )

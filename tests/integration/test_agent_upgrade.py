@@ -18,8 +18,7 @@ from lab import Host, Lab
 from lab.errors import LabError
 from tests.integration import hub_process
 from tests.integration.agent_packages import mute, unconfigurable, variant
-from tests.integration.connected_host import connect, install, show
-from tests.integration.hub_machine import API
+from tests.integration.connected_host import at_arm, connect, install, show
 from tests.integration.hub_process import HubProcess
 
 pytestmark = pytest.mark.hosts
@@ -40,15 +39,7 @@ class Site:
 
     def arm(self, method: str = "GET", **body: Any) -> Any:
         """The machine at ARM."""
-        group = f"{self.hub.url}/subscriptions/{self.hub.subscription_id}/resourceGroups/upgrades"
-        return self.hub.session().request(
-            method,
-            f"{group}/providers/Microsoft.HybridCompute/machines/{self.host.name}",
-            params=API,
-            headers={"Authorization": f"Bearer {self.hub.token(self.owner)}"},
-            timeout=30,
-            **body,
-        )
+        return at_arm(self.host, self.hub, self.owner, "upgrades", method, **body)
 
     def wish(self, **members: Any) -> Any:
         """PATCH of `agentUpgrade`."""

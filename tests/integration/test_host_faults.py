@@ -15,8 +15,7 @@ import pytest
 from lab import Host, HostSpec, Lab
 from lab.errors import LabError
 from tests.integration import hub_process
-from tests.integration.connected_host import connect, install, show
-from tests.integration.hub_machine import API
+from tests.integration.connected_host import at_arm, connect, install, show
 from tests.integration.hub_process import HubProcess
 
 pytestmark = pytest.mark.hosts
@@ -33,15 +32,7 @@ class Site:
 
     def machine(self, method: str = "GET", **body: Any) -> Any:
         """The machine at ARM."""
-        group = f"{self.hub.url}/subscriptions/{self.hub.subscription_id}/resourceGroups/faults"
-        return self.hub.session().request(
-            method,
-            f"{group}/providers/Microsoft.HybridCompute/machines/{self.host.name}",
-            params=API,
-            headers={"Authorization": f"Bearer {self.hub.token(self.owner)}"},
-            timeout=30,
-            **body,
-        )
+        return at_arm(self.host, self.hub, self.owner, "faults", method, **body)
 
 
 @pytest.fixture(scope="module")
