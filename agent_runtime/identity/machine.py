@@ -7,11 +7,9 @@ parked → connecting under a new name, and back when that fails.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from agent_runtime import errors
 
@@ -30,8 +28,7 @@ SLOT_LIMIT, DESCENT_LIMIT = 10**9, 10**6
 FAR_FUTURE = 253402300800.0  # the year 10000
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """What `identity.json` holds (docs/protocol.md section 12).
 
     `identity`: members of agentconfig.json and `slot`; only in BOUND states. `pending`: `{"step", "requestId",
@@ -47,16 +44,15 @@ class Record:
     error: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {"v": 1, **dataclasses.asdict(self)}
+        return {"v": 1, **self._asdict()}
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """`kind` and what it brings; `at` is RFC 3339."""
 
     kind: str
     at: str
-    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: Mapping[str, Any] = {}
 
 
 def from_dict(raw: Mapping[str, Any]) -> Record:
@@ -129,7 +125,7 @@ def transition(record: Record, event: Event) -> Record:
     """
     handler: Callable[[Record, Event], Record] = _EVENTS[event.kind]
     after = handler(record, event)
-    return after if after.state == record.state else dataclasses.replace(after, since=event.at)
+    return after if after.state == record.state else after._replace(since=event.at)
 
 
 def _begin(record: Record, event: Event) -> Record:
@@ -188,7 +184,7 @@ def _in(record: Record, *states: str) -> None:
 
 def _step(record: Record, event: Event) -> Record:
     _in(record, "connecting")
-    return dataclasses.replace(record, pending={**(record.pending or {}), "step": event.data["step"]})
+    return record._replace(pending={**(record.pending or {}), "step": event.data["step"]})
 
 
 def _connected(record: Record, event: Event) -> Record:
@@ -225,7 +221,7 @@ def _renewed(record: Record, event: Event) -> Record:
 def _held(state: str) -> Callable[[Record, Event], Record]:
     def change(record: Record, event: Event) -> Record:
         _in(record, *BOUND)
-        return dataclasses.replace(record, state=state, error=event.data["error"])
+        return record._replace(state=state, error=event.data["error"])
 
     return change
 
@@ -237,7 +233,7 @@ def _resume(record: Record, event: Event) -> Record:
 
 
 def _trouble(record: Record, event: Event) -> Record:
-    return dataclasses.replace(record, error=event.data["error"])
+    return record._replace(error=event.data["error"])
 
 
 def _release(record: Record, event: Event) -> Record:
@@ -266,7 +262,7 @@ def _seal(record: Record, event: Event) -> Record:
 
 def _unseal(record: Record, event: Event) -> Record:
     _in(record, "sealed", "disconnected")
-    return dataclasses.replace(record, state="disconnected")
+    return record._replace(state="disconnected")
 
 
 _EVENTS: dict[str, Callable[[Record, Event], Record]] = {

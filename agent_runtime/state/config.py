@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 from agent_runtime import errors
 from agent_runtime.platform import local
@@ -23,8 +22,7 @@ LIST_LIMIT = 1024
 TEXT_LIMIT = 2048
 
 
-@dataclass(frozen=True)
-class Property:
+class Property(NamedTuple):
     """One row. `kind`: bool, percent, choice, url, words (list out of `allowed`), types (list of Publisher/Type),
     ports."""
 
