@@ -154,6 +154,16 @@ def test_the_hub_serves_and_reloads(served: tuple[Host, str, str]) -> None:
     assert state(host, "MainPID") == pid
 
 
+def test_threads_give_way_to_the_loop(served: tuple[Host, str, str]) -> None:
+    host, _, _ = served
+    pid = host.run(["systemctl", "show", "hawser-hub", "--property=MainPID", "--value"]).output.strip()
+    nice = host.run(["sh", "-c", f"cd /proc/{pid}/task && grep -H '' */stat"]).output
+    # The 19th field of proc(5); the second is a name in parentheses.
+    found = {line.split("/")[0]: line.rpartition(")")[2].split()[16] for line in nice.splitlines()}
+    assert found.pop(pid) == "0"
+    assert set(found.values()) == {"10"}
+
+
 def test_a_backup_is_made_by_the_unit_and_not_by_the_clock(served: tuple[Host, str, str]) -> None:
     host, _url, _ca = served
     host.run(["systemctl", "start", "hawser-hub-backup.service"])
