@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 
 NICE = 10
-"""A tenth of the loop's weight. While 100 copies were adopted, the p99 of their original's heartbeats was 1.6 times that
+"""A tenth of the loop's weight. While 100 copies were adopted, the p99 of the original's heartbeats was 1.6 times that
 of alone, and 1.9 times without it."""
 THREADS = 4
 """For the machines' writes and for tokens; all else has threads of its own (limits.py). They wait for one another at
