@@ -52,10 +52,12 @@ def read(path: Path, *, missing: bytes | None = None) -> Mapping[str, Any]:
     """
     try:
         raw = path.read_bytes()
-    except OSError as error:
-        if missing is None or not isinstance(error, FileNotFoundError):
-            raise OperatorError(f"{path} cannot be read ({error.strerror}).", "Let the hub's user read it.") from error
+    except FileNotFoundError as error:
+        if missing is None:
+            raise OperatorError(f"There is no file {path}.", "Name one that is there.") from error
         raw = missing
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be read ({error.strerror}).", "Let the hub's user read it.") from error
     if len(raw) > _MAX:
         raise OperatorError(f"{path} is larger than {_MAX} bytes.", "It holds settings alone; keep data elsewhere.")
     try:

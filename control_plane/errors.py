@@ -89,3 +89,14 @@ def not_found(resource_id: str) -> ApiError:
 def forbidden(message: str) -> ApiError:
     """403 `AuthorizationFailed`."""
     return ApiError(403, "AuthorizationFailed", message)
+
+
+def for_operator(error: ApiError, listing: str) -> OperatorError:
+    """A refusal of the API as the command line tells it. `listing`: the command that lists what is there."""
+    if error.status != 404:
+        remedy = "Correct that, and run the command again; --help says what may be given."
+    elif error.code == "SubscriptionNotFound":
+        remedy = "See the output of 'init'."
+    else:
+        remedy = f"See 'hawser-hub {listing}'."
+    return OperatorError(error.message, remedy)

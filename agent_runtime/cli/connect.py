@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime import errors
 from agent_runtime.cli import credential, naming
 from agent_runtime.cli.parsing import switch
-from agent_runtime.identity import machine
+from agent_runtime.identity import birth, machine
 
 if TYPE_CHECKING:
     from agent_runtime.cli.parsing import Parser
@@ -54,6 +54,8 @@ def run(session: Session) -> int:
     credential.warn_about_command_line(session)
     place = target_of(session)
     way = credential.chosen(args)
+    if birth.is_sealed(session.paths):
+        machine.refuse_sealed()  # himds, which does not run in an image, need not say so
     status = session.himds().status()
     refuse_connected(status)
     profile = session.cloud(place["cloud"])

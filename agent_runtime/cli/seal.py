@@ -46,6 +46,8 @@ def run(session: Session) -> int:
     cleared = imaging.seal(image, wish)
     state = imaging.look(image)
     system = [*state.system, *handlers]
+    if args.token_file not in (None, "-") and not args.root:
+        session.out.warn(f"{args.token_file} still holds the enrolment token: remove it, or every copy has it")
     for warning in [*state.warnings, *(f"{item.item} still in the image: {item.remedy}" for item in system)]:
         session.out.warn(warning)
     data = {

@@ -163,10 +163,14 @@ def _check_signed(current: Published | None, root: Metadata[Root], targets: Meta
         for number, judge in enumerate(whose[role]):
             found = judge.get_verification_result(role, made.signed_bytes, made.signatures)
             if not found:
-                of = " of the former root" if len(whose[role]) > 1 and number == 0 else ""
+                former = " former" if len(whose[role]) > 1 and number == 0 else ""
+                strangers = set(made.signatures) - set(judge.roles[role].keyids)
+                others = f"; of keys that the{former} root does not name: {len(strangers)}" if strangers else ""
+                of = f" of the{former} root" if former else ""
                 raise OperatorError(
-                    f"The {role} has {len(found.signed)} of {found.threshold} signatures{of} that it needs.",
-                    f"Sign it where the keys are: hawser-hub artefacts sign --keys DIR {role}.json",
+                    f"The {role} has {len(found.signed)} of {found.threshold} signatures{of} that it needs{others}.",
+                    "Sign it with the keys that the root names: hawser-hub artefacts sign --keys DIR, or, where they "
+                    f"are elsewhere, with the path of the {role}.json that you have carried there.",
                 )
         if made.signed.expires <= online.moment(at):
             raise OperatorError(

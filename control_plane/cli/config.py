@@ -23,4 +23,7 @@ def config() -> None:
 def config_check(data: Path, file: Path | None) -> None:
     """Say whether a hub would start with FILE, or with the hub's own config.yaml. Nothing is changed, no hub needed."""
     path, sections = work.check(data, file)
+    if not path.exists():
+        print(f"There is no {path}: every default holds.")
+        return
     print(f"{path} is right; it sets {', '.join(sections) or 'nothing'}.")

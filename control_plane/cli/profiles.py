@@ -162,5 +162,5 @@ def profiles_token(
 @told
 def profiles_revoke(data: Path, name: str, token_id: str) -> None:
     """Let no machine join with a token any more; TOKEN_ID as in 'show'."""
-    revoked = work.revoke(data, name, token_id)
-    print(f"The token {token_id} {'was revoked' if revoked else 'is not one of this profile; nothing was changed'}.")
+    work.revoke(data, name, token_id)
+    print(f"The token {token_id} was revoked.")

@@ -94,7 +94,7 @@ def version_for(known: Sequence[Package], properties: Mapping[str, Any]) -> str:
             400,
             "ExtensionNotFound",
             f"The artefacts of this hub have no package of the extension '{name}' for the machine's system. Add it "
-            "with 'hawser-hub artefacts add', or look at the publishers and types there are.",
+            "with 'hawser-hub artefacts add', sign and publish, or look at the publishers and types there are.",
             target="properties.type",
         )
     found = versions.resolve({item.version for item in known}, asked, minor=minor)

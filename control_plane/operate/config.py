@@ -17,7 +17,7 @@ def check(data: Path, file: Path | None) -> tuple[Path, list[str]]:
     Errors: OperatorError.
     """
     path = file or data / config.CONFIG_FILE
-    sections = config.read(path)
+    sections = config.read(path) if file is not None else config.load(data)
     targets.read(sections)
     database = sections.get("database", {})
     if "url" in database:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.arm.roles import Action
 from control_plane.clock import now
-from control_plane.errors import ApiError, OperatorError
+from control_plane.errors import ApiError, OperatorError, for_operator
 from control_plane.fleet import tokens
 from control_plane.operate.database import opened
 from control_plane.operate.secrets import check_absent, write_secret
@@ -27,7 +27,7 @@ def _changing(data: Path) -> Iterator[Session]:
         with opened(data) as (database, _settings), database.write() as session:
             yield session
     except ApiError as error:
-        raise OperatorError(error.message, "See 'hawser-hub profiles'.") from error
+        raise for_operator(error, "profiles") from error
 
 
 def _record(session: Session, target: str, detail: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ def one(data: Path, name: str) -> dict[str, Any]:
         with opened(data) as (database, _settings), database.read() as session:
             return {**tokens.find(session, name), "tokens": tokens.tokens(session, name)}
     except ApiError as error:
-        raise OperatorError(error.message, "See 'hawser-hub profiles'.") from error
+        raise for_operator(error, "profiles") from error
 
 
 def put(data: Path, name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -88,13 +88,15 @@ def make_token(data: Path, name: str, given: Mapping[str, Any], file: Path | Non
         return answer
 
 
-def revoke(data: Path, name: str, token_id: str) -> bool:
-    """No machine joins with the token any more. False when there is none.
+def revoke(data: Path, name: str, token_id: str) -> None:
+    """No machine joins with the token any more.
 
-    Errors: OperatorError.
+    Errors: OperatorError, also where the profile has no such token.
     """
     with _changing(data) as session:
         found = tokens.revoke(session, name, token_id, now())
-        if found is not None:
-            _record(session, f"{name}/tokens/{token_id}", {"revoked": True})
-        return found is not None
+        if found is None:
+            raise OperatorError(
+                f"The profile '{name}' has no token '{token_id}'.", f"See 'hawser-hub profiles show {name}'."
+            )
+        _record(session, f"{name}/tokens/{token_id}", {"revoked": True})

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hawser-hub restore`: a hub out of a backup. Everything is verified before anything is made; hub.json comes last, so
-that whatever interrupts it leaves nothing that counts as a hub, and the command can be run again."""
+"""`hawser-hub restore`: a hub out of a backup. It is made whole beside what is there before anything of that moves;
+hub.json leaves first and comes last, so that what is left by an interruption counts as no hub, and the command can be
+run again."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from control_plane.storage.database import DATABASE_FILE, Database, revisions
 from control_plane.storage.engines import UNAVAILABLE, described
 
 STAGING = ".restoring"
+ASIDE = "aside.json"
+"""In STAGING, once a hub makes way: the folder that it moves to, and the names of what it has."""
 SQLITE = "sqlite"
 _MAX_FILE = 64 << 30
 _MADE = (KEYS, DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm", config.CONFIG_FILE)
@@ -43,14 +46,16 @@ def restore(
 
     `force`: a hub that is in `data` is moved to DATA/replaced-TIME, and tables that are in a PostgreSQL are removed.
     `database`: another one than that of the backup's configuration: a URL of PostgreSQL, or `sqlite`.
-    Errors: OperatorError; there is no hub in `data` then that was not there before.
+    Errors: OperatorError; in `data` is then what was there before.
     """
+    if database not in (None, SQLITE):
+        address.url({"url": database})
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(data, 0o700)
     staging = data / STAGING
     with _locked(data):
-        _check_empty(data, staging, force=force)
-        _clear(data, staging)
+        _recover(data, staging)
+        _check_empty(data, force=force)
         try:
             staging.mkdir(mode=0o700)
             manifest = _unpack(source, staging)
@@ -59,12 +64,12 @@ def restore(
             _fill(Database(where), staging, manifest, force=force)
             _settle(data, staging)
         except OSError as error:
-            _clear(data, staging)
+            _recover(data, staging)
             raise OperatorError(
                 f"{error.filename or data} cannot be written ({error.strerror}).", "Free some space; run it again."
             ) from error
         except BaseException:
-            _clear(data, staging)
+            _recover(data, staging)
             raise
     return manifest
 
@@ -78,38 +83,54 @@ def _locked(data: Path) -> Iterator[None]:
         os.close(held)
 
 
-def _check_empty(data: Path, staging: Path, *, force: bool) -> None:
+def _check_empty(data: Path, *, force: bool) -> None:
     """Errors: OperatorError."""
     if settings.is_initialised(data):
         if not force:
             raise OperatorError(
                 f"There is a hub in {data}.", "Name an empty directory with --data, or move it away with --force."
             )
-        aside = data / f"replaced-{rfc3339(now()).replace(':', '')}"
-        aside.mkdir(mode=0o700)
-        os.replace(data / SETTINGS_FILE, aside / SETTINGS_FILE)  # from here on there is no hub
-        for name in _MADE:
-            if (data / name).exists():
-                os.replace(data / name, aside / name)
         return
     names = {path.name for path in data.iterdir()} - _KEPT
-    left_behind = {name for name in names if name.startswith("replaced-")} | {STAGING}
-    if names - left_behind and not staging.exists():
+    if any(not name.startswith("replaced-") for name in names):
         raise OperatorError(
             f"{data} is not empty: {', '.join(sorted(names)[:5])}.", "Name an empty directory with --data."
         )
 
 
-def _clear(data: Path, staging: Path) -> None:
-    """What an interrupted restore left behind."""
-    if settings.is_initialised(data) or not staging.exists():
+def _recover(data: Path, staging: Path) -> None:
+    """Undo what an interrupted restore has done; may be interrupted itself. A hub that made way is there again."""
+    if not staging.exists():
         return
-    for name in (*_MADE, STAGING):
-        path = data / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    aside, had = _set_aside(data, staging)
+    if not settings.is_initialised(data):
+        for name in _MADE:
+            if name not in had or (aside / name).exists():
+                _remove(data / name)
+        for name in (*had, SETTINGS_FILE) if had else ():
+            if (aside / name).exists():
+                os.replace(aside / name, data / name)
+        settings.sync(data)
+    if had:
+        with suppress(OSError):  # a hub that made way is in it, or it was never made
+            aside.rmdir()
+    shutil.rmtree(staging)
+
+
+def _set_aside(data: Path, staging: Path) -> tuple[Path, list[str]]:
+    """Where the hub that was there goes, and what it has; nothing where there is none."""
+    try:
+        found = json.loads((staging / ASIDE).read_bytes())
+    except FileNotFoundError:
+        return staging, []
+    return data / found["folder"], found["names"]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _allowed(name: str) -> bool:
@@ -204,6 +225,8 @@ def _fill(database: Database, staging: Path, manifest: dict[str, Any], *, force:
 
 def _settle(data: Path, staging: Path) -> None:
     """Everything to its place; hub.json, which makes it a hub, last."""
+    if settings.is_initialised(data):
+        _make_way(data, staging)
     for name in (KEYS, DATABASE_FILE, config.CONFIG_FILE):
         if (staging / name).exists():
             os.replace(staging / name, data / name)
@@ -211,3 +234,12 @@ def _settle(data: Path, staging: Path) -> None:
     os.replace(staging / SETTINGS_FILE, data / SETTINGS_FILE)
     settings.sync(data)
     shutil.rmtree(staging)
+
+
+def _make_way(data: Path, staging: Path) -> None:
+    aside = data / f"replaced-{rfc3339(now()).replace(':', '')}"
+    names = [name for name in _MADE if (data / name).exists()]
+    settings.write_file(staging / ASIDE, json.dumps({"folder": aside.name, "names": names}).encode())
+    aside.mkdir(mode=0o700)
+    for name in (SETTINGS_FILE, *names):
+        os.replace(data / name, aside / name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from control_plane.arm.roles import HUB
 from control_plane.clock import now
-from control_plane.errors import ApiError, OperatorError
+from control_plane.errors import ApiError, OperatorError, for_operator
 from control_plane.fleet import twins
 from control_plane.operate.database import opened
 from control_plane.setup import operator
@@ -29,7 +29,7 @@ def one(data: Path, number: int) -> dict[str, Any]:
         with opened(data) as (database, _settings), database.read() as session:
             return twins.shown(twins.find(session, number))
     except ApiError as error:
-        raise _told(error) from error
+        raise for_operator(error, "twins") from error
 
 
 def decide(data: Path, number: int, decision: str) -> dict[str, Any]:
@@ -38,11 +38,7 @@ def decide(data: Path, number: int, decision: str) -> dict[str, Any]:
         with opened(data) as (database, _settings), database.write() as session:
             return twins.decide(session, twins.find(session, number), decision, operator(), now())
     except ApiError as error:
-        raise _told(error) from error
-
-
-def _told(error: ApiError) -> OperatorError:
-    return OperatorError(error.message, "See 'hawser-hub twins'.")
+        raise for_operator(error, "twins") from error
 
 
 def images(data: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from control_plane.clock import now, rfc3339
-from control_plane.errors import ApiError, OperatorError
+from control_plane.errors import ApiError, OperatorError, for_operator
 from control_plane.operate.database import opened
 from control_plane.operate.roles import role_named, scope_named
 from control_plane.operate.secrets import check_absent, write_secret
@@ -52,7 +52,7 @@ def _changing(data: Path) -> Iterator[Session]:
         with opened(data) as (database, _config), database.write() as session:
             yield session
     except ApiError as error:
-        raise OperatorError(error.message, "See 'hawser-hub user list'.") from error
+        raise for_operator(error, "user list") from error
 
 
 def create(

@@ -22,11 +22,14 @@ def url(section: Mapping[str, Any]) -> URL:
     Errors: OperatorError.
     """
     try:
-        found = make_url(section["url"]).set(drivername="postgresql+psycopg")
+        found = make_url(section["url"])
+        if found.get_backend_name() != "postgresql":
+            raise ArgumentError("another kind of database")
     except ArgumentError as error:
         raise OperatorError(
-            "The address of the database cannot be read.", "Write it as postgresql+psycopg://USER@HOST/NAME."
+            "The address of the database is none of a PostgreSQL.", "Write it as postgresql+psycopg://USER@HOST/NAME."
         ) from error
+    found = found.set(drivername="postgresql+psycopg")
     if found.password is not None:
         raise OperatorError(
             "The address of the database holds a password.", "Put it into a file of your own, 0600: password_file."

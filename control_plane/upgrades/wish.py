@@ -78,7 +78,7 @@ def _published(wanted: str, published: Sequence[str]) -> str:
             400,
             "AgentVersionNotFound",
             f"The artefacts of this hub have no package of version '{wanted}' of the agent; the versions are {there}. "
-            "Add it with 'hawser-hub artefacts add'.",
+            "Add it with 'hawser-hub artefacts add', sign and publish.",
             target="properties.agentUpgrade.desiredVersion",
         )
     return found[0]

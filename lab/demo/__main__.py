@@ -8,7 +8,7 @@ import os
 import sys
 
 from lab.demo.layout import Layout
-from lab.demo.start import Steps, check, start, stop
+from lab.demo.start import Steps, alone, check, start, stop
 from lab.errors import LabError
 
 
@@ -25,9 +25,11 @@ def main() -> int:
         if options.verb == "stop":
             if os.geteuid() != 0:
                 raise LabError("Only root may remove what the demo made.", "Run it as root: sudo make demo-stop.")
-            stop(layout, Steps())
+            with alone(layout):
+                stop(layout, Steps())
         elif options.verb == "start":
-            start(layout, options.hosts, options.port)
+            with alone(layout):
+                start(layout, options.hosts, options.port)
         else:
             problems = check(layout, options.hosts, options.port)
             for problem in problems:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import json
@@ -10,7 +11,8 @@ import os
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,23 @@ def start(layout: Layout, hosts: int, port: int) -> None:
     print(handout.web_page(access, layout))
     print()
     print(handout.suggestions(machines[0]))
+
+
+@contextmanager
+def alone(layout: Layout) -> Iterator[None]:
+    """No other command makes or removes this demo meanwhile.
+
+    :raises LabError: one does.
+    """
+    layout.cache.mkdir(parents=True, exist_ok=True)
+    with (layout.cache / f"{layout.name}.lock").open("wb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(
+                "Another make demo or make demo-stop is at work here.", "Wait for its end, or end it with Ctrl-C."
+            ) from None
+        yield
 
 
 def stop(layout: Layout, report: Report) -> None:

@@ -100,6 +100,10 @@ def _unreachable(url: str, error: Exception) -> HubError:
             "Set ca_file to the CA of the hub",
             "AZCM0026",
         )
+    if "NO_CERTIFICATE_OR_CRL_FOUND" in str(reason):
+        return HubError(
+            "the file of ca_file holds no certificate", "Set ca_file to the CA of the hub, as PEM", "AZCM0026"
+        )
     if isinstance(error, http.client.HTTPException):
         reason = (
             "the answer broke off" if isinstance(error, http.client.IncompleteRead) else f"no HTTP answer ({error})"

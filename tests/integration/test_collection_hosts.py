@@ -360,7 +360,7 @@ def test_remove(ground: Site) -> None:
     for name in HOSTS:
         assert again.changed(name) == 0
         assert again.commands(address(ground, name)) == 1
-    data = ground.play(REMOVE, remove_data=True)
+    data = ground.play(REMOVE, remove_data="true")  # text, as `-e remove_data=true` gives it
     assert data.code == 0, data.output
     assert "Nothing of the agent stays" in data.output
     assert [ground.play(REMOVE, remove_data=True).changed(name) for name in HOSTS] == [0, 0]

@@ -125,7 +125,7 @@ def test_a_clone_is_quarantined_named_and_healed_by_the_runbook(ground: Site) ->
     assert shown(second)["resourceName"] == "web02"
     assert shown(first)["status"] == "Connected"
     assert ground.play(UNIQUE).code == 0
-    again = ground.play(role("reset_local"), reset_local_by_name=True)
+    again = ground.play(role("reset_local"), reset_local_by_name="true")
     assert [again.changed(name) for name in HOSTS] == [0, 0, 0], "each has its own name"
     other = ground.play(role("reset_local"), "--limit", "web02", reset_local_by_name=True, agent_name="web02-new")
     assert (other.code, other.changed("web02") > 0) == (0, True), other.output
@@ -139,7 +139,7 @@ def test_an_image_is_sealed_once_and_keeps_its_secret(ground: Site, token: str) 
         "image_seal_token": token,
         "image_seal_force": True,
     }
-    planned = ground.play(SEAL, "--limit", "web03", "--check", image_seal_preview=True, **wish)
+    planned = ground.play(SEAL, "--limit", "web03", "--check", image_seal_preview="true", **wish)
     assert (planned.code, planned.changed("web03")) == (0, 1), planned.output
     assert "would clear  /var/opt/azcmagent/certs/identity-1.key" in planned.output
     assert shown(ground.lab.hosts["web03"])["identityState"] == "connected"

@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from control_plane import keyring, pki
+from control_plane.operate import restore as restoring
 from tests.integration import hub_process
 from tests.integration.hub_machine import API, Machine, make_csr, make_key
 from tests.integration.hub_process import HubProcess
@@ -306,6 +307,61 @@ def test_force_moves_the_old_hub_aside(tmp_path: Path) -> None:
     finally:
         hub.stop()
     hub.run("restore", str(archive), "--force")
+    (aside,) = hub.data.glob("replaced-*")
+    assert {"hub.json", "hub.db", "keys"} <= {path.name for path in aside.iterdir()}
+    assert hub.start().stop() == 0
+
+
+def test_what_is_refused_moves_no_hub_away(tmp_path: Path) -> None:
+    hub = hub_process.make(tmp_path / "data")
+    before = {path.name for path in hub.data.iterdir()} | {"hub.lock"}
+    (tmp_path / "text").write_text("not a backup")
+    for name, told in (("typo.tar.gz", "There is no file"), ("text", "damaged")):
+        done = hub.run("restore", "--force", str(tmp_path / name), check=False)
+        assert (done.returncode, told in done.stderr) == (1, True), done.stderr
+        assert {path.name for path in hub.data.iterdir()} | {"hub.lock"} == before
+    assert hub.json("machines") == []
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_restore_over_a_hub_may_be_killed_at_any_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of both is there afterwards, whole; the one that made way is kept."""
+    hub = hub_process.make(tmp_path / "data", sqlite=True)
+    archive = tmp_path / "hub.tar.gz"
+    hub.run("backup", str(archive))
+    hub.principal("since", "Reader")
+
+    def is_old() -> bool:
+        return "since" in hub.run("principal", "list").stdout
+
+    moves, move, recover = 0, os.replace, restoring._recover
+    for last in range(30):
+        left = last
+
+        def cut(source: Any, target: Any) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            move(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", cut)
+            patch.setattr(restoring, "_recover", lambda *_: None)  # nobody tidies up after kill -9
+            try:
+                restoring.restore(hub.data, archive, force=True)
+            except Killed:
+                moves += 1
+            else:
+                break
+        recover(hub.data, hub.data / restoring.STAGING)
+        assert is_old(), last
+        assert not list(hub.data.glob("replaced-*")), last
+    assert moves >= 6
+    assert not is_old()
     (aside,) = hub.data.glob("replaced-*")
     assert {"hub.json", "hub.db", "keys"} <= {path.name for path in aside.iterdir()}
     assert hub.start().stop() == 0

@@ -276,6 +276,8 @@ def test_the_command_line_makes_profiles_and_tokens(hub: HubProcess, ask: Ask, p
     (row,) = hub.json("profiles", "show", profile)["tokens"]
     assert (row["used"], row["imageId"]) == (1, "web-1")
     assert "was revoked" in hub.run("profiles", "revoke", profile, row["id"]).stdout
+    unknown = hub.run("profiles", "revoke", profile, "no-such", check=False)
+    assert (unknown.returncode, "has no token 'no-such'" in unknown.stderr) == (1, True)
     refused = hub.run("profiles", "token", "no-such", "--uses", "1", "--days", "1", check=False)
     assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
     assert "There is no enrolment profile 'no-such'." in refused.stderr

@@ -153,6 +153,23 @@ def test_the_token_of_an_image_is_kept_out_of_everything_else(machine: Machine) 
     assert json.loads((machine.state / "image.json").read_text())["enrol"] == {"cloud": "demo", "profile": "web"}
     assert check(machine, "--agent-only")[0] == 0
     assert machine.run(*words, stdin=TOKEN + "\n").json["changed"] is False
+    # A file that it was read from is somebody else's: what is in it is said, and not touched.
+    given = machine.root / "given"
+    given.write_text(TOKEN)
+    warnings = machine.run(*words[:-2], str(given), "--json").json["warnings"]
+    assert f"{given} still holds the enrolment token: remove it, or every copy has it" in warnings
+    given.unlink()
+    # Nothing of the agent's runs in an image; what is asked for there is refused for that it is one.
+    place = (
+        "--subscription-id",
+        "1" * 8 + "-1111-4111-8111-" + "1" * 12,
+        "--resource-group",
+        "g",
+        "--location",
+        "local",
+    )
+    refused = machine.run("connect", *place, "--access-token", "x")
+    assert (refused.code, "unseal --here" in refused.out) == (27, True)
     # Sealed without a profile the image has no token.
     assert machine.run(*WORDS).code == 0
     assert not path.exists()

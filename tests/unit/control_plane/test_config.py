@@ -128,7 +128,9 @@ def test_a_file_is_checked_where_there_is_no_hub(tmp_path: Path) -> None:
     told = runner.invoke(main, ["--data", str(tmp_path / "none"), "config", "check", str(tmp_path / "new.yaml")])
     assert (told.exit_code, told.stdout) == (0, f"{tmp_path}/new.yaml is right; it sets database.\n")
     missing = runner.invoke(main, ["config", "check", str(tmp_path / "none.yaml")])
-    assert (missing.exit_code, "cannot be read" in missing.stderr) == (1, True)
+    assert (missing.exit_code, "There is no file" in missing.stderr) == (1, True)
+    own = runner.invoke(main, ["--data", str(tmp_path), "config", "check"])
+    assert (own.exit_code, own.stdout) == (0, f"There is no {tmp_path}/config.yaml: every default holds.\n")
 
 
 def test_every_pattern_says_what_it_asks_for() -> None:

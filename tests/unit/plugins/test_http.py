@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,6 +162,13 @@ def test_nobody_there(client: http_client.Client, slept: list[float]) -> None:
         client.request("GET", "https://127.0.0.1:1/x")
     assert caught.value.code == "AZCM0026"
     assert len(slept) == http_client.ATTEMPTS // 2 - 1
+
+
+def test_a_ca_file_without_a_certificate(tmp_path: Path, slept: list[float]) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    client = http_client.Client(str(tmp_path / "ca.pem"), sleep=slept.append)
+    with pytest.raises(errors.HubError, match="the file of ca_file holds no certificate"):
+        client.request("GET", "https://127.0.0.1:1/x")
 
 
 def test_no_json(server: Server, client: http_client.Client) -> None:
