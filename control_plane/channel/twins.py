@@ -182,16 +182,16 @@ class Twins:
         hot row is looked at too, for a heartbeat that another one takes; what they had taken before the question is
         written by then.
         """
-        if self._live.shared:
-            await asyncio.sleep(2 * FLUSH_SECONDS)
-            await self._live.reread(record)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[str] = loop.create_future()
         waiters = self._waiting.setdefault(record.machine_id, set())
         waiters.add(waiter)
-        before = record.pulse
-        ends = loop.time() + PROOF_SECONDS
         try:
+            if self._live.shared:
+                await asyncio.wait({waiter}, timeout=2 * FLUSH_SECONDS)
+                await self._live.reread(record)
+            before = record.pulse
+            ends = loop.time() + PROOF_SECONDS
             while (left := ends - loop.time()) > 0:
                 if loop.time() - self._woken.get(record.machine_id, -WAKE_PAUSE) >= WAKE_PAUSE:
                     self._woken[record.machine_id] = loop.time()
