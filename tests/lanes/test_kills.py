@@ -134,16 +134,17 @@ def boot(agent: Agent) -> dict[str, Any]:
     return found
 
 
-def check_connected(site: Site, agent: Agent, found: dict[str, Any]) -> None:
-    """One identity, that works, and that root's services and the hub know as this machine."""
+def check_connected(site: Site, agent: Agent, found: dict[str, Any], keys: int = 1) -> None:
+    """One identity, that works, and that root's services and the hub know as this machine. `keys`: 2 while the next one
+    waits for its certificate."""
     assert (found["identityState"], found["status"]) == ("connected", "Connected"), (found, agent.log)
     assert agent.token(ARM).status_code == 200
     record = json.loads((agent.state / "state/identity.json").read_text())
     bound = json.loads((agent.state / "binding.json").read_text())
     assert bound["vmId"] == found["vmId"] == record["identity"]["vmId"]
     assert "previous" not in bound
-    keys = sorted(path.name for path in (agent.state / "certs").glob("*.key"))
-    assert len(keys) == 1, keys
+    there = sorted(path.name for path in (agent.state / "certs").glob("*.key"))
+    assert 1 <= len(there) <= keys, there
     assert site.machines()[found["vmId"]] == (found["resourceName"], "Connected")
 
 
@@ -249,43 +250,54 @@ def test_adopt(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     told(site, "adopt", capfd)
 
 
-def test_renew(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
-    agent = site.connected("renew")
-    path = agent.state / "state/identity.json"
+class Renewing:
+    """A machine of its own, whose certificate is due: after a lost answer the hub gives the next one not before it is
+    sure that nobody else uses the identity (docs/protocol.md section 6)."""
 
-    def due() -> int:
-        record = json.loads(path.read_text())
+    def __init__(self, site: Site, name: str) -> None:
+        self.agent = site.connected(name)
+        self.path = self.agent.state / "state/identity.json"
+        record = json.loads(self.path.read_text())
         record["identity"]["certificateExpires"] = time.time() + 44 * 86400
-        path.write_text(json.dumps(record))
-        return int(record["identity"]["slot"])
+        self.path.write_text(json.dumps(record))
+        self.slot = int(record["identity"]["slot"])
 
-    def renewed(slot: int) -> bool:
-        return bool(json.loads(path.read_text())["identity"]["slot"] > slot)
+    @property
+    def is_renewed(self) -> bool:
+        return bool(json.loads(self.path.read_text())["identity"]["slot"] > self.slot)
 
-    def wait_renewed(slot: int) -> None:
+    def wait(self, *, refused: bool) -> str:
+        """How it comes to rest. `refused`: the hub may want to wait."""
         ends = time.monotonic() + 60
-        while not renewed(slot):
-            assert time.monotonic() < ends, agent.log
+        while not self.is_renewed:
+            if refused and "the certificate is not renewed now: The hub cannot tell which holder" in self.agent.log:
+                return "waits"
+            assert time.monotonic() < ends, self.agent.log
             time.sleep(0.02)
+        return "renewed"
 
-    slot = due()
+
+def test_renew(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    first = Renewing(site, "renew")
     begun = time.monotonic()
-    agent.start()
-    wait_renewed(slot)
+    first.agent.start()
+    first.wait(refused=False)
     whole = time.monotonic() - begun
-    agent.stop()
-    for _ in range(KILLS):
-        slot = due()
+    first.agent.stop()
+    for number in range(KILLS):
+        machine = Renewing(site, f"renew-{number}")
+        agent = machine.agent
         agent.start()
         time.sleep(random.uniform(0.0, whole * 1.2))
         agent.stop(signal.SIGKILL)
-        site.ends["renewed" if renewed(slot) else "not yet"] += 1
+        before = "renewed" if machine.is_renewed else "not yet"
         found = boot(agent)
         assert (found["identityState"], found["status"]) == ("connected", "Connected"), (found, agent.log)
-        wait_renewed(slot)
+        after = machine.wait(refused=True)
+        site.ends[f"{before}, then {after}"] += 1
         ends = time.monotonic() + 30
-        while len(list((agent.state / "certs").glob("*.key"))) > 1 and time.monotonic() < ends:
+        while after == "renewed" and len(list((agent.state / "certs").glob("*.key"))) > 1 and time.monotonic() < ends:
             time.sleep(0.05)
-        check_connected(site, agent, shown(agent))
+        check_connected(site, agent, shown(agent), keys=1 if after == "renewed" else 2)
         assert agent.stop() == 0
     told(site, "renew", capfd)
