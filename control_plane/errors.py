@@ -93,7 +93,7 @@ def forbidden(message: str) -> ApiError:
 
 def for_operator(error: ApiError, listing: str) -> OperatorError:
     """A refusal of the API as the command line tells it. `listing`: the command that lists what is there."""
-    if error.status != 404:
+    if error.code not in ("ResourceNotFound", "SubscriptionNotFound"):
         remedy = "Correct that, and run the command again; --help says what may be given."
     elif error.code == "SubscriptionNotFound":
         remedy = "See the output of 'init'."

@@ -6,7 +6,7 @@ itself. Proofs that fail count for the client id and the address that they come 
 out by those who know no more than his client id. A controller that rolls out to 10,000 hosts stays far below. Machines
 on their channel are not counted: they wait for one answer at a time.
 
-The threads of machines are those of nobody else (serve.py): each other kind of request has some of its own here, and
+The threads of machines are those of nobody else (threads.py): each other kind of request has some of its own here, and
 all of them together are fewer than there are connections to the database.
 """
 

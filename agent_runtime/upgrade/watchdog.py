@@ -117,7 +117,7 @@ class Watchdog:
             raise errors.ExtensionNotAdded(
                 f"there would be no way back: the package of version {journal['from']}, which is installed, cannot be "
                 f"had ({problem.message})",
-                f"Publish that one too at the hub: hawser-hub artefacts add azcmagent_{journal['from']}_all.deb",
+                f"Publish azcmagent_{journal['from']}_all.deb too at the hub: hawser-hub artefacts add, sign, publish",
             ) from None
 
     def _package(self, journal: plan.Journal, version: str) -> dict[str, str]:

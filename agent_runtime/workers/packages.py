@@ -94,7 +94,7 @@ def find_agent(arguments: dict[str, Any]) -> dict[str, Any]:
         what = f"version {wanted} of the agent" if wanted else "the agent"
         raise errors.ExtensionNotAdded(
             f"there is no {form} package of {what} in the repository; the versions there are {there}",
-            "Publish it at the hub: hawser-hub artefacts add",
+            "Publish it at the hub: hawser-hub artefacts add, sign, publish",
         )
     return {"version": max(fitting, key=versions.key)}
 
@@ -175,7 +175,8 @@ def _offered(updater: Updater, name: str) -> TargetFile:
     found = updater.get_targetinfo(name)
     if found is None:
         raise errors.ExtensionNotAdded(
-            f"there is no package {name} in the repository", "Publish it at the hub: hawser-hub artefacts add"
+            f"there is no package {name} in the repository",
+            "Publish it at the hub: hawser-hub artefacts add, sign, publish",
         )
     return found
 

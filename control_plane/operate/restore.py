@@ -243,3 +243,4 @@ def _make_way(data: Path, staging: Path) -> None:
     aside.mkdir(mode=0o700)
     for name in (SETTINGS_FILE, *names):
         os.replace(data / name, aside / name)
+    settings.sync(aside)

@@ -134,17 +134,21 @@ def boot(agent: Agent) -> dict[str, Any]:
     return found
 
 
-def check_connected(site: Site, agent: Agent, found: dict[str, Any], keys: int = 1) -> None:
-    """One identity, that works, and that root's services and the hub know as this machine. `keys`: 2 while the next one
-    waits for its certificate."""
+def check_connected(site: Site, agent: Agent, found: dict[str, Any], *, waits: bool = False) -> None:
+    """One identity, that works, and that root's services and the hub know as this machine. `waits`: for the certificate
+    of its next key, which may be there."""
     assert (found["identityState"], found["status"]) == ("connected", "Connected"), (found, agent.log)
     assert agent.token(ARM).status_code == 200
     record = json.loads((agent.state / "state/identity.json").read_text())
     bound = json.loads((agent.state / "binding.json").read_text())
     assert bound["vmId"] == found["vmId"] == record["identity"]["vmId"]
     assert "previous" not in bound
-    there = sorted(path.name for path in (agent.state / "certs").glob("*.key"))
-    assert 1 <= len(there) <= keys, there
+    keys = sorted(path.name for path in (agent.state / "certs").glob("*.key"))
+    if waits and len(keys) == 2:
+        slot = record["identity"]["slot"]
+        assert keys == [f"identity-{slot}.key", f"identity-{slot + 1}.key"]
+    else:
+        assert len(keys) == 1, keys
     assert site.machines()[found["vmId"]] == (found["resourceName"], "Connected")
 
 
@@ -298,6 +302,6 @@ def test_renew(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
         ends = time.monotonic() + 30
         while after == "renewed" and len(list((agent.state / "certs").glob("*.key"))) > 1 and time.monotonic() < ends:
             time.sleep(0.05)
-        check_connected(site, agent, shown(agent), keys=1 if after == "renewed" else 2)
+        check_connected(site, agent, shown(agent), waits=after == "waits")
         assert agent.stop() == 0
     told(site, "renew", capfd)

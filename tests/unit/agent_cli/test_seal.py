@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""seal, seal --check and unseal on the files of a machine whose services do not run."""
+"""seal and seal --check on the files of a machine whose services do not run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ import pytest
 
 from agent_runtime.cli import imaging
 from agent_runtime.cli.imaging import Image
-from agent_runtime.identity import birth, sealing
 from agent_runtime.identity.sealing import Wish
 from agent_runtime.platform import image_checks
 from agent_runtime.platform import paths as places
-from agent_runtime.platform.base import Signal
 from agent_runtime.platform.paths import linux
 from agent_runtime.upgrade import plan
 from agent_runtime.upgrade.journal import Files
@@ -81,6 +79,23 @@ def leftovers(machine: Machine) -> list[str]:
 def check(machine: Machine, *words: str) -> tuple[int, dict[str, Any]]:
     done = machine.run("seal", "--check", "--json", *words)
     return done.code, done.json
+
+
+def birth_record(**changes: Any) -> dict[str, Any]:
+    return {
+        "v": 1,
+        "imageId": "web",
+        "sealedAt": "2026-11-23T00:00:00Z",
+        "unsealedAt": None,
+        "unsealedBy": None,
+        "agentVersion": "1",
+        "packageDigest": "0" * 64,
+        "builder": "b",
+        "salt": "00" * 32,
+        "evidence": [],
+        "enrol": None,
+        **changes,
+    }
 
 
 def test_a_connected_machine_is_not_sealed_unless_forced(machine: Machine) -> None:
@@ -159,17 +174,6 @@ def test_the_token_of_an_image_is_kept_out_of_everything_else(machine: Machine) 
     warnings = machine.run(*words[:-2], str(given), "--json").json["warnings"]
     assert f"{given} still holds the enrolment token: remove it, or every copy has it" in warnings
     given.unlink()
-    # Nothing of the agent's runs in an image; what is asked for there is refused for that it is one.
-    place = (
-        "--subscription-id",
-        "1" * 8 + "-1111-4111-8111-" + "1" * 12,
-        "--resource-group",
-        "g",
-        "--location",
-        "local",
-    )
-    refused = machine.run("connect", *place, "--access-token", "x")
-    assert (refused.code, "unseal --here" in refused.out) == (27, True)
     # Sealed without a profile the image has no token.
     assert machine.run(*WORDS).code == 0
     assert not path.exists()
@@ -209,7 +213,7 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
 
 def test_sealing_that_was_cut_off_is_seen_and_ended(machine: Machine) -> None:
     inhabited(machine)
-    journal = {"v": 1, "step": "seal", "keepLogs": False, "record": {**_birth(), "enrol": None}}
+    journal = {"v": 1, "step": "seal", "keepLogs": False, "record": {**birth_record(), "enrol": None}}
     (machine.state / "seal.json").write_text(json.dumps(journal))
     code, found = check(machine)
     assert (code, found["status"]) == (27, "dirty")
@@ -487,90 +491,3 @@ def test_no_agent_no_seal(tmp_path: Path) -> None:
 
 
 # Which machine is a copy
-
-
-def _birth(**changes: Any) -> dict[str, Any]:
-    return {
-        "v": 1,
-        "imageId": "web",
-        "sealedAt": "2026-11-23T00:00:00Z",
-        "unsealedAt": None,
-        "unsealedBy": None,
-        "agentVersion": "1",
-        "packageDigest": "0" * 64,
-        "builder": "b",
-        "salt": "00" * 32,
-        "evidence": [],
-        "enrol": None,
-        **changes,
-    }
-
-
-@pytest.mark.parametrize(
-    ("builder", "now", "warned"),
-    [
-        ({"machine_id": "m"}, {"machine_id": "m"}, True),
-        # Cleared after it was sealed, before, or by the template's next boot.
-        ({"machine_id": "m"}, {"machine_id": None}, False),
-        ({"machine_id": None}, {"machine_id": None}, False),
-        ({"machine_id": "m"}, {"machine_id": "n"}, False),
-        ({"dmi_uuid": "a", "machine_id": "m"}, {"machine_id": "m"}, False),
-        ({"dmi_uuid": None, "machine_id": "m"}, {"dmi_uuid": "a", "machine_id": "m"}, True),
-    ],
-)
-def test_a_first_boot_hook_is_asked_for_where_copies_need_one(
-    builder: dict[str, str | None], now: dict[str, str | None], warned: bool
-) -> None:
-    assert sealing.copies_can_tell(_sealed_on(*_signals(**builder)), _signals(**now)) is not warned
-
-
-def _signals(**values: str | None) -> list[Signal]:
-    return [Signal(name, "ok" if value else "absent", value) for name, value in values.items()]
-
-
-def _sealed_on(*signals: Signal) -> dict[str, Any]:
-    from agent_runtime.identity import evidence
-
-    return _birth(evidence=evidence.vector(bytes(32), signals))
-
-
-@pytest.mark.parametrize(
-    ("builder", "now", "first_boot", "by"),
-    [
-        # A template that boots again, also after its machine id was cleaned.
-        ({"dmi_uuid": "a", "machine_id": "m"}, {"dmi_uuid": "a", "machine_id": "n"}, True, None),
-        ({"dmi_uuid": "a"}, {"dmi_uuid": "a"}, True, None),
-        ({"dmi_uuid": "a"}, {"dmi_uuid": "b"}, False, "evidence"),
-        ({"vmgenid": "a", "dmi_uuid": "a"}, {"vmgenid": "b", "dmi_uuid": "a"}, False, "evidence"),
-        ({"machine_id": "m"}, {"machine_id": "n"}, False, "evidence"),
-        ({"machine_id": "m"}, {"machine_id": "m"}, True, None),
-        # Nothing to compare: only a first boot, or an explicit hook, can tell.
-        ({"dmi_uuid": None}, {"dmi_uuid": "b"}, False, None),
-        ({"dmi_uuid": None}, {"dmi_uuid": "b"}, True, "first-boot"),
-        ({"dmi_uuid": "a"}, {"dmi_uuid": None}, False, None),
-        ({}, {}, False, None),
-        ({}, {}, True, "first-boot"),
-    ],
-)
-def test_a_copy_unseals_and_a_template_does_not(
-    builder: dict[str, str | None], now: dict[str, str | None], first_boot: bool, by: str | None
-) -> None:
-    record = _sealed_on(*_signals(**builder))
-    assert sealing.reason_to_unseal(record, _signals(**now), first_boot) == by
-
-
-def test_unsealing_says_so_before_it_is_done(machine: Machine) -> None:
-    inhabited(machine, "disconnected")
-    machine.run(*WORDS)
-    paths = places.linux(str(machine.root))
-    assert birth.is_sealed(paths)
-    assert machine.run("unseal", "--if-copied", "--json").json["changed"] is False
-    done = machine.run("unseal", "--here", "--json")
-    assert (done.json["changed"], done.json["by"], identity(machine)) == (True, "here", "disconnected")
-    assert not birth.is_sealed(paths)
-    assert machine.run("unseal", "--here", "--json").json["changed"] is False
-    # Cut off between its two writes, it is ended by the next.
-    record = {**json.loads((machine.state / "state/identity.json").read_text()), "state": "sealed"}
-    (machine.state / "state/identity.json").write_text(json.dumps(record))
-    assert machine.run("unseal", "--if-copied", "--json").json["changed"] is True
-    assert identity(machine) == "disconnected"
