@@ -65,6 +65,8 @@ def sentence(name: str, rule: str, schema: Any, value: Any, what: str) -> str:
     if rule in ("maxLength", "maxItems", "maxProperties", "minLength", "minItems"):
         kind = {"Length": "letters", "Items": "items", "Properties": "keys"}[rule[3:]]
         return f"{where} must have {'at most' if rule.startswith('max') else 'at least'} {definition} {kind}"
+    if rule == "pattern" and "description" in schema:
+        return f"{where} must be {schema['description']}"
     return f"{where} does not have the form it must have"
 
 

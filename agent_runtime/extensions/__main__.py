@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from agent_runtime.extensions import ownkey
 from agent_runtime.extensions.engine import Engine
 from agent_runtime.platform import paths as places
-from agent_runtime.service import desired, root
+from agent_runtime.service import desired, desired_store, root
 
 
 def duty(paths: places.Paths) -> desired.Duty:
     """Takes `extensions`, `runcommands` and `agent` (docs/protocol.md section 7); owns a key of its own."""
     return desired.Duty(
         service="extd",
-        kinds=("extensions", "runcommands", "agent", desired.TRUST),
+        kinds=("extensions", "runcommands", "agent", desired_store.TRUST),
         report_kind="extensions",
         folder=paths.extensions,
         log=paths.gc_ext_log,

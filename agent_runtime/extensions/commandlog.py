@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -27,6 +28,12 @@ def entry(at: float, command: str, variables: Mapping[str, str], ended: Ended) -
         if text:
             lines += [f"[{name}]", text.rstrip("\n")]
     return texts.redacted("\n".join(lines)) + "\n"
+
+
+def write(folder: str, extension: Optional[str], command: str, variables: Mapping[str, str], ended: Ended) -> None:
+    """Writes down a command that has ended now. A log that cannot be written keeps nothing from being installed."""
+    with contextlib.suppress(OSError):
+        append(folder, extension, entry(time.time(), command, variables, ended))
 
 
 def append(folder: str, extension: Optional[str], text: str) -> None:

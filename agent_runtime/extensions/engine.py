@@ -17,14 +17,14 @@ from agent_runtime import errors
 from agent_runtime.extensions import heartbeat, lists, ownkey, plan, reports, results, runner, status, wishes
 from agent_runtime.extensions.carrier import Carrier, journal
 from agent_runtime.extensions.commands import Commands
-from agent_runtime.extensions.steps import Call, Steps
+from agent_runtime.extensions.steps import NO_MANIFEST, Call, Steps
 from agent_runtime.extensions.store import Store
 from agent_runtime.extensions.timing import Timing
 from agent_runtime.extensions.watch import Watch
 from agent_runtime.extensions.wishes import Wish
 from agent_runtime.service import worker
 from agent_runtime.service.desired import Host
-from agent_runtime.service.loop import Event, sleep
+from agent_runtime.service.loop import Event, Timer, sleep
 from agent_runtime.upgrade.wishes import Upgrades
 
 KIND = "extensions"
@@ -53,7 +53,7 @@ class Engine:
         self._runner = runner.Runner(host.loop, *places, host.log, **runner.systemd())
         config = self._config
         self._steps = Steps(host.paths, host.log, self._runner, self._call, host.profile, config, timing)
-        self._watch = Watch(host.loop, host.log, self._steps.layout, timing, self._judged, self._heard)
+        self._watch = Watch(host.loop, host.log, self._steps.layout, timing, self._judged, self._heard, self._lost)
         self._reporter = reports.Reporter(
             host.loop, timing.report, self._data, lambda data: host.report(KIND, data), reports.ends
         )
@@ -63,6 +63,16 @@ class Engine:
         # What has failed is tried again when somebody wants something, not when only another's time has come.
         self._is_asked = True
         self._wished: dict[str, Wish] = {}
+        # Of the round that goes on, or was the last: its goal, idents that it takes away, and what was said of those
+        # that waited because it failed.
+        self._goal_now: Optional[Goal] = None
+        self._leaving: set[str] = set()
+        self._held_up: dict[str, results.Result] = {}
+        # Handlers whose files are gone: those that the next round will find, and when one was found last.
+        self._missing: set[str] = set()
+        self._missed_at: dict[str, float] = {}
+        # The next try of a round that failed: one is enough, however often others have asked for it meanwhile.
+        self._retry: Optional[Timer] = None
         self._carrier = Carrier(
             host.loop,
             host.log,
@@ -102,14 +112,46 @@ class Engine:
             except (OSError, errors.AgentError) as problem:
                 filename = getattr(problem, "filename", None)
                 where = f"{filename}: " if isinstance(filename, str) else ""
-                self._put_off(asked, f"{where}{getattr(problem, 'strerror', None) or problem}")
+                why = getattr(problem, "strerror", None) or str(problem)
+                self._put_off(asked, why, where)
             except Exception as problem:  # noqa: BLE001 - a service that dies of it dies of it at each start
                 self._put_off(asked, f"{type(problem).__name__}: {problem}")
 
-    def _put_off(self, asked: bool, reason: str) -> None:
+    def _put_off(self, asked: bool, reason: str, where: str = "") -> None:
         self._is_asked = self._is_asked or asked
-        self._log.error(f"extensions wait: {reason}")
-        self._again(self._timing.failure)
+        self._log.error(f"extensions wait: {where}{reason}")
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._host.loop.later(self._timing.failure, self._work.set)
+        try:
+            if self._goal_now is not None:
+                self._watch.follow(self._store.own())
+            if self._goal_now is not None and not self._goal_now.has_expired:
+                self._say_why_it_waits(self._goal_now, reason)
+        except Exception as problem:  # noqa: BLE001 - it may be what has failed just now
+            self._log.error(f"why extensions wait cannot be told: {type(problem).__name__}: {problem}")
+
+    def _say_why_it_waits(self, goal: Goal, reason: str) -> None:
+        """Of all that is allowed and not done, from memory: what fails is mostly the disk."""
+        self._take_up(goal)
+        records, said = self._store.own(), self._store.results
+        wished = [plan.effective(wish, records.get(wish.key), goal.generation) for wish in goal.content.wishes]
+        now, told = time.time(), {}
+        for wish in wished:
+            if lists.refusal(wish.publisher, wish.type, goal.config):
+                continue
+            old = said.get(wish.ident)
+            is_known = old is not None and old["sequence"] == wish.sequence
+            if old is not None and is_known and old["state"] in ("installing", "removing"):
+                told[wish.ident] = results.held_up(old, "installing", reason, now)
+            elif old is None or not is_known or (old["state"] != "failed" and not self._holds(wish)):
+                told[wish.ident] = results.held_up(results.of_wish(wish, old, now), "installing", reason, now)
+        for ident in (self._leaving & set(said)) - {wish.ident for wish in wished}:
+            told[ident] = results.held_up(said[ident], "removing", reason, now)
+        # Every try says the same: the hub hears of it once.
+        said.update({ident: results.unless_same(made, self._held_up.get(ident)) for ident, made in told.items()})
+        self._held_up = {ident: said[ident] for ident in told}
+        self._reporter.changed()
 
     async def _trim_events(self) -> None:
         while True:
@@ -136,7 +178,7 @@ class Engine:
     async def _round(self, asked: bool) -> None:
         """Brings what is there to what is wished, as far as it goes; `asked`: also what has failed before. Errors:
         OSError, AgentError of a worker; the next round goes on."""
-        goal = self._goal()
+        goal = self._goal_now = self._goal()
         if goal is None:
             self._watch.follow({})
             return
@@ -174,12 +216,7 @@ class Engine:
 
     async def _journal(self, goal: Goal, asked: bool) -> dict[str, Any]:
         """A new plan, and what it says of each extension. Errors: OSError, AgentError of the worker."""
-        if (self._store.machine, self._store.generation) != (goal.machine, goal.generation):
-            self._carrier.tries.clear()
-        if self._store.machine != goal.machine:
-            # What was said was said of another machine's wishes.
-            self._store.results = {}
-        self._store.machine, self._store.generation = goal.machine, goal.generation
+        self._take_up(goal)
         self._lose_what_is_gone()
         content = goal.content
         self._wished = {wish.ident: wish for wish in content.wishes}
@@ -198,20 +235,34 @@ class Engine:
             goal.has_expired,
             goal.machine,
         )
+        leaving = [chain["names"] for chain in made.chains if chain["kind"] in ("remove", "drop")]
+        self._leaving = {ident for names in leaving for ident in names}
         records = self._store.own()
         wished = [plan.effective(wish, records.get(wish.key), goal.generation) for wish in content.wishes]
         self._say_what_is_wished([wish for wish in wished if wish.ident not in given_up], content.faults, made)
         own = await self._own(content.certificates, wished)
         return journal(goal.machine, goal.generation, made.chains, wished, own, content.certificates)
 
+    def _take_up(self, goal: Goal) -> None:
+        """From now on this is the document that is carried out, and reported on."""
+        if (self._store.machine, self._store.generation) != (goal.machine, goal.generation):
+            self._carrier.tries.clear()
+        if self._store.machine != goal.machine:
+            # What was said was said of another machine's wishes.
+            self._store.results = {}
+        self._store.machine, self._store.generation = goal.machine, goal.generation
+
     def _lose_what_is_gone(self) -> None:
         """A handler whose files somebody has removed is not installed (extension-handler.md section 10)."""
+        self._missing.clear()
         for key, record in self._store.records.items():
-            handler = f"{record['publisher']}.{record['type']}"
-            if record["version"] is not None and not self._steps.layout.is_whole(handler, record["version"]):
-                self._log.warning(f"{handler} {record['version']} has lost its files")
+            if record["version"] is not None and not self._is_whole(record):
+                self._log.warning(f"{record['publisher']}.{record['type']} {record['version']} has lost its files")
                 lost = {"version": None, "state": plan.NOT_INSTALLED}
                 self._store.records[key] = {**record, **lost}
+
+    def _is_whole(self, record: plan.Record) -> bool:
+        return self._steps.layout.is_whole(f"{record['publisher']}.{record['type']}", record["version"])
 
     def _say_what_is_wished(self, wished: Iterable[Wish], faults: Iterable[wishes.Fault], made: plan.Plan) -> None:
         now = time.time()
@@ -224,8 +275,8 @@ class Engine:
                 after[wish.ident] = results.refused(wish, made.refused[wish.ident], old, now)
             elif old is None or old["sequence"] != wish.sequence or not self._holds(wish):
                 after[wish.ident] = results.of_wish(wish, old, now)
-            elif results.stands(old):
-                # What failed was another wish than this one, which is there.
+            elif old["by"] == results.HOST:
+                # What failed, or waited, was another wish than this one, which is there.
                 after[wish.ident] = {**results.of_wish(wish, old, now), "state": "transitioning"}
                 self._watch.refresh(wish.key, wish.ident)
             else:
@@ -283,14 +334,14 @@ class Engine:
     # -- what the handlers say
 
     def _judged(self, key: str, ident: str, verdict: status.Verdict) -> None:
-        record, old = self._store.records.get(key), self._store.results.get(ident)
-        if record is None or old is None or ident not in record["extensions"]:
+        found = self._enabled(key, ident)
+        if found is None or (verdict == status.MISSING and self._lost(key, ident)):
             return
-        known = record["extensions"][ident]
+        record, known, old = found
         if verdict == status.MISSING and old["sequence"] == known["sequence"] and old["state"] in reports.FINAL:
             return  # what was said of this sequence stands, though the file is gone
-        if results.stands(old):
-            return
+        if old["by"] == results.HOST:
+            return  # it has failed, or waits: what the version that is there says is no answer to that
         made = results.judged(old, record, ident, verdict, time.time())
         wish = self._wished.get(ident)
         has_succeeded = made["state"] == "succeeded"
@@ -309,6 +360,38 @@ class Engine:
             record["fresh"] = False
             self._carrier.take_back(wish, self._store.generation, made["message"])
             self.look()
+
+    def _enabled(self, key: str, ident: str) -> Optional[tuple[plan.Record, Mapping[str, Any], results.Result]]:
+        """The handler, the extension, and what was said of it. None: what was cut off may have left places that are
+        looked at, of what is not enabled any more."""
+        record, old = self._store.records.get(key), self._store.results.get(ident)
+        known = record["extensions"].get(ident) if record is not None else None
+        if record is None or old is None or not known or not known["enabled"] or record["version"] is None:
+            return None
+        return record, known, old
+
+    def _lost(self, key: str, ident: str) -> bool:
+        """Whether the files of an enabled handler, whose status file is not there, are gone. Then it is installed
+        again; not so one that removes them itself whenever it is: that has failed, until somebody wants something."""
+        found = self._enabled(key, ident)
+        if found is None or self._is_whole(found[0]):
+            return False
+        record, _, old = found
+        if key not in self._missing and not results.stands(old):
+            self._miss(key, record, ident, old)
+        return True
+
+    def _miss(self, key: str, record: plan.Record, ident: str, old: results.Result) -> None:
+        now = time.monotonic()
+        if now - self._missed_at.get(key, float("-inf")) >= self._timing.missed:
+            self._missed_at[key] = now
+            self._missing.add(key)
+            self._work.set()
+            return
+        text = f"{record['publisher']}.{record['type']} {record['version']} has lost its files again"
+        self._log.error(text)
+        self._store.results[ident] = results.failed(old, "enable", NO_MANIFEST, text, time.time())
+        self._changed()
 
     def _heard(self, key: str, told: heartbeat.Health) -> None:
         record = self._store.records.get(key)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Optional
 from agent_runtime.extensions import status, texts
 
 FILE = "heartbeat.log"
-# Seconds. Between them nobody knows, and what was known holds.
+# Seconds. Between them nobody knows, and what was known holds, unless the file was written since the last look: many
+# handlers beat more rarely than once in FRESH, and the looks would meet none of their beats while it is that young.
 FRESH, DEAD = 60.0, 600.0
 _WORDS = {"ready": "Ready", "notready": "NotReady", "installing": "Installing", "unresponsive": "Unresponsive"}
 
@@ -22,13 +23,14 @@ class Health(NamedTuple):
     message: str
 
 
-def health(content: Optional[bytes], age: float) -> Optional[Health]:
-    """What a heartbeat file of this age (seconds) says; None: nothing new. `content` None: there is no file."""
+def health(content: Optional[bytes], age: float, is_new: bool = False) -> Optional[Health]:
+    """What a heartbeat file of this age (seconds) says; None: nothing new. `content` None: there is no file; `is_new`:
+    it was written since the last look."""
     if content is None:
         return Health("NotReady", 0, "the handler promises a heartbeat and has written none")
     if age > DEAD:
         return Health("Unresponsive", 0, f"the last heartbeat is {int(age // 60)} minutes old")
-    if age > FRESH:
+    if age > FRESH and not is_new:
         return None
     try:
         found = json.loads(content.decode("utf-8-sig"))

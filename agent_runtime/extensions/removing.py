@@ -92,7 +92,7 @@ def _remove(paths: Paths, meant: Iterable[tuple[str, Optional[str]]], timing: Ti
     own = dict(config.load(paths))
     values = (own, dict(config.effective(own)))
     steps = Steps(paths, log, hands, _no_worker, lambda: None, lambda: values, timing)
-    watch = Watch(loop, log, Layout(paths), timing, lambda *_: None, lambda *_: None)
+    watch = Watch(loop, log, Layout(paths), timing, _nothing, _nothing, _nothing)
     carrier = Carrier(loop, log, store, steps, hands, watch, timing, _nothing, lambda: False, lambda _: None)
     chains = [plan.part(store.records[key], ident) for key, ident in meant]
     task = loop.spawn(carrier.carry_out(carriers.journal(store.machine, store.generation, chains)), "removal")
@@ -112,5 +112,5 @@ async def _no_worker(verb: str, arguments: dict[str, Any], seconds: float) -> di
     raise errors.InternalError(f"a removal has no need of the worker {verb}")
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Nobody is reported to: the service does that when it runs again."""

@@ -92,6 +92,18 @@ def waiting(result: Result, verb: str, message: str, now: float) -> Result:
     return {**failed(result, verb, 0, message, now), "state": "installing"}
 
 
+def held_up(result: Result, state: str, reason: str, now: float) -> Result:
+    """Nothing can be done for it now, and that is not its fault; `state` is what it waits in. What the version that is
+    there has said goes on to be shown."""
+    made = failed(result, result["operation"], 0, f"this waits and is tried again: {reason}", now)
+    return {**made, "state": state, "status": result["status"]}
+
+
+def unless_same(made: Result, before: Optional[Result]) -> Result:
+    """`made`, or `before` where that says the same at another time."""
+    return before if before is not None and {**made, "at": before["at"]} == before else made
+
+
 def going_on(result: Result, verb: str, code: int, message: str, now: float) -> Result:
     """A step of a removal has failed, and the removal goes on."""
     return {**failed(result, verb, code, message, now), "state": "removing"}

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Optional
 
@@ -120,7 +119,7 @@ class Steps:
             elif verb == "drop":
                 self._drop(step, scene)
             elif verb in ("tidy", "forget"):
-                return Outcome(self._tidy(verb, scene, version))
+                return Outcome(await self._tidy(verb, scene, version))
             return Outcome(True)
         except OSError as problem:
             why = (problem.strerror or str(problem)).lower()
@@ -217,7 +216,7 @@ class Steps:
                     raise
                 await sleep(DELETE_PAUSE)
 
-    def _tidy(self, verb: str, scene: Scene, kept: Optional[str]) -> bool:
+    async def _tidy(self, verb: str, scene: Scene, kept: Optional[str]) -> bool:
         """Removes packages that nobody needs any more. Before the new version is enabled, the former one's may yet be
         needed; one given up never is. Errors: OSError."""
         record = scene.record
@@ -228,6 +227,9 @@ class Steps:
                 atomic.unlink(str(path))
         if verb == "forget":
             self.layout.forget(scene.handler)
+            if all(step["do"] != "uninstall" for step in scene.chain["steps"]):
+                # It was never installed, or has lost its files: no command has come by that lifts its limits.
+                await self._lift(scene.handler, scene)
         return True
 
     # -- settings
@@ -281,7 +283,7 @@ class Steps:
             if self._runner.started(run) is None:
                 return Outcome(False, NO_MANIFEST, f"{handler} {version} has lost its manifest", -1)
             # It was begun before this process, and has removed its own folder, as uninstall may.
-            return await self._finished(verb, f"{handler} {version}", folder, run)
+            return await self._finished(step, scene, folder, run)
         except ValueError as problem:
             return Outcome(False, BAD_MANIFEST, f"{handler} {version}: {problem}", -1)
         own, effective = self._config()
@@ -295,9 +297,7 @@ class Steps:
         text = f"{shlex.quote(folder)}/{found.commands[verb]}"
         ended = await self._runner.run(run, Command(handler, text, folder, variables, seconds))
         extension = operation.extension if found.multi else None
-        with contextlib.suppress(OSError):  # a read-only log folder keeps nothing from being installed
-            entry = commandlog.entry(time.time(), text, told, ended)
-            commandlog.append(self.layout.logs(handler, version), extension, entry)
+        commandlog.write(self.layout.logs(handler, version), extension, text, told, ended)
         if verb == "uninstall":
             await self._lift(handler, scene)
         elif ended.code == 0 and verb != "disable" and not self.layout.is_whole(handler, version):
@@ -307,11 +307,17 @@ class Steps:
                 self.layout.forget(handler)
         return _judged(verb, f"{handler} {version}", folder, text, ended, seconds)
 
-    async def _finished(self, verb: str, what: str, folder: str, run: str) -> Outcome:
-        """The outcome of a command that was begun already."""
+    async def _finished(self, step: plan.Step, scene: Scene, folder: str, run: str) -> Outcome:
+        """The outcome of a command that was begun already, and of which no manifest says any more what it is."""
+        verb, version, handler = step["do"], step["version"], scene.handler
         seconds = getattr(self._timing, verb)
-        ended = await self._runner.run(run, Command(what, "", folder, {}, seconds))
-        return _judged(verb, what, folder, "", ended, seconds)
+        ended = await self._runner.run(run, Command(handler, "", folder, {}, seconds))
+        known = scene.record["extensions"].get(step["name"] or "")
+        extension = known["name"] if known is not None and scene.record["multi"] else None
+        commandlog.write(self.layout.logs(handler, version), extension, f"{verb} in {folder}", {}, ended)
+        if verb == "uninstall":
+            await self._lift(handler, scene)
+        return _judged(verb, f"{handler} {version}", folder, "", ended, seconds)
 
     def _operation(self, step: plan.Step, scene: Scene, folder: str, found: manifest.Manifest) -> environment.Operation:
         verb, version, chain = step["do"], step["version"], scene.chain

@@ -17,9 +17,12 @@ class Timing(NamedTuple):
     # Until an extension of a lower level has ended well, and how often that is looked at.
     dependency: float = 90 * 60
     dependency_look: float = 5
-    # The first look at a status after enable, and the slowest there is.
+    # The first look at a status after enable, and the slowest there are while the handler says that it works and
+    # afterwards: so much later is heard of a script that took long, of an application that has fallen ill. A look at
+    # what has not changed is one stat.
     status_first: float = 5
-    status_most: float = 5 * 60
+    status_works: float = 10
+    status_most: float = 30
     # Handlers write their status without renaming: what is half is read again.
     status_tries: int = 5
     status_pause: float = 2
@@ -33,5 +36,7 @@ class Timing(NamedTuple):
     unpack: float = 30 * 60
     download_tries: int = 10
     download_pause: float = 60
+    # A handler whose files are gone is installed again at once, and not sooner than so much later once more.
+    missed: float = 60 * 60
     # After the disk failed us.
     failure: float = 60

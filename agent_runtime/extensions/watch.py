@@ -33,10 +33,12 @@ class _Entry:
         self.at = at
         self.pause = pause
         self.signature: Optional[tuple[int, ...]] = None
+        self.works = True
 
 
 class Watch:
-    """`judged(key, ident, verdict)` and `heard(key, health)` are told what was found."""
+    """`judged(key, ident, verdict)` and `heard(key, health)` are told what was found, `lost(key, ident)` at each look
+    that a status file is still missing."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Watch:
         timing: Timing,
         judged: Callable[[str, str, status.Verdict], None],
         heard: Callable[[str, heartbeat.Health], None],
+        lost: Callable[[str, str], object],
     ) -> None:
         self._loop = loop
         self._log = log
@@ -53,6 +56,7 @@ class Watch:
         self._timing = timing
         self._judged = judged
         self._heard = heard
+        self._lost = lost
         self._bell = Event()
         self._entries: dict[Place, _Entry] = {}
         # The handler that is being worked on: its commands write over its results.
@@ -117,13 +121,16 @@ class Watch:
         try:
             await self._look_at(place, entry, is_first)
         except Exception as problem:  # noqa: BLE001 - what one handler writes must not keep us from all the others
-            entry.at = time.monotonic() + self._timing.status_most
+            entry.at = time.monotonic() + self._timing.failure
             self._log.error(f"looking at {place.path} failed: {type(problem).__name__}: {problem}")
 
     async def _look_at(self, place: Place, entry: _Entry, is_first: bool) -> None:
         if place.ident is None:
             entry.at = time.monotonic() + self._timing.heartbeat
-            found = self._beat(place.path)
+            has_changed, signature = self._has_changed(place.path, entry)
+            # The first look knows of no former one.
+            is_new, entry.signature = has_changed and entry.signature is not None, signature
+            found = self._beat(place.path, is_new)
             if found is not None:
                 self._heard(place.key, found)
             return
@@ -135,9 +142,13 @@ class Watch:
             entry.signature = signature
             # What moves is followed closely again.
             entry.pause = self._timing.status_first
+            entry.works = verdict.state == "transitioning"
             self._judged(place.key, place.ident, verdict)
+        elif not signature:
+            self._lost(place.key, place.ident)
         entry.at = time.monotonic() + entry.pause
-        entry.pause = min(entry.pause * 2, self._timing.status_most)
+        longest = self._timing.status_works if entry.works else self._timing.status_most
+        entry.pause = min(entry.pause * 2, longest)
 
     def _has_changed(self, path: str, entry: _Entry) -> tuple[bool, tuple[int, ...]]:
         try:
@@ -164,10 +175,10 @@ class Watch:
                 verdict = status.unreadable(str(problem))
         return verdict
 
-    def _beat(self, path: str) -> Optional[heartbeat.Health]:
+    def _beat(self, path: str, is_new: bool) -> Optional[heartbeat.Health]:
         try:
             age = time.time() - os.stat(path).st_mtime
-            return heartbeat.health(atomic.read_bytes(path, 65536), age)
+            return heartbeat.health(atomic.read_bytes(path, 65536), age, is_new)
         except FileNotFoundError:
             return heartbeat.health(None, 0.0)
         except (OSError, ValueError):

@@ -202,6 +202,8 @@ class Keeper:
                     raise errors.CredentialInvalid(f"the hub refused the channel token: {refusal.message}")
                 raise refusal
             self._known.beat()
+            if hold and self._again:
+                raise Woken  # while the request was on its way, when there was no hold to end yet
             self._waiting = True
             with Timeout(self._loop, hold + GRACE_SECONDS):
                 content = await connection.body()

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from agent_runtime.platform import paths as places
-from agent_runtime.service import desired, root
+from agent_runtime.service import desired, desired_store, root
 
 
 def duty(paths: places.Paths) -> desired.Duty:
     """Takes `policy` and `trust` (docs/protocol.md section 7). Monitor mode switches it off (agent-surface.md 15)."""
     return desired.Duty(
         service="gcad",
-        kinds=("policy", desired.TRUST),
+        kinds=("policy", desired_store.TRUST),
         report_kind="policy",
         folder=paths.policy,
         log=paths.gc_agent_log,

@@ -23,17 +23,18 @@ from agent_runtime.identity import trust
 from agent_runtime.platform import local
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service import ipc, worker
-from agent_runtime.service.desired_store import STATE, Store
+from agent_runtime.service.desired_store import STATE, TRUST, Store
 from agent_runtime.service.log import Log
-from agent_runtime.service.loop import Event, Loop, Timeout, TimeoutExpired, sleep
+from agent_runtime.service.loop import Event, Loop, Timeout, TimeoutExpired, Timer, sleep
+from agent_runtime.service.telling import Teller
 from agent_runtime.state import atomic, config
 from agent_runtime.version import VERSION
 
 RECONNECT_FIRST, RECONNECT_MOST = 5.0, 60.0
 HELLO_SECONDS = 30.0
 WORKER_SECONDS = 60.0
-TRUST = "trust"
-# A document whose judging fails this often (no memory, a broken installation) is given up until it is pushed again.
+# A document whose judging fails this often (no memory, a broken installation) is given up until it is pushed again. One
+# for which the disk alone has no room is not: it waits.
 ATTEMPTS, ATTEMPT_PAUSE = 5, 60.0
 REFUSAL_PAUSE = 5.0
 
@@ -114,16 +115,14 @@ class Resident:
         self._log = log
         self._store = Store(duty.folder, duty.kinds)
         self._loop = Loop(self._task_failed)
+        self._teller = Teller(self._loop, log, self._store, duty.report_kind)
         self._work = Event()
         self._enabled = True
         self._config: Optional[tuple[dict[str, Any], dict[str, Any]]] = None
         self._doing: Optional[Work] = None
-        self._stream: ipc.Stream | None = None
-        self._number = 0
         # As himds told it last; what is lost with the connection is not the identity.
         self._identity = ""
         self._offered: Offer = (None, None)
-        self._sent: dict[int, tuple[str, dict[str, Any]]] = {}
         # For which machine the kept document of a kind was judged since this process began.
         self._judged: dict[str, tuple[str, str]] = {}
 
@@ -157,22 +156,23 @@ class Resident:
     async def _link_forever(self) -> None:
         pause, told = RECONNECT_FIRST, False
         while True:
+            stream = None
             try:
                 self._offered = await self._offer()
-                self._stream = await ipc.connect(self._paths.socket)
-                await self._greet(self._stream)
+                stream = await ipc.connect(self._paths.socket)
+                self._teller.linked(stream)
+                await self._greet(stream)
                 pause, told = RECONNECT_FIRST, False
-                await self._listen(self._stream)
+                await self._listen(stream)
                 self._log.warning("himds closed the connection")
             except (OSError, ValueError, TimeoutExpired, errors.AgentError) as problem:
                 if not told:
                     self._log.warning(f"no connection to himds, trying again: {_said(problem)}")
                 told = True
             finally:
-                if self._stream is not None:
-                    self._stream.close()
-                self._stream = None
-                self._sent.clear()
+                if stream is not None:
+                    stream.close()
+                self._teller.linked(None)
             await sleep(pause * random.uniform(1.0, 1.2))
             pause = min(pause * 2, RECONNECT_MOST)
 
@@ -184,20 +184,22 @@ class Resident:
             return None, None
         return bound.vm_id, await self._duty.request(self._loop, self._paths, bound.vm_id)
 
-    async def _hello(self, stream: ipc.Stream) -> None:
-        self._number += 1
+    async def _hello(self, stream: ipc.Stream) -> int:
+        """Says who this is; the number of the frame that was sent."""
+        number = self._teller.number()
         machine, csr = self._offered
         hello = {"service": self._duty.service, "version": VERSION, "machine": machine, "settingsCsr": csr}
-        await stream.send({"v": 1, "id": self._number, "verb": "hello", "args": hello})
+        await stream.send({"v": 1, "id": number, "verb": "hello", "args": hello})
+        return number
 
     async def _greet(self, stream: ipc.Stream) -> None:
-        await self._hello(stream)
+        number = await self._hello(stream)
         with Timeout(self._loop, HELLO_SECONDS):
             while True:
                 answer = await stream.receive()
                 if answer is None:
                     raise ValueError("himds closed the connection")
-                if answer.get("id") == self._number:
+                if answer.get("id") == number:
                     break
                 self._take(answer)
         if answer.get("ok") is not True:
@@ -208,8 +210,7 @@ class Resident:
         self._log.info(f"connected to himds, identity is {str(state)[:32]}")
         if str(state) != self._identity:
             self._identity_is(state)
-        for kind, data in self._store.reports():
-            await self._report(kind, data)
+        await self._teller.send_kept()
 
     async def _listen(self, stream: ipc.Stream) -> None:
         while True:
@@ -236,10 +237,8 @@ class Resident:
         elif push == "identity":
             self._log.info(f"identity is {str(frame.get('state'))[:32]}")
             self._identity_is(frame.get("state"))
-        elif isinstance(frame.get("id"), int) and frame["id"] in self._sent:
-            kind, data = self._sent.pop(frame["id"])
-            if frame.get("ok") is True:
-                self._store.report_sent(kind, data)
+        else:
+            self._teller.answered(frame)
 
     def _identity_is(self, state: Any) -> None:
         self._identity = str(state)
@@ -262,29 +261,19 @@ class Resident:
         try:
             self._store.enqueue(kind, document)
         except OSError as problem:
-            self._log.error(f"desired state {kind} cannot be queued: {_said(problem)}; himds will push it again")
-            return
+            self._log.error(f"desired state {kind} is kept in memory alone until it is judged: {_said(problem)}")
         self._work.set()
-
-    async def _report(self, kind: str, data: dict[str, Any]) -> None:
-        if self._stream is None:
-            return
-        self._number += 1
-        self._sent[self._number] = (kind, data)
-        own = TRUST if kind == TRUST else self._duty.report_kind
-        arguments = {"kind": kind[len(STATE) :] if kind.startswith(STATE) else own, "data": data}
-        try:
-            await self._stream.send({"v": 1, "id": self._number, "verb": "report", "args": arguments})
-        except OSError:
-            return  # kept on disk; the next connection sends it
 
     # -- judging
 
     async def _judge_forever(self) -> None:
         failures: dict[str, int] = {}
+        timer: Optional[Timer] = None
         while True:
             await self._work.wait()
             self._work.clear()
+            if timer is not None:
+                timer.cancel()  # one is enough, whatever woke this up
             again = False
             for kind in self._duty.kinds:
                 document = self._store.queued(kind)
@@ -296,15 +285,18 @@ class Resident:
                         # A himds gone bad must not keep root busy with forgeries.
                         await sleep(REFUSAL_PAUSE)
                     failures.pop(kind, None)
-                except (OSError, errors.AgentError) as problem:
+                except OSError as problem:
+                    # No fault of the document's: it waits until the disk takes it.
+                    self._log.error(f"desired state {kind} cannot be kept, trying again: {_said(problem)}")
+                    again = True
+                except errors.AgentError as problem:
                     failures[kind] = failures.get(kind, 0) + 1
                     self._log.error(f"desired state {kind} could not be judged: {_said(problem)}")
                     if failures[kind] >= ATTEMPTS:
                         failures.pop(kind)
                         await self._refuse(kind, document, "unverifiable")
                     again = True
-            if again:
-                self._loop.later(ATTEMPT_PAUSE, self._work.set)
+            timer = self._loop.later(ATTEMPT_PAUSE, self._work.set) if again else None
 
     async def _judge(self, kind: str, document: str) -> bool:
         """Keeps (True) or refuses one document. Errors: OSError, AgentError of the worker; it stays queued then."""
@@ -352,16 +344,19 @@ class Resident:
             self._log.info(f"trust anchors of generation {made['generation']} are in force")
         trust.write(self._paths, bound.cloud, made)
         data = {"generation": made["generation"], **(told if isinstance(told, dict) else {})}
-        self._store.keep_report(TRUST, data)
-        await self._report(TRUST, data)
+        self._teller.keep(TRUST, data)
+        await self._teller.send(TRUST, data)
         return True
 
     async def _refuse(self, kind: str, document: str, reason: str) -> None:
         self._log.error(f"desired state {kind} is refused: {_WHY.get(reason, reason[:64])}")
         data = {"desired": {"kind": kind, "accepted": False, "reason": reason}}
-        self._store.keep_report(kind, data)
-        self._store.dismiss(kind, document)
-        await self._report(kind, data)
+        self._teller.keep(kind, data)
+        try:
+            self._store.dismiss(kind, document)
+        except OSError as problem:
+            self._log.error(f"desired state {kind} that is refused cannot be removed: {_said(problem)}")
+        await self._teller.send(kind, data)
 
     # -- what the service's own work is given
 
@@ -390,11 +385,8 @@ class Resident:
         return None if bound is None else bound.profile
 
     def _report_state(self, kind: str, data: dict[str, Any]) -> None:
-        try:
-            self._store.keep_report(f"{STATE}{kind}", data)
-        except OSError as problem:
-            self._log.error(f"a report cannot be kept: {_said(problem)}")
-        self._loop.spawn(self._report(f"{STATE}{kind}", data), "report")
+        self._teller.keep(f"{STATE}{kind}", data)
+        self._loop.spawn(self._teller.send(f"{STATE}{kind}", data), "report")
 
     def _bound(self) -> Bound | None:
         """None when root has not bound this machine, or its cloud profile is gone."""

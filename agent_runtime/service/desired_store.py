@@ -5,7 +5,8 @@ Layout below the service's folder (docs/protocol.md section 12), all of it root'
 `queue/KIND.jws` pushed and not judged yet, one a kind, the newest; `queue/report-KIND.json` the last verdict over a
 document and `queue/report-state-KIND.json` the last state of what is carried out of a kind, not yet handed to himds;
 `desired/KIND.jws` the last accepted document; `floor.json` `{"v": 1, "floors": {vmId: {kind: generation}}}`.
-Every write is whole or absent, and each step may be repeated after a crash.
+Every write is whole or absent, and each step may be repeated after a crash. What the disk has no room for is kept in
+memory until it is judged or handed over: himds pushes to a service that begins anew, and its work reports anew.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from agent_runtime.state import atomic
 DOCUMENT_LIMIT = 1024 * 1024
 # A machine that is connected anew gets a new vmId; floors of so many are kept.
 MACHINES_KEPT = 8
+# The kind that says which keys may sign documents; both services have it.
+TRUST = "trust"
 # Names of what is reported beside verdicts over documents begin with it; no kind does.
 STATE = "state-"
 
@@ -33,6 +36,9 @@ class Store:
         self._floors_path = os.path.join(folder, "floor.json")
         self._folders = (folder, self._queue, self._desired)
         self._floors: dict[str, dict[str, int]] = {}
+        # What could not be written, in the place of whatever lies in its file.
+        self._unwritten: dict[str, str] = {}
+        self._unwritten_reports: dict[str, dict[str, Any]] = {}
 
     def open(self) -> str | None:
         """Makes the folders and reads the floors; a sentence when the file of the floors was damaged.
@@ -66,44 +72,54 @@ class Store:
         return self._floors.get(vm_id.lower(), {}).get(kind, 0)
 
     def enqueue(self, kind: str, document: str) -> None:
-        """Keeps a pushed document until it is judged; a newer one of its kind takes its place. Errors: OSError."""
+        """Keeps a pushed document until it is judged; a newer one of its kind takes its place. Errors: OSError, and
+        then it is kept in memory."""
+        self._unwritten[kind] = document
         atomic.write_bytes(self._queue_path(kind), document.encode("utf-8", "replace"))
+        del self._unwritten[kind]
 
     def queued(self, kind: str) -> str | None:
         """The document of this kind that waits, if there is one."""
-        return _text(self._queue_path(kind))
+        return self._unwritten.get(kind) or _text(self._queue_path(kind))
 
     def kept(self, kind: str) -> str | None:
         """The accepted document of this kind, if there is one."""
         return _text(self._desired_path(kind))
 
     def accept(self, vm_id: str, kind: str, generation: int, document: str) -> None:
-        """Raises the floor, keeps the document, takes it out of the queue; in this order, for a crash anywhere."""
+        """Raises the floor, keeps the document, takes it out of the queue; in this order, for a crash anywhere. Errors:
+        OSError, and then it may be done again."""
         if generation > self.floor(vm_id, kind):
-            self._floors = raised(self._floors, vm_id, kind, generation)
-            atomic.write_json(self._floors_path, {"v": 1, "floors": self._floors})
+            floors = raised(self._floors, vm_id, kind, generation)
+            atomic.write_json(self._floors_path, {"v": 1, "floors": floors})
+            self._floors = floors
         if self.kept(kind) != document:
             atomic.write_bytes(self._desired_path(kind), document.encode())
         self.dismiss(kind, document)
 
     def dismiss(self, kind: str, document: str) -> None:
-        """Takes a judged document out of the queue, unless a newer one has taken its place."""
+        """Takes a judged document out of the queue, unless a newer one has taken its place. Errors: OSError."""
         if self.queued(kind) == document:
+            # What lies in the file of one that could not be written is older.
             atomic.unlink(self._queue_path(kind))
+            self._unwritten.pop(kind, None)
 
     def drop_kept(self, kind: str) -> bool:
         """Removes the accepted document of a machine that is no more; the floor stays."""
         return atomic.unlink(self._desired_path(kind))
 
     def keep_report(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Keeps the last verdict of a kind, or its last state (STATE + kind), until himds has it. Errors: OSError."""
+        """Keeps the last verdict of a kind, or its last state (STATE + kind), until himds has it. Errors: OSError, and
+        then it is kept in memory."""
+        self._unwritten_reports[kind] = dict(data)
         atomic.write_json(self._report_path(kind), dict(data))
+        del self._unwritten_reports[kind]
 
     def reports(self) -> list[tuple[str, dict[str, Any]]]:
         """Verdicts, and states, that himds does not have yet."""
         found = []
         for kind in (*self.kinds, *(f"{STATE}{kind}" for kind in self.kinds)):
-            data = self._report(kind)
+            data = self._unwritten_reports.get(kind) or self._report(kind)
             if data is not None:
                 found.append((kind, data))
         return found
@@ -118,9 +134,10 @@ class Store:
             return None
 
     def report_sent(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Forgets a report that himds has stored, unless a newer one has taken its place."""
+        """Forgets a report that himds has stored, unless a newer one has taken its place. Errors: OSError."""
         if (kind, dict(data)) in self.reports():
             atomic.unlink(self._report_path(kind))
+            self._unwritten_reports.pop(kind, None)
 
     def _queue_path(self, kind: str) -> str:
         return os.path.join(self._queue, f"{kind}.jws")

@@ -14,7 +14,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from typing import Any
+from typing import Any, Optional
 
 from agent_runtime import errors
 from agent_runtime.platform import local
@@ -32,7 +32,10 @@ BLOCK = 1 << 16
 _PREFIX = ".unpack-"
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError)
 """What zipfile raises besides OSError."""
-_END, _LOCATOR = b"PK\5\6", b"PK\6\7"
+_END, _LOCATOR, _END64 = b"PK\5\6", b"PK\6\7", b"PK\6\6"
+_LOCATOR_FORM, _END64_FORM = struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
+_ELSEWHERE = (0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+"""What numbers of the end record are where the zip64 record alone has them."""
 
 
 def unpack_package(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -91,16 +94,45 @@ def _refused(archive: str, why: str, how: str = "") -> errors.AgentError:
 def _check_directory(archive: str, stream: Any) -> None:
     """The zip's directory is read as a whole by zipfile: not before it is known to be small. Errors: ExtensionNotAdded,
     OSError."""
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(0, size - 65557))
+    start = max(0, stream.seek(0, os.SEEK_END) - 65557)
+    stream.seek(start)
     tail = stream.read()
     at = tail.rfind(_END)
     if at < 0 or len(tail) - at < 22:
         raise _refused(archive, "is no zip, or was cut off")
-    entries, length = struct.unpack("<HL", tail[at + 10 : at + 16])
-    if tail[max(0, at - 20) : at].startswith(_LOCATOR) or entries > ENTRIES_LIMIT or length > DIRECTORY_LIMIT:
+    numbers: tuple[int, ...] = struct.unpack("<2H2L", tail[at + 8 : at + 20])
+    wide = _zip64(archive, stream, start + at)
+    if wide and any(said not in (true, no) for said, true, no in zip(numbers, wide, _ELSEWHERE)):
+        raise _refused(archive, "has a zip64 record and an end record that contradict each other")
+    _, entries, length, _ = wide or numbers
+    if entries > ENTRIES_LIMIT:
         raise _refused(archive, f"has more than {ENTRIES_LIMIT} entries")
+    if length > DIRECTORY_LIMIT:
+        raise _refused(archive, f"has a list of entries of more than {DIRECTORY_LIMIT} bytes")
     stream.seek(0)
+
+
+def _zip64(archive: str, stream: Any, end: int) -> Optional[tuple[int, ...]]:
+    """What the zip64 record before the end record at `end` says: entries in this file, entries, length and place of
+    the directory. None: there is none. It is looked for where zipfile takes it from, so that both read one record.
+    Errors: ExtensionNotAdded, OSError."""
+    at = end - _LOCATOR_FORM.size
+    if at < 0:
+        return None
+    stream.seek(at)
+    mark, disk, place, disks = _LOCATOR_FORM.unpack(stream.read(_LOCATOR_FORM.size))
+    if mark != _LOCATOR:
+        return None
+    at -= _END64_FORM.size
+    if disk or disks > 1 or place != at:
+        raise _refused(archive, "has its zip64 record elsewhere than right before its end")
+    stream.seek(at)
+    mark, length, _, _, disk, first, *numbers = _END64_FORM.unpack(stream.read(_END64_FORM.size))
+    if mark != _END64 or length != _END64_FORM.size - 12 or disk or first:
+        raise _refused(archive, "has a damaged zip64 record")
+    if numbers[0] != numbers[1] or numbers[2] + numbers[3] != at:
+        raise _refused(archive, "has a zip64 record that contradicts the rest of it")
+    return tuple(numbers)
 
 
 def unsafe(name: str) -> bool:

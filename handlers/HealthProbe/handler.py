@@ -17,10 +17,11 @@ from typing import Any
 
 import contract
 import health
+import heart
 import probes
 from contract import HandlerError, Place
 
-HEARTBEAT = 60.0  # seconds; the agent takes ten minutes without one for unresponsive
+SLACK = 60.0  # seconds that a turn may take longer than its settings say before nobody believes in it any more
 _WORDS = {health.INITIALIZING: "transitioning", health.HEALTHY: "success", health.UNHEALTHY: "error"}
 
 
@@ -76,10 +77,20 @@ def watch(place: Place) -> None:
     signal.signal(signal.SIGTERM, stop)
     sequence = contract.current_sequence(place, os.environ)
     wish = probes.parse(contract.read_settings(place, sequence)[0])
+    turn = wish.interval + wish.timeout + SLACK
     begin = time.monotonic()
     known = health.Health()
-    said, beaten, trouble = known.state, -HEARTBEAT, ""
-    with resident(place).held():
+    said, trouble = known.state, ""
+
+    def complain(error: OSError) -> None:
+        # A full disk, or no process to be had: it passes, and without a heartbeat nobody believes the verdict.
+        nonlocal trouble
+        if trouble != str(error):
+            place.log(f"watch: {error}; going on")
+        trouble = str(error)
+
+    beats = heart.Heart(lambda state: beat(place, state), complain, said, turn)
+    with resident(place).held(), beats.beating():
         while True:
             due = time.monotonic() + wish.interval
             try:
@@ -87,15 +98,12 @@ def watch(place: Place) -> None:
                 known = health.judge(known, good, time.monotonic() - begin < wish.grace, wish.count)
                 if known.state != said:
                     report(place, sequence, known.state, reason)
-                if known.state != said or time.monotonic() - beaten >= HEARTBEAT:
-                    beat(place, known.state)
-                    beaten = time.monotonic()
-                said, trouble = known.state, ""
+                said = known.state
+                beats.lives(said)
+                trouble = ""
             except OSError as error:
-                # A full disk, or no process to be had: it passes, and without a heartbeat nobody believes the verdict.
-                if trouble != str(error):
-                    place.log(f"watch: {error}; going on")
-                trouble = str(error)
+                beats.ails()
+                complain(error)
             time.sleep(max(0.0, due - time.monotonic()))
 
 

@@ -71,7 +71,7 @@ class Machine:
         """`full`: no file can grow, as on a disk without space."""
         content = stdin.encode() if isinstance(stdin, str) else stdin
         command = [sys.executable, "-m", "agent_runtime.cli", "--root", str(self.root), *words]
-        environment = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
+        environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
         done = subprocess.run(
             command,
             check=False,

@@ -117,6 +117,8 @@ WISHES: list[tuple[str, bytes, int, str]] = [
     ("bad value", b'{"schema": 1, "config": {"extensions.agent.cpulimit": 500}}', 23, "1 to 100"),
     ("tag that is no text", b'{"schema": 1, "tags": {"a": 1}}', 23, "tags.a of the wish must be of type string"),
     ("state", b'{"schema": 1, "connection": {"state": "sideways"}}', 23, '"connected" or "disconnected"'),
+    ("image", b'{"schema": 1, "image": {"state": "sealed", "image_id": "a b"}}', 23, "1 to 128 letters, digits"),
+    ("name", b'{"schema": 1, "connection": {"state": "connected", "name": "x-"}}', 23, "1 to 54 letters, digits"),
     ("himds away", b'{"schema": 1, "connection": {"state": "connected"}}', 61, "himds is not running"),
     (
         "credential of the wrong type",

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from agent_runtime.platform import local
 from tests.integration import hub_process
 from tests.integration.hub_process import HubProcess
 from tests.unit.agent_cli.conftest import CHECKOUT, GUID, Machine
-
-WAIT = 30.0
+from tests.waiting import until
 
 
 class Agent(Machine):
@@ -53,7 +51,7 @@ class Agent(Machine):
         for process in self.processes.values():
             process.send_signal(number)
         for process in self.processes.values():
-            process.wait(WAIT)
+            process.wait(30)
         self.processes.clear()
 
     def connect(self, *words: str, name: str = "web01") -> Any:
@@ -84,15 +82,6 @@ class Agent(Machine):
         """Nothing of a connection is left."""
         left = [*(self.state / "certs").iterdir(), *(self.state / "state").glob("agentconfig.json")]
         return not left and not (self.state / "binding.json").exists() and self.shown("identityState") == "disconnected"
-
-
-def until(probe: Callable[[], Any], what: str) -> None:
-    end = time.monotonic() + WAIT
-    while time.monotonic() < end:
-        if probe():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"not within {WAIT:g} s: {what}")
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +272,7 @@ def test_one_command_at_a_time_and_cancelling(agent: Agent) -> None:
     try:
         bound = (agent.state / "binding.json").read_text()
         first.send_signal(signal.SIGINT)
-        assert first.wait(WAIT) == 11
+        assert first.wait(30) == 11
         assert "AZCM0011" in first.stdout.read()
         assert (agent.state / "binding.json").read_text() == bound
     finally:

@@ -34,10 +34,12 @@ from agent_runtime.service.loop import Loop, Timeout, sleep
 from agent_runtime.state import config
 from agent_runtime.workers import keys
 from tests.unit.agent_extensions.extd import Doubles
-from tests.unit.agent_services.courier import CHECKOUT, VM_ID, Courier, Machine, Service, b64, sign, until
+from tests.unit.agent_services.courier import CHECKOUT, VM_ID, Courier, Machine, Service, b64, sign
+from tests.waiting import until
 
 QUICK = {
     "status_first": 0.1,
+    "status_works": 0.2,
     "status_most": 0.4,
     "status_pause": 0.05,
     "dependency": 5,

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.agent_extensions.kit import Extd, Hub, Site, certificate_of, command, envelope, until, wish
+from tests.unit.agent_extensions.kit import Extd, Hub, Site, certificate_of, command, envelope, wish
+from tests.waiting import until
 
 
 def test_a_handler_is_installed_enabled_and_reported(site: Site) -> None:

@@ -13,14 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from agent_runtime.extensions import events, plan, status
+from agent_runtime.extensions import events
 from agent_runtime.extensions.layout import Layout
-from agent_runtime.extensions.timing import Timing
-from agent_runtime.extensions.watch import Watch
 from agent_runtime.platform import paths as places
 from agent_runtime.platform import processes
-from agent_runtime.service.log import Log
-from agent_runtime.service.loop import Loop, sleep
+from agent_runtime.service.loop import sleep
 from tests.unit.agent_extensions.kit import Desk, Site, live, wish
 
 STATUS = '[{"status": {"status": "%s", "code": "%s", "formattedMessage": {"lang": "en", "message": "%s"}}}]'
@@ -196,33 +193,6 @@ def test_a_step_that_fails_in_a_way_nobody_thought_of_is_that_handlers_alone(sit
         assert "download of Test.Odd failed: " in entry["message"]
 
     live(site, scenario)
-
-
-def test_a_look_that_fails_keeps_nobody_from_the_others(tmp_path: Path) -> None:
-    paths = places.linux(str(tmp_path))
-    told: list[str] = []
-
-    def ended(name: str, _: BaseException) -> None:
-        told.append(f"{name} has ended")
-        loop.stop()
-
-    def judged(key: str, ident: str, _: status.Verdict) -> None:
-        told.append(ident)
-        if {"one", "two"} <= set(told):
-            loop.stop()
-        if ident == "one":
-            raise LookupError(key)
-
-    loop = Loop(ended)
-    timing, log = Timing(status_first=0.01), Log(str(tmp_path / "log"))
-    watch = Watch(loop, log, Layout(paths), timing, judged, lambda *_: None)
-    known = {"sequence": 0, "enabled": True}
-    record = {**plan.blank("Test", "Fake"), "version": "1.0", "state": plan.ENABLED, "multi": True}
-    record["extensions"] = {name: {**known, "name": name} for name in ("one", "two")}
-    watch.follow({"test.fake": record})
-    loop.spawn(watch.run(), "status")
-    loop.run()
-    assert set(told) == {"one", "two"}
 
 
 def test_scrubbed_settings_are_no_reason_to_complain(site: Site) -> None:

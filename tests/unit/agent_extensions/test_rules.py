@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from agent_runtime.extensions import runner
 from tests.unit.agent_extensions.kit import Desk, Site, certificate_of, envelope, live, wish
 
 FOLDER = "repo/extensions/Test.Fake/1.0.0"
@@ -238,21 +237,6 @@ def test_faulty_entries_are_reported_and_hold_what_is_there(site: Site) -> None:
     assert site.calls() == ["install 1.0.0", "enable 1.0.0"]
 
 
-def test_what_somebody_removed_by_hand_is_installed_again(site: Site) -> None:
-    site.package()
-
-    async def scenario(desk: Desk) -> None:
-        desk.give(wish())
-        await desk.wait("fake", "succeeded")
-        await desk.idle()
-        shutil.rmtree(site.folder_of())
-        desk.engine.look()
-        await desk.until(lambda: site.calls()[2:] == ["install 1.0.0", "enable 1.0.0"], "installed again")
-        await desk.wait("fake", "succeeded")
-
-    live(site, scenario)
-
-
 def test_an_expired_document_repeats_and_changes_nothing(site: Site) -> None:
     site.package()
     site.package("2.0.0")
@@ -406,38 +390,6 @@ def test_a_log_folder_that_cannot_be_written_stops_nothing(site: Site) -> None:
     async def scenario(desk: Desk) -> None:
         desk.give(wish())
         await desk.wait("fake", "succeeded")
-
-    live(site, scenario)
-
-
-def test_limits_follow_the_configuration_and_go_with_the_handler(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    control = site.root / "systemctl"
-    control.write_text(f'#!/bin/sh\necho "$@" >>{site.root}/controlled\n')
-    control.chmod(0o755)
-    monkeypatch.setattr(runner, "systemd", lambda: {"systemctl": str(control)})
-    site.package()
-
-    def of(unit: str) -> list[str]:
-        """The limits of CPU time that were set for a unit."""
-        path = site.root / "controlled"
-        words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [line[line.index(unit) + 1] for line in words if unit in line]
-
-    name = "hawser-extensions-Test.Fake.slice"
-
-    async def scenario(desk: Desk) -> None:
-        desk.give(wish())
-        await desk.wait("fake", "succeeded")
-        await desk.idle()
-        assert of("extd.service") == ["CPUQuota=30%"]
-        assert of(name) == ["CPUQuota=30%"]
-        desk.configure(extensions_agent_cpulimit=50)
-        await desk.until(lambda: of(name)[1:] == ["CPUQuota=50%"], "the new limit")
-        assert of("extd.service") == ["CPUQuota=30%", "CPUQuota=50%"]
-        desk.give()
-        await desk.until(lambda: not desk.last(), "gone")
-        assert of(name)[-1] == "CPUQuota="
-        assert len(of("extd.service")) == 2
 
     live(site, scenario)
 

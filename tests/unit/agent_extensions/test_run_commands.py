@@ -14,8 +14,9 @@ import pytest
 from jsonschema import Draft7Validator
 
 from agent_runtime.platform import processes
-from tests.unit.agent_extensions.kit import Extd, Hub, Site, certificate_of, command, envelope, until
+from tests.unit.agent_extensions.kit import Extd, Hub, Site, certificate_of, command, envelope
 from tests.unit.agent_services.courier import CHECKOUT
+from tests.waiting import until
 
 SCHEMA = json.loads((CHECKOUT / "docs/schemas/report-runcommands.schema.json").read_text())
 DESIRED = json.loads((CHECKOUT / "docs/schemas/desired-runcommands.schema.json").read_text())

@@ -187,14 +187,3 @@ class Courier:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def until(probe: Any, what: str) -> Any:
-    """Waits until `probe()` is true and returns it."""
-    end = time.monotonic() + WAIT
-    while time.monotonic() < end:
-        found = probe()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {WAIT:g} s: {what}")

@@ -15,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.unit.agent_services.courier import VM_ID, Courier, Machine, Service, sign, until
+from tests.unit.agent_services.courier import VM_ID, Courier, Machine, Service, sign
+from tests.waiting import until
 
 OTHER = "99999999-57f1-4f11-9d6d-0f3f9d1d2c3b"
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from hypothesis import strategies as st
 from agent_runtime.identity import trust
 from agent_runtime.workers import documents
 from control_plane import pki
-from tests.unit.agent_services.courier import WAIT, Courier, Machine, Service, b64, sign
+from tests.unit.agent_services.courier import Courier, Machine, Service, b64, sign
+from tests.waiting import until
 
 JSON = st.dictionaries(st.text(max_size=8), st.text(max_size=20) | st.integers() | st.none(), max_size=4)
 
@@ -72,13 +72,6 @@ def machine(tmp_path: Path) -> Machine:
 def overlay(machine: Machine) -> dict[str, Any] | None:
     path = machine.state / "trust/demo.json"
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def wait_for(condition: Any) -> None:
-    ends = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("package", "enabled"), [("policy", True), ("extensions", True), ("policy", False)])
@@ -153,5 +146,5 @@ def test_killed_between_the_steps_it_is_adopted_by_the_next(machine: Machine) ->
     (queue / "trust.jws").write_text(sign(machine.key, kind="trust", generation=2, content=content))
     with Service(machine, "policy") as service:
         courier.welcome()
-        wait_for(lambda: overlay(machine) is not None)
+        until(lambda: overlay(machine) is not None)
         assert service.stop() == 0

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.agent_services.courier import VM_ID, Courier, Machine, Service, sign, until
+from tests.unit.agent_services.courier import VM_ID, Courier, Machine, Service, sign
+from tests.waiting import until
 
 WISH = {"desiredVersion": "9.0.0.1", "enableAutomaticUpgrade": False, "correlationId": VM_ID, "deadlineSeconds": 60}
 

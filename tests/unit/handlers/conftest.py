@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
+
 ROOT = Path(__file__).resolve().parents[3]
 THUMBPRINT = "AB" * 20
 
@@ -178,3 +180,8 @@ def processes_of(root: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def nothing_runs(root: Path) -> None:
+    """Nothing works in a folder any more. What a command had left behind and was killed goes in its own time."""
+    until(lambda: not processes_of(root), lambda: f"{processes_of(root)} go on")

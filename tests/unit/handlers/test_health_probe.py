@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import json
 import os
@@ -20,11 +21,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.handlers.conftest import ROOT, Instance, processes_of
+from tests.unit.handlers.conftest import ROOT, Instance, nothing_runs, processes_of
+from tests.waiting import until
 
 sys.path.insert(0, str(ROOT / "handlers" / "HealthProbe"))
 try:
     import health  # type: ignore[import-not-found]
+    import heart  # type: ignore[import-not-found]
 finally:
     sys.path.pop(0)
 
@@ -172,7 +175,7 @@ def test_a_command_and_its_children_end_in_time(probe: Instance, tmp_path: Path)
     becomes(probe, 1, "Unhealthy")
     assert "longer than 1 s" in probe.message(1)
     probe.run("disable", 1)
-    assert processes_of(probe.root) == []
+    nothing_runs(probe.root)
 
 
 def test_one_process_whatever_happens(probe: Instance, application: Application) -> None:
@@ -207,6 +210,43 @@ def test_a_disk_that_refuses_does_not_end_the_probe(probe: Instance, application
     (probe.root / "kept").rename(probe.root / "status")
     becomes(probe, 0, "Unhealthy")
     assert processes_of(probe.root) == [pid]
+
+
+def test_the_heart_beats_beside_a_long_probe_and_not_beside_one_that_hangs() -> None:
+    beats: list[str] = []
+    beating = heart.Heart(beats.append, pytest.fail, "Initializing", 1.0, pause=0.05)
+    with beating.beating():
+        time.sleep(0.5)
+        assert len(beats) >= 4
+        beating.lives("Healthy")
+        assert beats[-1] == "Healthy", "a new verdict is said at once"
+        beating.ails()
+        count = len(beats)
+        time.sleep(0.3)
+        assert len(beats) == count, "who cannot report is not believed"
+        beating.lives("Healthy")
+        time.sleep(2)
+        count = len(beats)
+        assert count >= 10
+        time.sleep(0.3)
+        assert len(beats) == count, "nor who has hung for longer than a turn may take"
+        beating.lives("Healthy")
+    count = len(beats)
+    time.sleep(0.2)
+    assert len(beats) == count
+
+
+def test_the_heart_goes_on_over_a_disk_that_refuses() -> None:
+    told: list[str] = []
+
+    def write(_: str) -> None:
+        if len(told) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        told.append("written")
+
+    with heart.Heart(write, lambda error: told.append(error.strerror), "Healthy", 60.0, pause=0.02).beating():
+        until(lambda: "written" in told)
+    assert told[:4] == ["No space left on device"] * 3 + ["written"]
 
 
 def test_a_number_that_another_process_has_by_now(probe: Instance) -> None:
