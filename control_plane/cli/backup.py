@@ -34,6 +34,10 @@ def backup(data: Path, file: Path) -> None:
 @told
 def restore(data: Path, file: Path, force: bool, database: str | None, database_password_file: Path | None) -> None:
     """Make the hub of FILE in an empty data directory."""
-    manifest = restoring.restore(data, file, force=force, database=database, password_file=database_password_file)
+    manifest, aside = restoring.restore(
+        data, file, force=force, database=database, password_file=database_password_file
+    )
     print(f"The hub of {rfc3339(manifest['taken'])} is in {data}. What machines did since, they tell it themselves.")
+    if aside is not None:
+        print(f"The hub that was there is in {aside}; remove it when you need it no longer.")
     print(f"Next:\n  hawser-hub --data {data} serve")

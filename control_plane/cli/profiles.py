@@ -121,7 +121,7 @@ def profiles_set(
         return
     print(f"The profile '{name}' was {'made' if made else 'changed'}.")
     if made and answer["resourceGroup"]:
-        print(f"Next:\n  hawser-hub profiles token {name} --uses 100 --days 30")
+        print(f"Next:\n  hawser-hub profiles token {name} --uses 100 --days 30 --image IMAGE")
 
 
 @profiles.command("remove")

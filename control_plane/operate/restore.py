@@ -41,8 +41,8 @@ _KEPT = frozenset({"hub.lock", "lost+found", "artefacts"})
 
 def restore(
     data: Path, source: Path, *, force: bool = False, database: str | None = None, password_file: Path | None = None
-) -> dict[str, Any]:
-    """Make the hub of the backup `source` in `data`. Returns the manifest.
+) -> tuple[dict[str, Any], Path | None]:
+    """Make the hub of the backup `source` in `data`. Returns the manifest, and where a hub that was there has gone.
 
     `force`: a hub that is in `data` is moved to DATA/replaced-TIME, and tables that are in a PostgreSQL are removed.
     `database`: another one than that of the backup's configuration: a URL of PostgreSQL, or `sqlite`.
@@ -62,7 +62,7 @@ def restore(
             _name_database(staging, database, password_file)
             where = address.of(staging, config.load(staging))
             _fill(Database(where), staging, manifest, force=force)
-            _settle(data, staging)
+            aside = _settle(data, staging)
         except OSError as error:
             _recover(data, staging)
             raise OperatorError(
@@ -71,7 +71,7 @@ def restore(
         except BaseException:
             _recover(data, staging)
             raise
-    return manifest
+    return manifest, aside
 
 
 @contextmanager
@@ -223,10 +223,9 @@ def _fill(database: Database, staging: Path, manifest: dict[str, Any], *, force:
         database.close()
 
 
-def _settle(data: Path, staging: Path) -> None:
-    """Everything to its place; hub.json, which makes it a hub, last."""
-    if settings.is_initialised(data):
-        _make_way(data, staging)
+def _settle(data: Path, staging: Path) -> Path | None:
+    """Everything to its place; hub.json, which makes it a hub, last. Returns where a hub that was there has gone."""
+    aside = _make_way(data, staging) if settings.is_initialised(data) else None
     for name in (KEYS, DATABASE_FILE, config.CONFIG_FILE):
         if (staging / name).exists():
             os.replace(staging / name, data / name)
@@ -234,9 +233,10 @@ def _settle(data: Path, staging: Path) -> None:
     os.replace(staging / SETTINGS_FILE, data / SETTINGS_FILE)
     settings.sync(data)
     shutil.rmtree(staging)
+    return aside
 
 
-def _make_way(data: Path, staging: Path) -> None:
+def _make_way(data: Path, staging: Path) -> Path:
     aside = data / f"replaced-{rfc3339(now()).replace(':', '')}"
     names = [name for name in _MADE if (data / name).exists()]
     settings.write_file(staging / ASIDE, json.dumps({"folder": aside.name, "names": names}).encode())
@@ -244,3 +244,4 @@ def _make_way(data: Path, staging: Path) -> None:
     for name in (SETTINGS_FILE, *names):
         os.replace(data / name, aside / name)
     settings.sync(aside)
+    return aside

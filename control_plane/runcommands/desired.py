@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.extensions import envelope
 from control_plane.extensions.desired import incarnation
+from control_plane.runcommands.wish import BLOBS, without_query
 from control_plane.storage import run_commands
 from control_plane.storage.models import Machine
 from control_plane.storage.run_commands import KeptCommand
@@ -30,8 +31,7 @@ def _item(kept: KeptCommand) -> dict[str, Any]:
         "runAsUser": properties.get("runAsUser"),
         "timeoutSeconds": properties.get("timeoutInSeconds"),
         "asyncExecution": properties.get("asyncExecution", False),
-        "outputBlobUri": properties.get("outputBlobUri"),
-        "errorBlobUri": properties.get("errorBlobUri"),
+        **{name: without_query(properties[name]) if name in properties else None for name in BLOBS},
     }
 
 

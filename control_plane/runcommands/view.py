@@ -9,7 +9,7 @@ from typing import Any
 from control_plane.arm.paths import RUN_COMMAND_TYPE
 from control_plane.extensions.progress import FAILED
 from control_plane.extensions.view import tracked
-from control_plane.runcommands.wish import without_signature
+from control_plane.runcommands.wish import BLOBS, without_query, without_signature
 from control_plane.storage.run_commands import KeptCommand
 
 _SHOWN = ("executionState", "executionMessage", "exitCode", "output", "error", "startTime", "endTime")
@@ -32,9 +32,8 @@ def command_json(kept: KeptCommand) -> dict[str, Any]:
     properties["source"] = {
         name: without_signature(text) if name == "scriptUri" else text for name, text in properties["source"].items()
     }
-    for name in ("outputBlobUri", "errorBlobUri"):
-        if name in properties:
-            properties[name] = without_signature(properties[name])
+    # Those that a former version has kept may still have their query.
+    properties |= {name: without_query(properties[name]) for name in BLOBS if name in properties}
     return {
         **tracked(resource, RUN_COMMAND_TYPE),
         "properties": {

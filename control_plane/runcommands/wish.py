@@ -21,6 +21,8 @@ PROTECTED = ("protectedParameters", "runAsPassword")
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
 _URI = re.compile(r"https?://[^\s]{1,4000}")
 _SIGNATURE = re.compile(r"\?.*sig=.*", re.IGNORECASE)
+_QUERY = re.compile(r"[?#].*")
+BLOBS = ("outputBlobUri", "errorBlobUri")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ def check_name(name: str, os_type: str) -> None:
 def without_signature(uri: str) -> str:
     """An address without the query that holds its signature: the form in which it is shown. Pure."""
     return _SIGNATURE.sub("", uri)
+
+
+def without_query(uri: str) -> str:
+    """The address of a blob for output: no agent uploads, so nobody needs the signature, and it is not kept. Pure."""
+    return _QUERY.sub("", uri)
 
 
 def _text(value: Mapping[str, Any], name: str, limit: int) -> str | None:
@@ -106,7 +113,8 @@ def _properties(value: object) -> tuple[dict[str, Any], dict[str, Any] | None]:
         raise bad_content("'properties' must be an object.", "properties")
     for name in ("outputBlobManagedIdentity", "errorBlobManagedIdentity"):
         if value.get(name):
-            raise bad_content(f"'properties.{name}' is not supported: sign the address instead.", f"properties.{name}")
+            text = f"'properties.{name}' is not supported: no machine uploads output. Read the instance view."
+            raise bad_content(text, f"properties.{name}")
     seconds, asynchronous = value.get("timeoutInSeconds"), value.get("asyncExecution")
     if seconds is not None and (
         isinstance(seconds, bool) or not isinstance(seconds, int) or not 0 < seconds <= MAX_SECONDS
@@ -121,8 +129,7 @@ def _properties(value: object) -> tuple[dict[str, Any], dict[str, Any] | None]:
         "asyncExecution": asynchronous,
         "timeoutInSeconds": seconds,
         "runAsUser": _text(value, "runAsUser", 256),
-        "outputBlobUri": _uri(value, "outputBlobUri"),
-        "errorBlobUri": _uri(value, "errorBlobUri"),
+        **{name: _uri(value, name) for name in BLOBS},
     }
     secret = {
         "protectedParameters": _parameters(value, "protectedParameters"),
@@ -147,15 +154,13 @@ def read(body: Mapping[str, Any]) -> Wish:
 
 
 def merged(old: Mapping[str, Any], wanted: Wish, *, whole: bool) -> dict[str, Any]:
-    """Properties after a write. `whole`: of a PUT. An address that is written as it is shown is the one that is kept,
-    with its signature. Pure.
+    """Properties after a write. `whole`: of a PUT. The address of a script that is written as it is shown is the one
+    that is kept, with its signature. Pure.
 
     Errors: ApiError 400 without a source.
     """
     new = dict(wanted.properties) if whole else {**old, **wanted.properties}
-    for name in ("outputBlobUri", "errorBlobUri"):
-        if name in new and name in old and new[name] == without_signature(old[name]):
-            new[name] = old[name]
+    new |= {name: without_query(new[name]) for name in BLOBS if name in new}
     kept = (old.get("source") or {}).get("scriptUri")
     if kept and new.get("source") == {"scriptUri": without_signature(kept)}:
         new["source"] = {"scriptUri": kept}

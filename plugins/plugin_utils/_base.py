@@ -97,6 +97,7 @@ class HostAction(Action):
         profile = self.profile_of(options)
         found = self.resolved(options, profile)
         wish = self.compose(found, str(found.get("name") or host), profile)
+        _wish.refuse_builder(wish, task_vars.get("packer_builder_type"))
         carrier = Carrier(self, task_vars)
         check_mode = bool(self._task.check_mode)
         outcome = carrier.run(["plan" if check_mode else "apply", "-"], _wish.dump(wish))

@@ -82,6 +82,8 @@ def outcome_of(found: Mapping[str, Any] | None) -> dict[str, Any]:
     view = ((found or {}).get("properties") or {}).get("instanceView") or {}
     out, err = (str(view.get(name) or "") for name in ("output", "error"))
     return {
+        # Where nobody says otherwise ansible-core takes every rc but 0 for a failure, also one that is not known.
+        "failed": False,
         "execution_state": view.get("executionState") or "Unknown",
         "execution_message": view.get("executionMessage") or "",
         "rc": view.get("exitCode"),

@@ -97,6 +97,18 @@ def compose(options: dict[str, Any], name: str, profile: dict[str, Any] | None) 
     return wish
 
 
+def refuse_builder(wish: dict[str, Any], builder: object) -> None:
+    """An image is not connected: every copy would have its identity (clone-specialization.md section 8). `builder`: the
+    variable `packer_builder_type`, which Packer sets for the hosts that it builds."""
+    if builder and (wish.get("connection") or {}).get("state") == "connected":
+        raise OptionError(
+            f"this host is being made into an image (packer_builder_type is {builder}), and an image is not connected",
+            "Install the agent and end with hawser.machine.seal (docs/golden-images.md), or pass "
+            "packer_builder_type='' as a further extra variable",
+            code="AZCM0027",
+        )
+
+
 def compose_image(options: dict[str, Any], name: str, profile: dict[str, Any] | None) -> dict[str, Any]:  # noqa: ARG001
     """The wish of the module image: an image has neither a name nor a hub of its own."""
     return {"schema": 1, "image": image_of(options)}

@@ -13,6 +13,7 @@ import pytest
 
 from control_plane.artefacts import package
 from control_plane.errors import OperatorError
+from tests.unit.agent.test_unpacking_zip64 import widened
 
 COMMANDS = {f"{name}Command": f"./run.sh {name}" for name in ("install", "enable", "disable", "update", "uninstall")}
 
@@ -115,3 +116,8 @@ def test_files_that_are_no_packages(tmp_path: Path) -> None:
     path = zipped(tmp_path / "p.zip", ("HandlerManifest.json", manifest(**SIGNED)), (zipfile.ZipInfo("x"), b"content"))
     path.write_bytes(path.read_bytes().replace(b"content", b"contend"))
     refused(path, "does not have its checksum")
+
+
+def test_packages_with_a_zip64_record(tmp_path: Path) -> None:
+    path = widened(zipped(tmp_path / "p.zip", ("HandlerManifest.json", manifest(**SIGNED))))
+    assert package.inspect(path, None, None, None, "linux", "any").target == "extensions/P.Q.T/1.2/linux.zip"

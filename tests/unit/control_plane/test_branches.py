@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from control_plane.channel import branches, checkin
@@ -148,8 +148,10 @@ def test_two_holders_are_found(pattern: str, behind: int) -> None:
 
 
 @given(st.lists(st.booleans(), min_size=24, max_size=24).filter(lambda turns: 8 <= sum(turns) <= 16))
+@example([letter == "B" for letter in "BBBBABBBBBBABAAAAAAAAAAB"])
+@example([letter == "B" for letter in "ABABABAB" + "A" * 8 + "B" * 8])
 def test_two_holders_are_found_in_any_order(turns: list[bool]) -> None:
-    """Found at the latest when each has had three turns after turns of the other."""
+    """Found at the latest when one has its fourth turn after turns of the other."""
     hub, holders = Hub(), [Holder()]
     holders[0].beat(hub)
     holders.append(holders[0].copy(boot="boot-2"))
@@ -159,7 +161,7 @@ def test_two_holders_are_found_in_any_order(turns: list[bool]) -> None:
         changes += number > 0 and turn != turns[number - 1]
         if holders[turn].beat(hub) is Lease.FORK:
             return
-    assert changes < 6, (turns, hub.seen)
+    assert changes < 7, (turns, hub.seen)
 
 
 def test_a_hundred_holders_are_found_in_three_rounds_and_the_hub_keeps_one_row() -> None:

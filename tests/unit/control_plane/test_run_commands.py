@@ -13,7 +13,7 @@ from control_plane.errors import ApiError
 from control_plane.extensions.progress import DELETING, FAILED, SUCCEEDED, UPDATING, Wished
 from control_plane.runcommands import wish
 from control_plane.runcommands.reported import GONE, judge
-from control_plane.runcommands.wish import Wish, merged, without_signature
+from control_plane.runcommands.wish import BLOBS, Wish, merged, without_signature
 
 BEGAN = "2026-11-28T10:00:00Z"
 
@@ -58,15 +58,25 @@ def test_signatures_are_not_shown(uri: str, shown: str) -> None:
     assert without_signature(uri) == shown
 
 
-def test_an_address_that_is_written_as_shown_keeps_its_signature() -> None:
-    old = {"source": {"scriptUri": "https://s/x?sig=1"}, "errorBlobUri": "https://b/e?sig=2", "runAsUser": "app"}
+def test_a_script_whose_address_is_written_as_shown_keeps_its_signature() -> None:
+    old = {"source": {"scriptUri": "https://s/x?sig=1"}, "errorBlobUri": "https://b/e", "runAsUser": "app"}
     seen = {"source": {"scriptUri": "https://s/x"}, "errorBlobUri": "https://b/e"}
     assert merged(old, Wish(seen), whole=True) == {key: old[key] for key in ("source", "errorBlobUri")}
     assert merged(old, Wish({}), whole=False) == old
-    other = merged(old, Wish({"errorBlobUri": "https://b/other"}), whole=False)
-    assert other["errorBlobUri"] == "https://b/other"
+    assert merged(old, Wish({"source": {"scriptUri": "https://s/y"}}), whole=False)["source"] == {
+        "scriptUri": "https://s/y"
+    }
     with pytest.raises(ApiError):
         merged(old, Wish({}), whole=True)
+
+
+@pytest.mark.parametrize("name", BLOBS)
+def test_where_output_would_go_is_kept_without_signature(name: str) -> None:
+    source = {"script": "true"}
+    former = {"source": source, name: "https://b/e?sig=2"}  # as a former version kept it
+    assert merged(former, Wish({}), whole=False)[name] == "https://b/e"
+    assert merged(former, Wish({name: "https://b/other?sig=3"}), whole=False)[name] == "https://b/other"
+    assert merged({}, Wish({"source": source, name: "https://b/e?sig=4"}), whole=True)[name] == "https://b/e"
 
 
 VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)

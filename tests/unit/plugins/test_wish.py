@@ -108,6 +108,20 @@ def test_what_cannot_be_meant_is_refused(given_options: dict[str, Any], profile:
         wish.compose(options(**given_options), "web01", profile)
 
 
+def test_a_host_that_becomes_an_image_is_not_connected() -> None:
+    connected = wish.compose(options(), "web01", PROFILE)
+    with pytest.raises(errors.OptionError, match="packer_builder_type is qemu") as caught:
+        wish.refuse_builder(connected, "qemu")
+    assert caught.value.code == "AZCM0027"
+    for wanted, builder in (
+        (connected, None),
+        (connected, ""),
+        ({"schema": 1, "connection": {"state": "disconnected"}, "image": {}}, "qemu"),
+        ({"schema": 1, "config": {}}, "qemu"),
+    ):
+        wish.refuse_builder(wanted, builder)
+
+
 @given(st.dictionaries(st.text(min_size=1), st.text()))
 def test_what_is_sent_is_one_line_of_ascii(tags: dict[str, str]) -> None:
     text = wish.dump({"schema": 1, "tags": tags})
