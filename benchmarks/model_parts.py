@@ -13,6 +13,11 @@ from control_plane.channel.verdict import SILENCE
 from tests.models import agent_life, forks, power_loss, world
 
 _SEED = 20_261_123
+_DIFFERS = {
+    "strong": "differs strongly",
+    "weak": "differs in cards and disk alone",
+    "perfect": "does not differ",
+}
 
 
 @dataclass(frozen=True)
@@ -44,21 +49,14 @@ def twins(scale: Scale) -> list[Row]:
         Row("longest that a machine without a twin was held", longest, "s", f"≤ {SILENCE}", SILENCE),
         Row(f"{what}: copies with differing evidence that went on", len(told.missed), "", "0", 0),
         Row(f"{what}: originals of those that lost their identity", len(told.wronged), "", "0", 0),
-        Row(f"{what}: until the copy is out of use, p50", forks.percentile(told.detected, 0.5), "s", "", None),
-        Row(f"{what}: until the copy is out of use, p95", forks.percentile(told.detected, 0.95), "s", "", None),
-        Row(
-            f"{what}: until the copy has a name of its own or is in quarantine, p50",
-            forks.percentile(told.healed, 0.5),
-            "s",
-            "",
-            None,
-        ),
-        Row(
-            f"{what}: until the copy has a name of its own or is in quarantine, p95",
-            forks.percentile(told.healed, 0.95),
-            "s",
-            "",
-            None,
+        *(
+            Row(f"copies whose evidence {words}: until {end}, {name}", forks.percentile(times, part), "s", "", None)
+            for kind, words in _DIFFERS.items()
+            for end, times in (
+                ("they are out of use", told.detected[kind]),
+                ("the hub has offered them a name or put them into quarantine", told.judged[kind]),
+            )
+            for name, part in (("p50", 0.5), ("p95", 0.95))
         ),
     ]
 

@@ -58,12 +58,17 @@ rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/hostname" "$root/etc/resolv.conf"
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the hypervisor tells of a machine. `generation`: its VM generation id; `instance`: cloud-init's."""
+    """What the hypervisor tells. `generation`: its VM generation id; `instance`: cloud-init's; `memory_mib`,
+    `processors`; `spare_disk`: a second, empty one; `clock`: of its board at the start, as `-rtc base` has it."""
 
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
     serial: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     generation: str = field(default_factory=lambda: str(uuid.uuid4()))
     instance: str = field(default_factory=lambda: f"i-{uuid.uuid4().hex[:12]}")
+    memory_mib: int = MEMORY_MIB
+    processors: int = 1
+    spare_disk: bool = False
+    clock: str = "utc"
 
 
 def path(cache: Path) -> Path:
@@ -190,6 +195,9 @@ class Vms:
         home.mkdir()
         mac = f"52:54:00:{number:02x}:{int(address) >> 8 & 255:02x}:{int(address) & 255:02x}"
         self._write_seed(home / "seed", name, hardware, mac, f"{address}/{lab.network.prefixlen}")
+        if hardware.spare_disk:
+            with (home / "spare.raw").open("wb") as file:
+                file.truncate(64 << 20)
         console = home / "console.log"
         process = lab.ledger.spawn(f"machine {name}", self._argv(home, disk, hardware, tap, mac, console))
         return Vm(name, disk, address, lab.private_key, process, console)
@@ -210,14 +218,17 @@ class Vms:
     def _argv(self, home: Path, disk: Path, hardware: Hardware, tap: str, mac: str, console: Path) -> list[str]:
         kernel, initrd = (next((self.root / "boot").glob(f"{stem}-*")) for stem in ("vmlinuz", "initrd.img"))
         kind = "raw" if disk.suffix == ".raw" else "qcow2"
+        spare = ["-drive", f"file={home / 'spare.raw'},format=raw,if=virtio"] if hardware.spare_disk else []
         return [
             *("qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot"),
-            *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", str(MEMORY_MIB)),
+            *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", str(hardware.memory_mib)),
+            *("-smp", str(hardware.processors), "-rtc", f"base={hardware.clock}"),
             *("-kernel", str(kernel), "-initrd", str(initrd)),
             *("-append", "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off"),
             *("-drive", f"file={disk},format={kind},if=none,id=root"),
             *("-device", f"virtio-blk-pci,drive=root,serial={hardware.serial}"),
             *("-drive", f"file.driver=vvfat,file.dir={home / 'seed'},file.label=CIDATA,if=virtio,readonly=on"),
+            *spare,
             *("-netdev", f"tap,id=lab,ifname={tap},script=no,downscript=no"),
             *("-device", f"virtio-net-pci,netdev=lab,mac={mac}", "-device", "virtio-rng-pci"),
             *("-smbios", f"type=1,manufacturer=Hawser,uuid={hardware.uuid},serial={hardware.serial}"),
