@@ -4,9 +4,15 @@ HOSTS ?= 3
 LANES ?=
 PORT ?= 8443
 PYTHON := .venv/bin/python
-# Two processes, a file at a time. Paths of sockets have 108 characters at most: the folder of temporary files is short.
-SPLIT = base=$$(mktemp -d /tmp/hw.XXXXXX) && $(PYTHON) -m pytest -n 2 --dist loadfile --basetemp "$$base/t" && rm -rf "$$base"
+# Processes side by side, each a file at a time; one more than the cores of a small machine, for tests wait a lot. Lanes run
+# one after another unless told otherwise: some of them measure, or fill the machine. Paths of sockets have 108 characters
+# at most: the folder of temporary files is short.
+pytest = base=$$(mktemp -d /tmp/hw.XXXXXX) && \
+	if $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --basetemp "$$base/t" $(1); then rm -rf "$$base"; \
+	else rmdir --ignore-fail-on-non-empty "$$base"; exit 1; fi
 MAKEFLAGS += --no-print-directory
+# What runs more than once is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo demo-stop test test-long bench bench-long lint build clean
 
@@ -14,7 +20,7 @@ help:
 	@echo 'make demo [HOSTS=3] [PORT=8443]   a hub and real hosts on this machine, the agent rolled out to them'
 	@echo 'make demo-stop                    removes all of the demo'
 	@echo 'make test                         linters and tests'
-	@echo 'make test-long LANES="a b"        further lanes of tests; without LANES, their names'
+	@echo 'make test-long LANES="a b"        further lanes of tests, JOBS=3: three side by side; without LANES, their names'
 	@echo 'make lint | build | bench | clean linters | dist/ | figures | removes .venv, .cache and dist'
 
 setup:
@@ -29,12 +35,14 @@ demo:
 demo-stop:
 	@/usr/bin/python3 -m lab.demo stop
 
+test: JOBS ?= 3
 test: setup
 	@.ci/lint
-	@$(SPLIT)
+	@$(call pytest)
 
+test-long: JOBS ?= 0
 test-long: setup
-	@$(PYTHON) -m pytest --lanes='$(LANES)'
+	@$(call pytest,--lanes='$(LANES)')
 
 lint: setup
 	@.ci/lint

@@ -19,7 +19,7 @@ import requests
 
 from tests.integration.hub_process import REPOSITORY, HubProcess, free_port
 
-ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
+ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
 # himds on a machine whose clock is wrong: only the wall clock is moved, as on such a machine.
 WRONG_CLOCK = """
 import runpy, sys, time
@@ -27,11 +27,18 @@ right, ahead = time.time, float(sys.argv.pop(1))
 time.time = lambda: right() + ahead
 runpy.run_module("agent_runtime.himds", run_name="__main__", alter_sys=True)
 """
-# A machine whose hardware a test chooses: a JSON file of name to value, or to null for what cannot be read.
+# A machine whose hardware a test chooses: a JSON file of name to value, or to null for what cannot be read. A file
+# beside it says how many seconds the machine was asleep, which the boot-time clock alone has counted.
 CHOSEN_SIGNALS = """
-import json, runpy, sys, time
+import json, os, runpy, sys, time
 right, ahead = time.time, float(sys.argv.pop(1))
 time.time = lambda: right() + ahead
+ticking = time.clock_gettime
+def clock_gettime(clock):
+    asleep = path + ".asleep"
+    slept = float(open(asleep).read()) if clock == time.CLOCK_BOOTTIME and os.path.exists(asleep) else 0.0
+    return ticking(clock) + slept
+time.clock_gettime = clock_gettime
 from agent_runtime.platform import linux_signals
 from agent_runtime.platform.base import Signal
 path = sys.argv.pop(1)
@@ -112,6 +119,12 @@ class Agent:
         self.has_chosen_signals = True
         (self.root / "signals.json").write_text(json.dumps({**signals, "boot_id": "this-boot"}))
 
+    def asleep(self, seconds: float) -> None:
+        """The machine, whose hardware was chosen, wakes up; its processes run on."""
+        part = self.root / "signals.json.part"
+        part.write_text(str(seconds))
+        part.rename(self.root / "signals.json.asleep")
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.himds is not None
         self.himds.send_signal(number)
@@ -138,7 +151,7 @@ class Agent:
 
     def add_cloud(self, hub: HubProcess, **changes: Any) -> dict[str, Any]:
         """Put the hub's profile in place."""
-        profile: dict[str, Any] = {**json.loads(hub.run("cloud-profile", "--name", "demo").stdout), **changes}
+        profile: dict[str, Any] = {**hub.profile(), **changes}
         path = self.root / "profile.json"
         path.write_text(json.dumps(profile))
         done = self.run("cloud", "add", str(path))

@@ -98,7 +98,6 @@ def ground(make_lab: Callable[..., Lab], agent_deb: Path, work: Path) -> Iterato
     """The host ORIGINAL with the agent installed, not connected, and a running hub at the bridge's address."""
     lab = make_lab(ORIGINAL)
     hub = hub_process.make(work / "hub", "--location", "local=Laboratory", host=str(lab.gateway))
-    hub.listen = hub.url.removeprefix("https://")
     hub.start()
     try:
         install(lab.hosts[ORIGINAL], agent_deb)
@@ -179,7 +178,7 @@ def sealed_image(ground: Ground, uses: int) -> Path:
     ground.hub.run("profiles", "set", "web", *where, "--tag", "role=web")
     token = ground.hub.json("profiles", "token", "web", "--uses", str(uses), "--days", "1", "--image", "web-1")["token"]
     host = ground.original
-    host.write("/root/profile.json", ground.hub.run("cloud-profile", "--name", "lab").stdout)
+    host.write("/root/profile.json", json.dumps(ground.hub.profile("lab")))
     host.run(["azcmagent", "cloud", "add", "/root/profile.json"])
     host.write("/etc/systemd/system/ssh.service.d/keys.conf", _SSH_KEYS)
     enrol = ("--enroll-on-first-boot", "web", "--token-file", "-")

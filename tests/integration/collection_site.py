@@ -190,12 +190,11 @@ def site(work: Path, hosts: list[str]) -> Iterator[Site]:
     with lab:
         data = work / "hub"
         hub = hub_process.make(data, "--location", "local=Local", "--location", "north=North", host=str(lab.gateway))
-        hub.listen = hub.url.removeprefix("https://")
         hub.start()
         try:
             path, sha256, version = build_package(work / "dist")
             profile = work / "profile.json"
-            profile.write_text(hub.run("cloud-profile", "--name", "test").stdout)
+            profile.write_text(json.dumps(hub.profile("test")))
             variables = {
                 "agent_cloud_profile": str(profile),
                 "agent_subscription_id": hub.subscription_id,

@@ -26,7 +26,7 @@ def install(host: Host, deb: Path) -> None:
 
 def connect(host: Host, hub: HubProcess, principal: dict[str, Any], group: str) -> None:
     """Connect with the secret of a principal out of a file."""
-    host.write("/root/profile.json", hub.run("cloud-profile", "--name", "lab").stdout)
+    host.write("/root/profile.json", json.dumps(hub.profile("lab")))
     host.run(["azcmagent", "cloud", "add", "/root/profile.json"])
     settings = {
         "service-principal-id": principal["clientId"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.integration.agent_process import ENVIRONMENT, Agent
 from tests.integration.extension_machine import ExtensionMachine, catalogue_of, package
 from tests.integration.hub_machine import API
 from tests.integration.hub_process import HubProcess
+from tests.waiting import until
 
 Arm = Callable[..., Any]
 Client = HybridComputeManagementClient
@@ -69,7 +69,7 @@ def serving(agent: Agent) -> Iterator[int]:
     extd = subprocess.Popen(program, cwd=agent.library, env=ENVIRONMENT)
     log = agent.root / "var/lib/GuestConfig/ext_mgr_logs/gc_ext.log"
     try:
-        assert until(lambda: log.exists() and "connected to himds" in log.read_text())
+        until(lambda: log.exists() and "connected to himds" in log.read_text())
         yield extd.pid
     finally:
         extd.terminate()
@@ -127,14 +127,6 @@ def operation_of(arm: Arm, answer: Any) -> dict[str, Any]:
     """Where the operation of an answer stands."""
     told: dict[str, Any] = arm("GET", answer.headers["Azure-AsyncOperation"]).json()
     return told
-
-
-def until(found: Callable[[], Any], seconds: float = 30) -> Any:
-    """What the hub does by itself, within its turn of ten seconds and some."""
-    ends = time.monotonic() + seconds
-    while not (value := found()) and time.monotonic() < ends:
-        time.sleep(0.3)
-    return value
 
 
 def name_of(request: pytest.FixtureRequest) -> str:

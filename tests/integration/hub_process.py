@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from sqlalchemy import text
 
 from control_plane.hub import open_database
+from control_plane.operate.fleet import cloud_profile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 READY = "hawser-hub ready on "
@@ -98,6 +99,10 @@ class HubProcess:
     def json(self, *arguments: str) -> Any:
         """What an operator's command prints with --json."""
         return json.loads(self.run(*arguments, "--json").stdout)
+
+    def profile(self, name: str = "demo") -> dict[str, Any]:
+        """The hub's cloud profile, as `cloud-profile` prints it; no process, for nearly every test needs one."""
+        return cloud_profile(self.data, name)
 
     def add_repository(self, keys: Path) -> None:
         """A repository of packages, with an operator's keys in a folder that is made for them."""
@@ -205,8 +210,8 @@ class HubProcess:
 def make(
     data: Path, *options: str, host: str = "127.0.0.1", port: int | None = None, sqlite: bool = False
 ) -> HubProcess:
-    """`init` a hub in `data`; not started yet. Its database: that of `options`, else as pytest was told. `sqlite`: that
-    one, whatever pytest was told, for what holds for it alone."""
+    """`init` a hub in `data` that is to listen at `host`; not started yet. Its database: that of `options`, else as
+    pytest was told. `sqlite`: that one, whatever pytest was told, for what holds for it alone."""
     port = port or free_port()
     if not sqlite and "--database" not in options:
         options = (*options, *database_options())
@@ -219,4 +224,4 @@ def make(
         timeout=60,
         check=True,
     )
-    return HubProcess(data, url, f"127.0.0.1:{port}", json.loads(done.stdout))
+    return HubProcess(data, url, f"{host}:{port}", json.loads(done.stdout))

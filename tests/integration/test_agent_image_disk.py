@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.agent_process import Agent
 from tests.integration.hub_process import HubProcess
-from tests.integration.test_himds import eventually
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_disk_that_was_copied_block_by_block(disk: Path, hub: HubProcess, toke
         agent.start()
         agent.add_cloud(hub)
         assert agent.connect(hub, token, "disk-template").returncode == 0
-        assert eventually(lambda: json.loads(agent.run("show", "--json").stdout)["status"] == "Connected")
+        until(lambda: json.loads(agent.run("show", "--json").stdout)["status"] == "Connected")
         (key,) = (agent.state / "certs").glob("*.key")
         secret = key.read_bytes().splitlines()[5]
         assert agent.run("disconnect", "--force-local-only").returncode == 0

@@ -5,9 +5,9 @@ unseals before himds starts, and what the package hooks into the system does its
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from lab import Host, Lab
 from tests.integration.connected_host import install
+from tests.waiting import until
 
 pytestmark = pytest.mark.hosts
 
@@ -113,7 +114,10 @@ def test_a_clean_of_cloud_init_seals(host: Host) -> None:
 def test_an_image_that_does_not_run_is_sealed_by_the_script_for_virt_sysprep(host: Host) -> None:
     host.write("/etc/azcmagent-image-id", "offline-1\n")
     host.run(["systemctl", "stop", *UNITS])
+    machine_id = host.run(["cat", "/etc/machine-id"]).output
     host.run(["/usr/share/azcmagent/virt-sysprep-seal"])
+    assert host.run(["cat", "/etc/machine-id"]).output == "", "copies make their own"
+    host.write("/etc/machine-id", machine_id)
     assert agent(host, "seal", "--check", "--agent-only")["imageId"] == "offline-1"
     host.run(["/usr/share/azcmagent/virt-sysprep-firstboot"])
     host.run(["systemctl", "start", *UNITS])
@@ -137,6 +141,9 @@ def test_an_offer_of_the_hub_starts_roots_unit(host: Host) -> None:
     def runs() -> str:
         return host.run(["systemctl", "show", "--property=InvocationID", "--value", unit]).output.strip()
 
+    def other(before: str) -> bool:
+        return runs() != before
+
     assert host.run(["systemctl", "is-active", "azcmagent-specialise.path"]).output.strip() == "active"
     notice = "/var/opt/azcmagent/state/adopt.json"
     for _ in range(2):  # the file comes, and comes again
@@ -144,13 +151,9 @@ def test_an_offer_of_the_hub_starts_roots_unit(host: Host) -> None:
         host.run(
             ["sh", "-c", f"echo '{{}}' >{notice}.new && chown himds:himds {notice}.new && mv {notice}.new {notice}"]
         )
-        ends = time.monotonic() + 20
-        while runs() == before and time.monotonic() < ends:
-            time.sleep(0.1)
-        assert runs() != before
+        until(partial(other, before), "the notice starts the unit", seconds=20)
         # The service manager looks again when the unit has ended; himds writes its notice every quarter of an hour.
-        while host.run(["systemctl", "is-active", unit], check=False).output.strip() != "inactive":
-            time.sleep(0.1)
+        until(lambda: host.run(["systemctl", "is-active", unit], check=False).output.strip() == "inactive", seconds=60)
     assert host.run(["systemctl", "show", "--property=Result", "--value", unit]).output.strip() == "success"
     host.run(["rm", notice])
 

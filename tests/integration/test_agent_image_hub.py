@@ -17,7 +17,8 @@ from tests.integration.agent_process import Agent
 from tests.integration.extension_site import serving
 from tests.integration.hub_process import HubProcess
 from tests.integration.test_agent_image_specialise import BUILDER, copied, shown, stop
-from tests.integration.test_himds import ARM, arm, eventually
+from tests.integration.test_himds import ARM, arm
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def twin(original: Agent, tmp_path: Path) -> Iterator[Agent]:
     """A copy of the original on other hardware, not started yet; the original runs."""
     made = copied(original, tmp_path / "twin")
     original.start()
-    assert eventually(lambda: shown(original)["status"] == "Connected")
+    until(lambda: shown(original)["status"] == "Connected")
     yield made
     stop(made)
 
@@ -62,7 +63,7 @@ def test_a_twin_is_quarantined_and_the_original_keeps_working(
     original: Agent, twin: Agent, hub: HubProcess, token: str, name: str
 ) -> None:
     twin.start()
-    assert eventually(lambda: shown(twin)["identityState"] == "quarantined", 30), (reason(twin), twin.log)
+    until(lambda: shown(twin)["identityState"] == "quarantined", seconds=30, what=lambda: (reason(twin), twin.log))
     assert reason(twin)["identityVerdict"] == "clone"
     assert twin.token(ARM).status_code == 503
     assert json.loads(twin.run("specialise", "--json").stdout)["error"]["code"] == "AZCM0044"
@@ -76,11 +77,11 @@ def test_a_machine_whose_board_was_changed_is_the_same(original: Agent, hub: Hub
     """The firmware's serial differs, its UUID does not, and nobody else holds the identity."""
     original.hardware(**BUILDER, dmi_serial="old")
     original.start()
-    assert eventually(lambda: shown(original)["status"] == "Connected")
+    until(lambda: shown(original)["status"] == "Connected")
     stop(original)
     original.hardware(**{**BUILDER, "machine_id": "reinstalled"}, dmi_serial="old")
     original.start()
-    assert eventually(lambda: shown(original)["status"] == "Connected", 30), (reason(original), original.log)
+    until(lambda: shown(original)["status"] == "Connected", seconds=30, what=lambda: (reason(original), original.log))
     assert original.token(ARM).status_code == 200
 
 
@@ -89,7 +90,7 @@ def test_by_hand_a_twin_is_reset_and_connected_under_another_name(
 ) -> None:
     """The vendor's runbook for clones."""
     twin.start()
-    assert eventually(lambda: shown(twin)["identityState"] == "quarantined", 30), (reason(twin), twin.log)
+    until(lambda: shown(twin)["identityState"] == "quarantined", seconds=30, what=lambda: (reason(twin), twin.log))
     path = twin.root / "disconnect.json"
     path.write_text(json.dumps({"access-token": token}))
     path.chmod(0o600)
@@ -123,10 +124,14 @@ def test_extd_of_a_twin_does_nothing_and_has_a_key_of_its_own_once_it_is_reset(
     log = twin.root / "var/lib/GuestConfig/ext_mgr_logs/gc_ext.log"
     log.unlink()
     original.start()
-    assert eventually(lambda: shown(original)["status"] == "Connected")
+    until(lambda: shown(original)["status"] == "Connected")
     twin.start()
     with serving(twin):
-        assert eventually(lambda: "identity is quarantined" in log.read_text(), 30), (reason(twin), log.read_text())
+        until(
+            lambda: "identity is quarantined" in log.read_text(),
+            seconds=30,
+            what=lambda: (reason(twin), log.read_text()),
+        )
         assert settings_key(twin) == settings_key(original)
         assert twin.run("disconnect", "--force-local-only").returncode == 0
         done = twin.connect(hub, token, f"{name}-hand")
@@ -142,7 +147,7 @@ def test_a_controllers_wish_for_another_name_does_the_same(
     original: Agent, twin: Agent, hub: HubProcess, token: str, name: str
 ) -> None:
     twin.start()
-    assert eventually(lambda: shown(twin)["identityState"] == "quarantined", 30), (reason(twin), twin.log)
+    until(lambda: shown(twin)["identityState"] == "quarantined", seconds=30, what=lambda: (reason(twin), twin.log))
     place = {
         "state": "connected",
         "subscription_id": hub.subscription_id,
@@ -183,7 +188,7 @@ def test_a_twin_is_adopted_and_both_work(
 ) -> None:
     set_profile("default", clones="adopt", nameTemplate=f"{name}-clone")
     twin.start()
-    assert eventually((twin.state / "state/adopt.json").exists, 30), (reason(twin), twin.log)
+    until((twin.state / "state/adopt.json").exists, seconds=30, what=lambda: (reason(twin), twin.log))
     with serving(twin):
         done = twin.run("specialise")
         assert done.returncode == 0, (done.stdout, twin.log)

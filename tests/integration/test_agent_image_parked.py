@@ -19,9 +19,16 @@ from agent_runtime.workers.keys import sign_assertion
 from tests.integration.agent_process import Agent
 from tests.integration.hub_process import HubProcess
 from tests.integration.judging_relay import Relay, refused, relayed
-from tests.integration.test_himds import ARM, arm, eventually
+from tests.integration.test_himds import ARM, arm
+from tests.waiting import until
 
-ONE = {"machine_id": "m", "dmi_uuid": "4c4c4544-0042-3510-8052-b4c04f4d3233", "macs": "02:00:00:00:00:01"}
+ONE = {
+    "machine_id": "m",
+    "dmi_uuid": "4c4c4544-0042-3510-8052-b4c04f4d3233",
+    "cloud_instance_id": "i-0a1b2c3d4e5f60718",
+    "disk_id": "wwid=5002538d40b1a2c3",
+    "macs": "02:00:00:00:00:01",
+}
 OTHER = {**ONE, "dmi_uuid": "4c4c4544-0042-3510-8052-b4c04f4d9999"}
 
 
@@ -47,7 +54,7 @@ def agent(tmp_path: Path, hub: HubProcess, relay: Relay, token: str, name: str) 
     agent = Agent(tmp_path)
     agent.hardware(**ONE)
     agent.start()
-    both = json.loads(hub.run("cloud-profile", "--name", "demo").stdout)["ca_pem"] + relay.ca_pem
+    both = hub.profile()["ca_pem"] + relay.ca_pem
     agent.add_cloud(hub, channel=[relay.url], ca_pem=both)
     done = agent.connect(hub, token, name)
     assert done.returncode == 0, done.stdout
@@ -66,7 +73,7 @@ def parked(agent: Agent, relay: Relay) -> dict[str, Any]:
     """The machine started on other hardware; what `show` says once it has asked."""
     agent.hardware(**OTHER)
     agent.start()
-    assert eventually(lambda: relay.questions)
+    until(lambda: relay.questions)
     return agent_show(agent)
 
 
@@ -104,14 +111,58 @@ def test_a_copied_identity_is_not_used_before_the_hub_has_decided(agent: Agent, 
     assert {item["name"]: item["status"] for item in question["evidence"]["items"]}["dmi_uuid"] == "ok"
     # Asking again the agent goes on where the hub's answer leads.
     relay.judge = same
-    assert eventually(lambda: agent_show(agent)["identityState"] == "connected", 20)
+    until(lambda: agent_show(agent)["identityState"] == "connected", seconds=20)
+
+
+def test_a_machine_that_wakes_up_elsewhere_gives_no_token_before_it_was_looked_at(agent: Agent, relay: Relay) -> None:
+    """Copied asleep, with its memory, its processes run on: only the clocks tell."""
+    relay.judge = lambda _: refused(503, "ServiceUnavailable")
+    agent.start()
+    until(lambda: agent_show(agent)["status"] == "Connected")
+    assert agent.token(ARM).status_code == 200
+    agent.hardware(**OTHER)
+    assert agent.token(ARM).status_code == 200, "awake all the time it has no reason to look"
+    agent.asleep(3)
+    answer = agent.token(ARM)
+    assert answer.status_code == 503
+    assert "dmi_uuid" in answer.json()["error_description"]
+    until(lambda: relay.questions, "the hub is asked although a heartbeat is held")
+    assert relay.questions[0]["reason"] == "evidence"
+
+
+def test_told_to_look_himds_parks_at_once(agent: Agent, relay: Relay) -> None:
+    """What the hook of the system's sleep starts."""
+    relay.judge = lambda _: refused(503, "ServiceUnavailable")
+    agent.start()
+    until(lambda: agent_show(agent)["status"] == "Connected")
+    assert json.loads(agent.run("specialise", "--look", "--json").stdout)["state"] == "connected"
+    agent.hardware(**OTHER)
+    assert json.loads(agent.run("specialise", "--look", "--json").stdout)["state"] == "parked"
+    assert agent.token(ARM).status_code == 503
+    until(lambda: relay.questions, "the hub is asked although a heartbeat is held")
+
+
+def test_a_forged_instance_id_wipes_nothing(agent: Agent, relay: Relay) -> None:
+    """Whoever answers for the cloud's metadata can say so: the machine waits for the hub, and loses nothing."""
+    before = agent.files()
+    relay.judge = lambda _: refused(503, "ServiceUnavailable")
+    agent.hardware(**{**ONE, "cloud_instance_id": "i-forged"})
+    agent.start()
+    until(lambda: relay.questions)
+    shown = agent_show(agent)
+    assert (shown["identityState"], shown["identityDiffers"]) == ("parked", ["cloud_instance_id"])
+    assert agent.token(ARM).status_code == 503
+    assert before <= agent.files()
+    relay.judge = same
+    until(lambda: agent_show(agent)["identityState"] == "connected", seconds=20)
+    assert agent.token(ARM).status_code == 200
 
 
 @pytest.mark.parametrize("verdict", ["same", "moved"])
 def test_what_the_hub_recognises_is_connected_and_remembered(agent: Agent, relay: Relay, verdict: str) -> None:
     relay.judge = lambda question: same(question, verdict)
     parked(agent, relay)
-    assert eventually(lambda: agent_show(agent)["status"] == "Connected")
+    until(lambda: agent_show(agent)["status"] == "Connected")
     assert agent.token(ARM).status_code == 200
     agent.stop()
     agent.start()
@@ -154,7 +205,7 @@ def test_every_other_answer_keeps_the_identity_out_of_use(
 ) -> None:
     relay.judge = lambda _: answer
     parked(agent, relay)
-    assert eventually(lambda: words in agent_show(agent)["agentErrorDetails"]), agent_show(agent)
+    until(lambda: words in agent_show(agent)["agentErrorDetails"], what=lambda: agent_show(agent))
     assert agent_show(agent)["identityState"] == state
     assert agent.token(ARM).status_code == 503
     agent.stop()
@@ -163,22 +214,23 @@ def test_every_other_answer_keeps_the_identity_out_of_use(
     assert agent.token(ARM).status_code == 503
 
 
-def test_a_weak_difference_is_reported_and_accuses_nobody(agent: Agent, relay: Relay) -> None:
+@pytest.mark.parametrize("weak", ["macs", "disk_id"])
+def test_a_weak_difference_is_reported_and_accuses_nobody(agent: Agent, relay: Relay, weak: str) -> None:
     before = (agent.state / "state/evidence.json").read_text()
-    agent.hardware(**{**ONE, "macs": "02:00:00:00:00:99"})
+    agent.hardware(**{**ONE, weak: "02:00:00:00:00:99"})
     agent.start()
-    assert eventually(lambda: agent_show(agent)["status"] == "Connected")
+    until(lambda: agent_show(agent)["status"] == "Connected")
     assert agent.token(ARM).status_code == 200
     assert relay.questions == []
     # The hub has it, so it is what the next look compares with.
-    assert eventually(lambda: (agent.state / "state/evidence.json").read_text() != before)
+    until(lambda: (agent.state / "state/evidence.json").read_text() != before)
     assert "refused a report" not in agent.log
 
 
 def test_readings_that_fail_accuse_nobody(agent: Agent, relay: Relay) -> None:
     agent.hardware(**{**ONE, "dmi_uuid": None, "machine_id": None})
     agent.start()
-    assert eventually(lambda: agent_show(agent)["status"] == "Connected")
+    until(lambda: agent_show(agent)["status"] == "Connected")
     assert relay.questions == []
 
 
@@ -189,7 +241,7 @@ def test_a_clock_ten_years_off_accuses_nobody(agent: Agent, relay: Relay, years:
     before = json.loads((agent.state / "state/lease.json").read_text())["lastHeartbeat"]
     agent.clock_ahead = years * 365.0 * 86400
     agent.start()
-    assert eventually(lambda: agent_show(agent)["lastHeartbeat"] != before)
+    until(lambda: agent_show(agent)["lastHeartbeat"] != before)
     assert agent_show(agent)["identityState"] == "connected"
     assert agent.token(ARM).status_code == 200
     assert relay.questions == []
@@ -200,7 +252,7 @@ def test_what_a_check_in_is_refused_with_is_asked_about(agent: Agent, relay: Rel
     relay.refuse["checkin"] = refused(status, code)
     relay.judge = lambda _: refused(409, "identity_conflict", verdict="undecided", differs=[], retryAfter=3000)
     agent.start()
-    assert eventually(lambda: relay.questions)
+    until(lambda: relay.questions)
     assert relay.questions[0]["reason"] == code
     assert (relay.questions[0]["csr"] is not None) == (code == "superseded")
     assert agent.token(ARM).status_code == 503
@@ -226,7 +278,7 @@ def test_a_machine_that_was_set_back_goes_on_with_a_new_certificate(
     relay.refuse["checkin"] = refused(401, "superseded")
     relay.judge = rollback
     agent.start()
-    assert eventually(lambda: agent_show(agent)["status"] == "Connected" and relay.questions, 20), agent.log
+    until(lambda: agent_show(agent)["status"] == "Connected" and relay.questions, seconds=20, what=lambda: agent.log)
     assert sorted(path.name for path in (agent.state / "certs").iterdir() if "-2." in path.name) == [
         "identity-2.crt",
         "identity-2.key",

@@ -21,7 +21,8 @@ from agent_runtime.platform import local
 from tests.integration.agent_process import ENVIRONMENT, Agent
 from tests.integration.hub_process import REPOSITORY, HubProcess
 from tests.integration.judging_relay import Relay, refused, relayed
-from tests.integration.test_himds import ARM, arm, eventually
+from tests.integration.test_himds import ARM, arm
+from tests.waiting import until
 
 BUILDER = {"machine_id": "m", "dmi_uuid": "4c4c4544-0042-3510-8052-b4c04f4d3233", "macs": "02:00:00:00:00:01"}
 COPY = {**BUILDER, "dmi_uuid": "4c4c4544-0042-3510-8052-b4c04f4d9999"}
@@ -49,7 +50,7 @@ def original(tmp_path: Path, hub: HubProcess, relay: Relay) -> Iterator[Agent]:
     agent = Agent(tmp_path / "original")
     agent.hardware(**BUILDER)
     agent.start()
-    both = json.loads(hub.run("cloud-profile", "--name", "demo").stdout)["ca_pem"] + relay.ca_pem
+    both = hub.profile()["ca_pem"] + relay.ca_pem
     agent.add_cloud(hub, channel=[relay.url], ca_pem=both)
     yield agent
     stop(agent)
@@ -113,7 +114,7 @@ def twin(original: Agent, hub: HubProcess, relay: Relay, token: str, name: str, 
     original.start()
     relay.judge = lambda _: clone_of(hub, token, f"{name}-2")
     made.start()
-    assert eventually((made.state / "state/adopt.json").exists)
+    until((made.state / "state/adopt.json").exists)
     yield made
     stop(made)
 
@@ -213,6 +214,21 @@ def test_what_is_no_offer_changes_nothing(
     assert shown(twin)["identityState"] in ("parked", "quarantined")
 
 
+def test_an_offer_of_another_tenant_changes_nothing(twin: Agent, relay: Relay, hub: HubProcess) -> None:
+    """Whole in everything else."""
+    resource_id = (
+        f"/subscriptions/{hub.subscription_id}/resourceGroups/fleet/providers/Microsoft.HybridCompute/machines/other"
+    )
+    offer = {"ticket": "x", "resourceId": resource_id, "location": "local", "tenantId": str(uuid.uuid4()), "tags": {}}
+    before = (twin.state / "binding.json").read_bytes()
+    relay.judge = lambda _: refused(409, "identity_conflict", verdict="clone", differs=[], enrolment=offer)
+    done = twin.run("specialise")
+    assert done.returncode == 62
+    assert "another tenant" in done.stdout
+    assert (twin.state / "binding.json").read_bytes() == before
+    assert shown(twin)["identityState"] == "parked"
+
+
 def test_root_asks_only_about_the_machine_it_is_bound_to(twin: Agent, relay: Relay) -> None:
     """A himds that was taken over may hold any key: root's services must not follow it."""
     bound = json.loads((twin.state / "binding.json").read_text())
@@ -244,6 +260,9 @@ def copy(original: Agent, hub: HubProcess, relay: Relay, tmp_path: Path) -> Iter
 def test_a_sealed_machine_gives_no_tokens_and_does_not_connect(
     original: Agent, hub: HubProcess, relay: Relay, token: str, name: str
 ) -> None:
+    # himds runs and nothing here can stop it.
+    assert original.run("seal", "--image-id", "web-1").returncode == 27
+    assert shown(original)["identityState"] == "disconnected"
     stop(original)
     assert original.run("seal", "--image-id", "web-1").returncode == 0
     original.start()

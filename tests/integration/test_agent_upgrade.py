@@ -20,6 +20,7 @@ from tests.integration import hub_process
 from tests.integration.agent_packages import mute, unconfigurable, variant
 from tests.integration.connected_host import at_arm, connect, install, show
 from tests.integration.hub_process import HubProcess
+from tests.waiting import until
 
 pytestmark = pytest.mark.hosts
 
@@ -60,13 +61,11 @@ class Site:
         return found
 
     def until(self, check: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            if found := check():
-                return found
-            time.sleep(0.2)
-        log = self.host.run(["cat", f"{FOLDER}/upgrade.log"], check=False).output
-        raise AssertionError(f"{what}: {self.journal()['steps']}; {self.attempt()}; {log}")
+        def told() -> str:
+            log = self.host.run(["cat", f"{FOLDER}/upgrade.log"], check=False).output
+            return f"{what}: {self.journal()['steps']}; {self.attempt()}; {log}"
+
+        return until(check, told, seconds=seconds, pause=0.2)
 
     def left(self) -> list[str]:
         """What an upgrade has not tidied up."""
@@ -99,7 +98,6 @@ def site(
     lab = make_lab("up01")
     work = tmp_path_factory.mktemp("upgrades")
     hub = hub_process.make(work / "data", "--location", "local=Laboratory", host=str(lab.gateway))
-    hub.listen = hub.url.removeprefix("https://")
     hub.start()
     keys = work / "keys"
     hub.add_repository(keys)

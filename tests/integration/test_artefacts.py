@@ -22,6 +22,7 @@ from control_plane.operate import artefacts
 from tests.integration import hub_process
 from tests.integration.artefact_site import CuttingRelay, Site, make_package, peak, work
 from tests.integration.hub_process import REPOSITORY, HubProcess
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -261,9 +262,7 @@ def test_a_running_hub_renews_what_is_due(site: Site, tmp_path: Path) -> None:
         publishing.refresh(place, site.hub.data, at, force=True)
     old = (site.repository / "metadata/timestamp.json").read_bytes()
     site.hub.start()
-    ends = time.monotonic() + 20
-    while (site.repository / "metadata/timestamp.json").read_bytes() == old and time.monotonic() < ends:
-        time.sleep(0.1)
+    until(lambda: (site.repository / "metadata/timestamp.json").read_bytes() != old, seconds=20)
     days = {item["role"]: item["daysLeft"] for item in artefacts.every(site.hub.data)["roles"]}
     assert days["timestamp"] in (6, 7), "seven days less some seconds, or none"
 

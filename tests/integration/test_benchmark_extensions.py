@@ -50,7 +50,6 @@ def site(make_lab: Callable[..., Lab], agent_deb: Path, tmp_path_factory: pytest
         folder.mkdir(parents=True)
     hub = hub_process.make(layout.hub, "--location", "local", host=str(lab.gateway))
     make_repository(layout)
-    hub.listen = hub.url.removeprefix("https://")
     hub.start()
     owner = hub.principal("bench", "Owner")
     layout.secret.write_text(owner["clientSecret"])

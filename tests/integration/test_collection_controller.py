@@ -6,13 +6,12 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration import hub_process
 from tests.integration.agent_process import Agent
 from tests.integration.collection_controller import ROOT, Controller, of_hub
 from tests.integration.hub_machine import Machine
@@ -25,10 +24,8 @@ CALLBACKS = {
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local").start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub("--location", "local")
 
 
 @pytest.fixture(scope="module")

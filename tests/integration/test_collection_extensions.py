@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.integration import hub_process
 from tests.integration.collection_controller import ROOT, Controller, of_hub
 from tests.integration.hub_machine import Machine, make_csr, make_key, payload_of
 from tests.integration.hub_process import HubProcess
@@ -112,11 +111,10 @@ class Played(Machine):
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local").start()
+def hub(make_hub: Callable[..., HubProcess], tmp_path_factory: pytest.TempPathFactory) -> HubProcess:
+    made = make_hub("--location", "local")
     publish(made, tmp_path_factory.mktemp("packages"))
-    yield made
-    assert made.stop() == 0
+    return made
 
 
 @pytest.fixture(scope="module")

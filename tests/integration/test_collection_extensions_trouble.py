@@ -229,7 +229,8 @@ def test_run_command(site: Site) -> None:
         "once": True,
         "timeout": 60,
     }
-    assert run(controller, "run_command", "--check", **wish)["changed"]
+    planned = run(controller, "run_command", "--check", **wish)
+    assert (planned["changed"], planned["failed"], planned["rc"]) == (True, False, None)
     assert arm.sent == []
     done = run(controller, "run_command", **wish)
     assert done["changed"]

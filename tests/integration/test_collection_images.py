@@ -5,7 +5,6 @@ tests. A clone is a host with everything that the other one's disk has of the ag
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from lab import Host
 from tests.integration.collection_site import Site, site
+from tests.waiting import until
 
 pytestmark = pytest.mark.hosts
 HOSTS = ["web01", "web02", "web03"]
@@ -52,15 +52,6 @@ def role(name: str) -> list[dict[str, Any]]:
 def shown(host: Host) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(host.run(["azcmagent", "show", "--json"], check=False).output)
     return found
-
-
-def becomes(host: Host, state: str, seconds: float = 60) -> bool:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        if shown(host).get("identityState") == state:
-            return True
-        time.sleep(0.5)
-    return False
 
 
 def clone(original: Host, host: Host) -> None:
@@ -108,7 +99,7 @@ def test_a_clone_is_quarantined_named_and_healed_by_the_runbook(ground: Site) ->
     )
     assert gone.code == 0, gone.output
     clone(first, second)
-    assert becomes(second, "quarantined"), shown(second)
+    until(lambda: shown(second).get("identityState") == "quarantined", what=lambda: shown(second), seconds=60)
     assert shown(first)["identityState"] == "connected"
     (twin,) = ground.hub.json("twins")
     assert (twin["name"], twin["hostname"], twin["verdict"]) == ("web01", "web02", "clone")

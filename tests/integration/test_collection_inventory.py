@@ -269,7 +269,7 @@ def test_rights_narrow_the_list(hub: HubProcess, tmp_path: Path) -> None:
 def test_credentials_may_come_from_options_templates_and_files(hub: HubProcess, controller: Controller) -> None:
     secret = controller.work / "secret"
     secret.write_text(controller.variables["HAWSER_CLIENT_SECRET"] + "\n")
-    (controller.work / "profile.json").write_text(hub.run("cloud-profile", "--name", "test").stdout)
+    (controller.work / "profile.json").write_text(json.dumps(hub.profile("test")))
     variables = dict.fromkeys(controller.variables, "")
     source = controller.source(
         cloud_profile="profile.json",
@@ -283,7 +283,7 @@ def test_credentials_may_come_from_options_templates_and_files(hub: HubProcess, 
 
 
 def test_the_examples_are_sources_that_work(hub: HubProcess, controller: Controller) -> None:
-    (controller.work / "profile.json").write_text(hub.run("cloud-profile", "--name", "test").stdout)
+    (controller.work / "profile.json").write_text(json.dumps(hub.profile("test")))
     secret = controller.work / "secret"
     secret.write_text(controller.variables["HAWSER_CLIENT_SECRET"])
     done = controller.run("ansible-doc", "-t", "inventory", "--json", "hawser.machine.machines")

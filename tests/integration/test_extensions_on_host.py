@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from tests.integration import hub_process
 from tests.integration.connected_host import connect, install, show
 from tests.unit.agent_extensions.kit import COMMANDS, command, wish
 from tests.unit.agent_services.courier import sign
+from tests.waiting import until
 
 pytestmark = pytest.mark.hosts
 
@@ -55,16 +55,15 @@ def package() -> bytes:
     return made.getvalue()
 
 
-def until(host: Host, argv: list[str], wanted: str) -> str:
-    end = time.monotonic() + 60
-    output = ""
-    while time.monotonic() < end:
-        output = host.run(argv, check=False).output
-        if wanted in output:
-            return output
-        time.sleep(0.3)
-    log = host.run(["tail", "/var/lib/GuestConfig/ext_mgr_logs/gc_ext.log"], check=False).output
-    raise AssertionError(f"{argv} did not say {wanted!r}: {output}; {log}")
+def until_says(host: Host, argv: list[str], wanted: str) -> str:
+    def output() -> str:
+        return str(host.run(argv, check=False).output)
+
+    def told() -> str:
+        log = host.run(["tail", "/var/lib/GuestConfig/ext_mgr_logs/gc_ext.log"], check=False).output
+        return f"{argv} did not say {wanted!r}: {output()}; {log}"
+
+    return str(until(lambda: wanted in (found := output()) and found, told, pause=0.3, seconds=60))
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,6 @@ def site(make_lab: Callable[..., Lab], agent_deb: Path, tmp_path_factory: pytest
     install(host, agent_deb)
     data = tmp_path_factory.mktemp("extensions-hub") / "data"
     hub = hub_process.make(data, "--location", "local=Laboratory", host=str(lab.gateway))
-    hub.listen = hub.url.removeprefix("https://")
     hub.start()
     hub.add_repository(keys := data.with_name("keys"))
     hub.publish(keys, agent_deb)
@@ -121,16 +119,16 @@ def site(make_lab: Callable[..., Lab], agent_deb: Path, tmp_path_factory: pytest
 def test_an_extension_outlives_the_service_in_a_slice_of_its_own(site: Site) -> None:
     host = site.host
     host.run(["systemctl", "start", "extd"])
-    until(host, ["cat", "/root/calls"], "install")
-    assert f"/{SLICE}/hawser-extension-" in until(host, ["cat", "/root/cgroup-install"], ".service")
+    until_says(host, ["cat", "/root/calls"], "install")
+    assert f"/{SLICE}/hawser-extension-" in until_says(host, ["cat", "/root/cgroup-install"], ".service")
     # The service's own /tmp is none of the handler's.
-    until(host, ["ls", "/tmp"], "from-the-handler")
+    until_says(host, ["ls", "/tmp"], "from-the-handler")
     host.run(["systemctl", "restart", "extd"])
     sleeper = host.run(["cat", "/root/sleeper"]).output.strip()
     host.run(["kill", "-0", sleeper])
     host.kill("extd")
     host.run(["touch", "/root/go"])
-    until(host, ["cat", "/var/lib/GuestConfig/extensions/handlers.json"], '"state": "succeeded"')
+    until_says(host, ["cat", "/var/lib/GuestConfig/extensions/handlers.json"], '"state": "succeeded"')
     assert host.run(["cat", "/root/calls"]).output.split() == ["install", "enable"]
     # What install left behind lives on, where its limits hold.
     host.run(["kill", "-0", sleeper])
@@ -156,17 +154,17 @@ sleep 1000
     long, short = command(script, "long"), command("#!/bin/bash\nid -un", "short", runAsUser="nobody")
     site.wish("runcommands", runCommands=[long, short])
     host.run(["systemctl", "restart", "extd"])
-    assert "hawser-extensions-Microsoft.CPlat.Core.RunCommandHandlerLinux.slice/hawser-command-" in until(
+    assert "hawser-extensions-Microsoft.CPlat.Core.RunCommandHandlerLinux.slice/hawser-command-" in until_says(
         host, ["cat", "/root/cgroup-command"], ".service"
     )
     known = ["cat", "/var/lib/GuestConfig/extensions/runcommands.json"]
-    assert '"executionState": "Running"' in until(host, known, '"output": "nobody\\n"')
+    assert '"executionState": "Running"' in until_says(host, known, '"output": "nobody\\n"')
     host.kill("extd")
-    sleeper = until(host, ["cat", "/root/escaped"], "\n").strip()
+    sleeper = until_says(host, ["cat", "/root/escaped"], "\n").strip()
     host.run(["kill", "-0", sleeper])
     site.wish("runcommands", runCommands=[])
     host.run(["systemctl", "restart", "extd"])
-    until(host, known, '"commands": {}')
+    until_says(host, known, '"commands": {}')
     assert host.run(["kill", "-0", sleeper], check=False).code != 0
     assert host.run(["cat", "/root/commands"]).output.split() == ["ran"]
     assert host.run(["ls", "/var/lib/GuestConfig/extensions/commands"]).output == ""

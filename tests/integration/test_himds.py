@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import requests
 from tests.integration.agent_process import TOKEN, Agent
 from tests.integration.hub_machine import API
 from tests.integration.hub_process import HubProcess, free_port, make
+from tests.waiting import until
 
 ARM = "https://management.azure.com"
 
@@ -67,15 +68,6 @@ def arm(hub: HubProcess, token: str, method: str, name: str, **body: Any) -> req
     return hub.session().request(method, machine_url(hub, name), params=API, headers=headers, timeout=30, **body)
 
 
-def eventually(check: Callable[[], Any], seconds: float = 10, pause: float = 0.05) -> Any:
-    ends = time.monotonic() + seconds
-    while True:
-        found = check()
-        if found or time.monotonic() > ends:
-            return found
-        time.sleep(pause)
-
-
 def test_a_connected_machine_is_whole_on_both_sides(
     connected: Agent, hub: HubProcess, token: str, request: pytest.FixtureRequest
 ) -> None:
@@ -86,7 +78,7 @@ def test_a_connected_machine_is_whole_on_both_sides(
     at_hub = arm(hub, token, "GET", name).json()
     assert at_hub["properties"]["status"] == "Connected"
     assert at_hub["properties"]["vmId"] == shown["vmId"]
-    assert eventually(lambda: arm(hub, token, "GET", name).json()["properties"].get("osSku"))
+    until(lambda: arm(hub, token, "GET", name).json()["properties"].get("osSku"))
     assert arm(hub, token, "GET", name).json()["properties"]["agentConfiguration"]["configMode"] == "full"
     assert (connected.state / "certs/identity-1.key").stat().st_mode & 0o777 == 0o600
     assert (connected.state / "state/identity.json").stat().st_mode & 0o777 == 0o600
@@ -208,7 +200,7 @@ def test_instance_metadata_has_the_members_that_consumers_read(connected_once: A
     assert connected_once.get("/metadata/instance/compute?api-version=2019-11-01").json() == compute
 
 
-def test_tags_changed_at_arm_arrive_within_three_seconds(
+def test_tags_changed_at_arm_arrive_while_a_heartbeat_is_held(
     connected: Agent, hub: HubProcess, token: str, request: pytest.FixtureRequest
 ) -> None:
     arm(hub, token, "PATCH", machine_name(request), json={"tags": {"stage": "gold"}}).raise_for_status()
@@ -217,7 +209,7 @@ def test_tags_changed_at_arm_arrive_within_three_seconds(
         compute = connected.get("/metadata/instance/compute?api-version=2020-06-01").json()
         return bool(compute["tagsList"] == [{"name": "stage", "value": "gold"}] and compute["tags"] == "stage:gold")
 
-    assert eventually(arrived, 3)
+    until(arrived)
 
 
 def test_disconnect_leaves_nothing_on_either_side(
@@ -336,7 +328,7 @@ def test_a_connect_that_is_killed_goes_on_with_the_same_machine(
         thread = threading.Thread(target=agent.connect, args=(hub, token, name))
         thread.start()
         mark = f'"step": "{step}"'
-        assert eventually(partial(holds, identity, mark), 20, 0.0005)
+        until(partial(holds, identity, mark), seconds=20, pause=0.0005)
         agent.stop(signal.SIGKILL)
         thread.join(30)
         agent.start()
@@ -364,7 +356,7 @@ def test_a_machine_that_was_deleted_at_the_hub_says_so(
     connected: Agent, hub: HubProcess, token: str, request: pytest.FixtureRequest
 ) -> None:
     assert arm(hub, token, "DELETE", machine_name(request)).status_code == 204
-    shown = eventually(lambda: (found := connected.show())["agentErrorCode"] and found, 5)
+    shown = until(lambda: (found := connected.show())["agentErrorCode"] and found)
     assert (shown["agentErrorCode"], shown["status"]) == ("AZCM0042", "Disconnected")
     assert shown["identityState"] == "connected"
 
@@ -382,10 +374,10 @@ def test_a_hub_that_restarts_and_one_that_stays_away(tmp_path: Path) -> None:
         assert agent.token(quote(ARM)).status_code == 200
         assert agent.token(quote("https://vault.azure.net")).status_code == 503
         assert agent.get("/metadata/instance/compute?api-version=2020-06-01").json()["name"] == "steady"
-        hub.start()
         heartbeat = agent.show()["lastHeartbeat"]
-        time.sleep(1.1)
-        eventually(lambda: agent.show()["lastHeartbeat"] > heartbeat, 30)
+        time.sleep(1.1)  # times have whole seconds
+        hub.start()
+        until(lambda: agent.show()["lastHeartbeat"] > heartbeat, seconds=60)
         assert agent.token(quote("https://vault.azure.net")).status_code == 200
         status = hub.session().get(
             machine_url(hub, "steady"), params=API, headers={"Authorization": f"Bearer {token}"}, timeout=9
@@ -411,10 +403,10 @@ def test_a_certificate_that_is_due_is_renewed_and_the_old_one_retired(connected:
         gone = not any(item.exists() for item in before)
         return bool(json.loads(path.read_text())["identity"]["slot"] == 2 and gone)
 
-    assert eventually(renewed, 20), connected.log
+    until(renewed, seconds=20, what=lambda: connected.log)
     assert {item.name for item in (connected.state / "certs").iterdir()} == {"identity-2.key", "identity-2.crt"}
     assert connected.token(quote("https://vault.azure.net")).status_code == 200
-    assert eventually(lambda: connected.show()["status"] == "Connected" and not connected.show()["agentErrorCode"])
+    until(lambda: connected.show()["status"] == "Connected" and not connected.show()["agentErrorCode"])
 
 
 def test_an_expired_certificate_ends_the_identity(connected: Agent) -> None:
@@ -424,7 +416,7 @@ def test_an_expired_certificate_ends_the_identity(connected: Agent) -> None:
     record["identity"]["certificateExpires"] = time.time() - 1
     path.write_text(json.dumps(record))
     connected.start()
-    shown = eventually(lambda: (found := connected.show())["status"] == "Expired" and found)
+    shown = until(lambda: (found := connected.show())["status"] == "Expired" and found)
     assert shown["identityState"] == "expired"
     refused = connected.token(quote(ARM))
     assert (refused.status_code, refused.json()["error"]) == (400, "identity_expired")
@@ -437,20 +429,20 @@ def test_an_identity_that_expired_by_a_wrong_clock_only_goes_on(connected: Agent
     record["state"] = "expired"
     path.write_text(json.dumps(record))
     connected.start()
-    assert eventually(lambda: connected.show()["identityState"] == "connected")
+    until(lambda: connected.show()["identityState"] == "connected")
     assert connected.token(quote(ARM)).status_code == 200
 
 
 def test_a_report_that_the_hub_never_takes_does_not_hold_up_the_others(connected: Agent) -> None:
     outbox = connected.state / "state/outbox"
-    assert eventually(lambda: not list(outbox.glob("*.json")))
+    until(lambda: not list(outbox.glob("*.json")))
     connected.stop()
     for number, kind in ((1, "nonsense"), (2, "inventory")):
         name = f"00000000-0000-4000-8000-00000000000{number}"
         report = {"id": name, "kind": kind, "createdAt": "2026-11-23T10:00:00Z", "data": {}}
         (outbox / f"{number:015d}-{name}.json").write_text(json.dumps(report))
     connected.start()
-    assert eventually(lambda: not list(outbox.glob("*.json"))), connected.log
+    until(lambda: not list(outbox.glob("*.json")), what=lambda: connected.log)
     assert "refused a report of kind nonsense" in connected.log
 
 
@@ -461,7 +453,7 @@ def test_a_half_written_identity_is_rebuilt(connected: Agent) -> None:
     path.write_bytes(path.read_bytes()[:40])
     connected.start()
     assert connected.show()["vmId"] == before
-    assert eventually(lambda: connected.show()["status"] == "Connected")
+    until(lambda: connected.show()["status"] == "Connected")
     assert "AZCM0002" in connected.log
 
 

@@ -17,6 +17,7 @@ from lab.errors import LabError
 from tests.integration import hub_process
 from tests.integration.connected_host import at_arm, connect, install, show
 from tests.integration.hub_process import HubProcess
+from tests.waiting import until
 
 pytestmark = pytest.mark.hosts
 METADATA = "http://localhost:40342/metadata/instance/compute?api-version=2020-06-01"
@@ -40,7 +41,6 @@ def site(make_lab: Callable[..., Lab], agent_deb: Path, tmp_path_factory: pytest
     lab = make_lab(HostSpec("small", disk_mib=256))
     data = tmp_path_factory.mktemp("faults-hub") / "data"
     hub = hub_process.make(data, "--location", "local=Laboratory", host=str(lab.gateway))
-    hub.listen = hub.url.removeprefix("https://")
     hub.start()
     host = lab.hosts["small"]
     install(host, agent_deb)
@@ -48,16 +48,9 @@ def site(make_lab: Callable[..., Lab], agent_deb: Path, tmp_path_factory: pytest
     assert hub.stop() == 0
 
 
-def eventually(check: Callable[[], Any], seconds: float) -> Any:
-    ends = time.monotonic() + seconds
-    while not (found := check()) and time.monotonic() < ends:
-        time.sleep(0.1)
-    return found
-
-
 def test_a_full_disk_leaves_nothing_half_made(site: Site) -> None:
     host = site.host
-    host.write("/root/profile.json", site.hub.run("cloud-profile", "--name", "lab").stdout)
+    host.write("/root/profile.json", json.dumps(site.hub.profile("lab")))
     host.fill_disk()
     try:
         with pytest.raises(LabError, match=r"AZCM\d{4}"):
@@ -72,14 +65,14 @@ def test_a_full_disk_leaves_nothing_half_made(site: Site) -> None:
     assert site.machine().json()["properties"]["status"] == "Connected"
 
 
-def test_tags_arrive_within_three_seconds(site: Site) -> None:
+def test_tags_arrive_while_a_heartbeat_is_held(site: Site) -> None:
     site.machine("PATCH", json={"tags": {"stage": "gold"}}).raise_for_status()
 
     def arrived() -> bool:
         compute = json.loads(site.host.run(["curl", "-s", "-H", "Metadata:true", METADATA]).output)
         return bool(compute["tags"] == "stage:gold")
 
-    assert eventually(arrived, 3)
+    until(arrived)
 
 
 def test_a_cut_cable_is_survived(site: Site) -> None:
@@ -94,7 +87,7 @@ def test_a_cut_cable_is_survived(site: Site) -> None:
     finally:
         host.restore_network()
     host.run(["systemctl", "restart", "himdsd"])
-    assert eventually(lambda: (found := _shown(host)) and found["lastHeartbeat"] > before, 30)
+    until(lambda: (found := _shown(host)) and found["lastHeartbeat"] > before, seconds=30)
 
 
 @pytest.mark.parametrize("unit", ["himdsd", "gcad", "extd"])
@@ -108,8 +101,8 @@ def test_a_killed_service_is_back_with_the_same_identity(site: Site, unit: str) 
         new = host.run(["systemctl", "show", "--property=MainPID", "--value", unit]).output
         return new not in (old, "0\n")
 
-    assert eventually(back, 20)
-    shown = eventually(lambda: (found := _shown(host)) and found["status"] == "Connected" and found, 20)
+    until(back, seconds=20)
+    shown = until(lambda: (found := _shown(host)) and found["status"] == "Connected" and found, seconds=20)
     assert shown["vmId"] == before
 
 

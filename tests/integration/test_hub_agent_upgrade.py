@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,9 +15,10 @@ from control_plane.hub import open_database
 from control_plane.storage import agent_packages
 from control_plane.upgrades import keeper
 from tests.integration import hub_process
-from tests.integration.extension_site import Arm, arm_of, code_of, until
+from tests.integration.extension_site import Arm, arm_of, code_of
 from tests.integration.hub_machine import Machine, payload_of, public_text
 from tests.integration.hub_process import HubProcess
+from tests.waiting import until
 
 AT = "2026-11-28T12:00:00Z"
 
@@ -34,11 +35,10 @@ def publish(hub: HubProcess, versions: Sequence[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    started = hub_process.make(tmp_path_factory.mktemp("hub") / "data").start()
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    started = make_hub()
     publish(started, ["1.0.0.1", "1.0.0.2"])
-    yield started
-    assert started.stop() == 0
+    return started
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_automatic_upgrades_follow_what_is_published(
     assert newest == "1.0.0.2"
     before = content(machine)
     publish(hub, ["1.0.0.1", "1.0.0.2", "1.0.0.10"])
-    assert until(lambda: content(machine)["desiredVersion"] == "1.0.0.10"), content(machine)
+    until(lambda: content(machine)["desiredVersion"] == "1.0.0.10", what=lambda: content(machine))
     assert content(machine)["correlationId"] != before["correlationId"]
     assert machine.checkin(hold=60).json()["generations"]["agent"] == 2
     # It was taken back on this machine: the same version is not wished again, a newer one is.
@@ -169,10 +169,10 @@ def test_automatic_upgrades_stop_when_machines_take_the_version_back(hub: HubPro
     assert arm("PATCH", fleet[5].resource_id, body).status_code == 200
     publish(hub, ["1.0.0.1", "1.0.0.3"])
     told = "Automatic upgrades to 1.0.0.3 have stopped: 5 of 5 machines have taken it back"
-    assert until(lambda: told in (hub.data / "serve.log").read_text())
+    until(lambda: told in (hub.data / "serve.log").read_text())
     assert fleet[5].checkin(hold=0).json()["generations"]["agent"] == 1
     publish(hub, ["1.0.0.1", "1.0.0.4"])
-    assert until(lambda: content(fleet[5])["desiredVersion"] == "1.0.0.4")
+    until(lambda: content(fleet[5])["desiredVersion"] == "1.0.0.4")
     assert arm("PATCH", fleet[5].resource_id, {"properties": {"agentUpgrade": None}}).status_code == 200
     publish(hub, ["1.0.0.1", "1.0.0.2"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,14 @@ from control_plane.hub import open_database
 from tests.integration import hub_process
 from tests.integration.hub_machine import API, Machine
 from tests.integration.hub_process import HubProcess
+from tests.waiting import until
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local").start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub("--location", "local")
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +46,6 @@ def listed(hub: HubProcess, token: str, **params: Any) -> list[dict[str, Any]]:
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["value"]
     return found
-
-
-def eventually(check: Any, seconds: float = 120) -> Any:
-    """The first true value of `check`."""
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        found = check()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not come to be")
 
 
 class Stream:
@@ -123,7 +111,7 @@ def test_the_life_of_a_machine_is_told(hub: HubProcess, owner: str) -> None:
 def test_a_stream_goes_on_where_it_was(hub: HubProcess, owner: str) -> None:
     machine = Machine(hub, "resume01", group="events")
     assert machine.put(owner).status_code == 200
-    last = eventually(lambda: listed(hub, owner, machine=machine.resource_id))[0]["id"]
+    last = until(lambda: listed(hub, owner, machine=machine.resource_id), seconds=120)[0]["id"]
     for value in ("1", "2", "3"):
         answer = machine.http.patch(
             f"{hub.url}{machine.resource_id}",
@@ -197,7 +185,7 @@ def test_a_group_reader_hears_of_the_group_alone(hub: HubProcess, owner: str) ->
 
 
 def test_history_has_a_point_for_now(hub: HubProcess, owner: str) -> None:
-    found = eventually(lambda: get(hub, owner, "history").json()["value"])
+    found = until(lambda: get(hub, owner, "history").json()["value"], seconds=120)
     answer = get(hub, owner, "history").json()
     Draft7Validator(json.loads((SCHEMAS / "fleet-history.schema.json").read_text())).validate(answer)
     assert answer["resolution"] == 300
@@ -209,7 +197,7 @@ def test_streams_end_when_the_hub_stops_and_silence_is_told_once(tmp_path: Path)
     hub = hub_process.make(tmp_path / "data", "--location", "local").start()
     owner = hub.token(hub.principal("owner", "Owner"))
     machine = Machine(hub, "silent01").connect(owner)
-    eventually(lambda: listed(hub, owner, kind="machine.status"))
+    until(lambda: listed(hub, owner, kind="machine.status"), seconds=120)
     stream = Stream(hub, owner)
     assert hub.stop() == 0
     assert list(stream.lines)[-1:] == [b""]
@@ -222,10 +210,10 @@ def test_streams_end_when_the_hub_stops_and_silence_is_told_once(tmp_path: Path)
     with _rows(hub) as session:  # as if the hub had listened all the time since
         session.execute(text("UPDATE listening SET since = since - 5000, deaf_from = 0"))
     hub.start()
-    found = eventually(lambda: listed(hub, owner, kind="machine.status")[:-1])
+    found = until(lambda: listed(hub, owner, kind="machine.status")[:-1], seconds=120)
     assert found[0]["data"] == {"from": "Connected", "to": "Disconnected"}
     assert machine.checkin().status_code == 200
-    back = eventually(lambda: listed(hub, owner, kind="machine.status")[:-2])
+    back = until(lambda: listed(hub, owner, kind="machine.status")[:-2], seconds=120)
     assert back[0]["data"] == {"from": "Disconnected", "to": "Connected"}
     assert hub.stop() == 0
 

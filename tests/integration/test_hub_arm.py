@@ -7,7 +7,7 @@ import base64
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
 from uuid import uuid4
@@ -16,7 +16,6 @@ import jwt
 import pytest
 import requests
 
-from tests.integration import hub_process
 from tests.integration.hub_machine import API, Machine
 from tests.integration.hub_process import HubProcess
 
@@ -24,18 +23,8 @@ PROVIDER = "providers/Microsoft.HybridCompute"
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(
-        tmp_path_factory.mktemp("hub") / "data",
-        "--location",
-        "ber1=Berlin 1",
-        "--location",
-        "local",
-        "--san",
-        "localhost",
-    ).start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub("--location", "ber1=Berlin 1", "--location", "local", "--san", "localhost")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,7 +12,6 @@ from uuid import uuid4
 import pytest
 import requests
 
-from tests.integration import hub_process
 from tests.integration.agent_process import Agent
 from tests.integration.hub_machine import API, Machine
 from tests.integration.hub_process import HubProcess
@@ -23,11 +22,8 @@ NASTY = {"it's \"; DROP TABLE machines; --": "<script>alert(1)</script>' OR 1=1"
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    data = tmp_path_factory.mktemp("hub") / "data"
-    made = hub_process.make(data, "--location", "local", "--location", "ber1=Berlin 1").start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub("--location", "local", "--location", "ber1=Berlin 1")
 
 
 class Arm:

@@ -13,7 +13,6 @@ from azure.core.exceptions import HttpResponseError
 from azure.identity import ClientSecretCredential
 from azure.mgmt.hybridcompute import HybridComputeManagementClient, models
 
-from tests.integration import hub_process
 from tests.integration.hub_process import HubProcess
 
 Client = HybridComputeManagementClient
@@ -21,10 +20,8 @@ G, M = "fleet", "sdk-1"
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data").start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub()
 
 
 @pytest.fixture(scope="module")

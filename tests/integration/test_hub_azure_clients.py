@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -28,16 +28,13 @@ from azure.mgmt.hybridcompute.models import (
     ManagedServiceIdentity,
 )
 
-from tests.integration import hub_process
 from tests.integration.hub_machine import Machine as AgentMachine
 from tests.integration.hub_process import HubProcess
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--tenant-domain", "fleet.example").start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub("--tenant-domain", "fleet.example")
 
 
 @pytest.fixture(scope="module")

@@ -306,8 +306,9 @@ def test_force_moves_the_old_hub_aside(tmp_path: Path) -> None:
         assert "Another hub is running" in busy.stderr
     finally:
         hub.stop()
-    hub.run("restore", str(archive), "--force")
+    done = hub.run("restore", str(archive), "--force")
     (aside,) = hub.data.glob("replaced-*")
+    assert f"The hub that was there is in {aside}" in done.stdout
     assert {"hub.json", "hub.db", "keys"} <= {path.name for path in aside.iterdir()}
     assert hub.start().stop() == 0
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from azure.mgmt.hybridcompute import HybridComputeManagementClient
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.integration import hub_process, self_signed
+from tests.integration import self_signed
 from tests.integration.hub_process import HubProcess
 
 
@@ -33,10 +33,8 @@ def _made(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data").start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub()
 
 
 @pytest.fixture(scope="module")

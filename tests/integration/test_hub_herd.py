@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,19 +14,17 @@ import pytest
 import requests
 
 from control_plane.channel.join import digest
-from tests.integration import hub_process
 from tests.integration.hub_machine import Machine, vector
 from tests.integration.hub_process import HubProcess
+from tests.waiting import until
 
 HERE = vector(machine_id="m", dmi_uuid="u")
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
     """One of its own: its pace is slowed down here."""
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local").start()
-    yield made
-    assert made.stop() == 0
+    return make_hub("--location", "local")
 
 
 def joining(hub: HubProcess, session: requests.Session, token: str) -> requests.Response:
@@ -42,13 +39,6 @@ def joining(hub: HubProcess, session: requests.Session, token: str) -> requests.
         "builderEvidenceDigest": None,
     }
     return session.post(f"{hub.url}/channel/v1/join", json=body, timeout=60)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < ends, "it did not come about"
-        time.sleep(0.05)
 
 
 @contextmanager
@@ -93,7 +83,7 @@ def test_who_comes_too_fast_is_told_when_and_accused_of_nothing(hub: HubProcess)
     assert beats == [200] * 5
     # A parked machine that is sent away is what it was, and is heard in its turn.
     with flooding(hub, "127.0.0.1"):
-        until(lambda: original.ask().status_code == 429)
+        until(lambda: original.ask().status_code == 429, seconds=60)
     assert hub.json("twins") == []
     assert original.checkin().status_code == 200
 
@@ -104,7 +94,7 @@ def test_one_address_without_a_token_keeps_nobody_out_and_fills_nothing(hub: Hub
     good, spent = (hub.json("profiles", "token", "herd", "--uses", "5", "--days", "1")["token"] for _ in range(2))
     hub.execute("UPDATE enrolment_tokens SET expires = 1 WHERE digest = :digest", digest=digest(spent))
     with flooding(hub, "127.0.0.3") as statuses:
-        until(lambda: statuses[429] > 100)
+        until(lambda: statuses[429] > 100, seconds=60)
         for number in range(3):
             joined = joining(hub, hub.session(f"127.0.0.{number + 4}"), good)
             assert joined.status_code == 200, joined.text

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import jsonschema
 import pytest
 import requests
 
-from tests.integration import hub_process
 from tests.integration.hub_machine import Machine, beating, vector
 from tests.integration.hub_process import REPOSITORY, HubProcess
 
@@ -30,10 +29,8 @@ def elsewhere(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local").start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub("--location", "local")
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,7 @@ import jwt
 
 from tests.integration import hub_process
 from tests.integration.hub_process import HubProcess
-
-
-def _until(true: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < ends, "it did not happen within two minutes"
-        time.sleep(0.5)
+from tests.waiting import until
 
 
 def _kids(hub: HubProcess) -> list[str]:
@@ -45,12 +37,12 @@ def test_rotation_under_a_running_hub(tmp_path: Path) -> None:
         owner: dict[str, Any] = hub.principal("owner", "Owner")
         old = hub.token(owner)
         made = hub.json("keys", "rotate", "token", "--now")
-        _until(lambda: made["kid"] in _kids(hub))
+        until(lambda: made["kid"] in _kids(hub), seconds=120)
         fresh = hub.token(owner)
         assert jwt.get_unverified_header(fresh)["kid"] == made["kid"]
         assert (_status(hub, old), _status(hub, fresh)) == (200, 200)
         third = hub.json("keys", "rotate", "token", "--revoke-old")
-        _until(lambda: _kids(hub) == [third["kid"]])
+        until(lambda: _kids(hub) == [third["kid"]], seconds=120)
         assert (_status(hub, old), _status(hub, fresh), _status(hub, hub.token(owner))) == (401, 401, 200)
     finally:
         assert hub.stop() == 0

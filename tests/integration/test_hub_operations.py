@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,16 +28,7 @@ from control_plane import connections, pki
 from tests.integration import hub_process, self_signed, web_fleet
 from tests.integration.hub_machine import Machine
 from tests.integration.hub_process import HubProcess
-
-WAIT = 60.0
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    ends = time.monotonic() + WAIT
-    while not (found := condition()):
-        assert time.monotonic() < ends, "it did not come about"
-        time.sleep(0.1)
-    return found
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -69,7 +60,7 @@ def arm(hub: HubProcess, token: str, path: str = "/subscriptions", **more: Any) 
 def test_figures_can_be_scraped(hub: HubProcess) -> None:
     token = hub.token(hub.principal("figures-owner", "Owner"))
     Machine(hub, "figures").connect(token)
-    until(lambda: _figure(hub, "hawser_machines", status="Connected"))
+    until(lambda: _figure(hub, "hawser_machines", status="Connected"), seconds=60)
     arm(hub, token)
     assert (_figure(hub, "hawser_requests_total", part="arm", method="GET", status="200") or 0) >= 1
     assert (_figure(hub, "hawser_checkins_total") or 0) >= 1
@@ -99,7 +90,7 @@ def test_figures_are_not_for_everybody(own: HubProcess) -> None:
     # At SIGHUP another list is in force: the address is enough, whatever token is sent.
     configure(own, "metrics: {allow: ['127.0.0.0/8']}\n")
     reload(own)
-    until(lambda: session.get(f"{own.url}/metrics", timeout=30).status_code == 200)
+    until(lambda: session.get(f"{own.url}/metrics", timeout=30).status_code == 200, seconds=60)
     assert session.get(f"{own.url}/metrics", headers=header, timeout=30).status_code == 200
 
 
@@ -112,7 +103,7 @@ def test_who_calls_behind_a_balancer(own: HubProcess, proxies: str, status: int)
     assert own.session().get(f"{own.url}/metrics", headers=told, timeout=30).status_code == status
     own.session("127.0.0.2").get(f"{own.url}/nothing/here", headers=told, timeout=30)
     own.session().get(f"{own.url}/nothing/there", headers=told, timeout=30)
-    lines = until(lambda: "/nothing/there" in log(own) and log(own).splitlines())
+    lines = until(lambda: "/nothing/there" in log(own) and log(own).splitlines(), seconds=60)
     peers = {item["path"]: item["peer"] for item in map(json.loads, lines) if "path" in item}
     assert peers["/nothing/here"] == "127.0.0.2"
     assert peers["/nothing/there"] == ("127.0.0.1" if status == 200 else "198.51.100.7")
@@ -134,7 +125,9 @@ def test_logs_have_the_request_and_no_secret(own: HubProcess) -> None:
     forged = '/subscriptions/x\n{"level":"ERROR"}'
     arm(own, token, forged.replace("\n", "%0a"))
     own.session().get(f"{own.url}/nothing?code={token}", timeout=30)
-    lines = [json.loads(line) for line in until(lambda: log(own).count("access") > 3 and log(own).splitlines())]
+    lines = [
+        json.loads(line) for line in until(lambda: log(own).count("access") > 3 and log(own).splitlines(), seconds=60)
+    ]
     mine = [line for line in lines if line.get("request") == answer.headers["x-ms-request-id"]]
     assert mine[0]["status"] == 200
     assert mine[0]["path"] == "/subscriptions"
@@ -216,7 +209,7 @@ def test_a_crowd_at_the_door_keeps_nobody_else_waiting(hub: HubProcess) -> None:
     for thread in crowd:
         thread.start()
     try:
-        until(lambda: statuses[503])
+        until(lambda: statuses[503], seconds=60)
         for _ in range(3):
             before = statuses[401]
             assert hub.session().get(f"{hub.url}/healthz", timeout=30).status_code == 200
@@ -278,7 +271,7 @@ def test_who_takes_nothing_of_an_answer_is_cut_off_while_others_wait(hub: HubPro
 
         time.sleep(connections.UNTAKEN_SECONDS / 2)
         assert there(), "one who pauses is not cut off"
-        until(lambda: not there())
+        until(lambda: not there(), seconds=60)
     waiting.join(60)
     assert held == [200]
 
@@ -324,7 +317,7 @@ def test_connections_are_bounded_and_held_ones_stay(own: HubProcess) -> None:
     assert len(idle) <= 64
     for stream in idle:
         stream.close()
-    until(lambda: own.session().get(f"{own.url}/healthz", timeout=30).ok)
+    until(lambda: own.session().get(f"{own.url}/healthz", timeout=30).ok, seconds=60)
     holder.join(60)
     assert answers == [200]
 
@@ -385,13 +378,13 @@ def test_a_certificate_of_ones_own_is_served_and_never_overwritten(
     # Copied in two steps. As long as key and certificate do not fit, the former pair stays in force.
     (keys / "tls.key").write_bytes(pair["tls.key"])
     reload(own)
-    until(lambda: "The TLS certificate" in log(own) and "cannot be used" in log(own))
+    until(lambda: "The TLS certificate" in log(own) and "cannot be used" in log(own), seconds=60)
     assert _files(own) == {**former, "tls.key": pair["tls.key"]}
     assert _served(own) == shown
     held = _connect(own)
     (keys / "tls.crt").write_bytes(pair["tls.crt"])
     reload(own)
-    until(lambda: _served(own) == pair["tls.crt"])
+    until(lambda: _served(own) == pair["tls.crt"], seconds=60)
     held.sendall(f"GET /healthz HTTP/1.1\r\nHost: {own.listen}\r\n\r\n".encode())
     assert held.recv(64).startswith(b"HTTP/1.1 200"), "an open connection stays"
     reload(own)
@@ -418,7 +411,7 @@ def test_settings_that_are_wrong_are_refused_while_it_runs(own: HubProcess) -> N
     own.start()
     configure(own, "limits: {requests_per_minute: none of your business}\n")
     reload(own)
-    until(lambda: "config.yaml" in log(own))
+    until(lambda: "config.yaml" in log(own), seconds=60)
     assert own.session().get(f"{own.url}/healthz", timeout=30).ok
     own.stop()
     refused = own.run("serve", "--listen", own.listen, check=False)

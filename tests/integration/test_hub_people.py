@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -40,10 +40,8 @@ class Api:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data").start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,10 +23,8 @@ NEW_MACHINE_ID = vector(machine_id="m2", dmi_uuid="u1", dmi_serial="s1", disk_id
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local").start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub("--location", "local")
 
 
 @pytest.fixture(scope="module")

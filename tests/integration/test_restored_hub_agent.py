@@ -12,7 +12,8 @@ import pytest
 
 from tests.integration import hub_process
 from tests.integration.hub_process import HubProcess
-from tests.unit.agent_cli.test_end_to_end import Agent, until
+from tests.unit.agent_cli.test_end_to_end import Agent
+from tests.waiting import until
 
 
 @pytest.fixture

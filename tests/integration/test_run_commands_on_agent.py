@@ -14,8 +14,9 @@ from azure.mgmt.hybridcompute import models
 
 from agent_runtime.platform import processes
 from tests.integration.agent_process import Agent
-from tests.integration.extension_site import Client, G, sdk, serving, until
+from tests.integration.extension_site import Client, G, sdk, serving
 from tests.integration.hub_process import HubProcess
+from tests.waiting import until
 
 NAME = "runs-commands"
 
@@ -92,7 +93,7 @@ def test_a_running_script_is_ended_by_its_deletion(client: Client, tmp_path: Pat
     script = f"echo $$ >{path}.new; mv {path}.new {path}; exec sleep 600"
     view = run(client, "long", script, async_execution=True)
     assert view.execution_state == "Running", "an asynchronous operation ends when the script has started"
-    assert until(path.exists)
+    until(path.exists)
     pid = int(path.read_text())
     assert processes.is_there(pid)
     client.machine_run_commands.begin_delete(G, NAME, "long").result(120)

@@ -9,8 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,7 @@ import requests
 from tests.integration import hub_process
 from tests.integration.agent_process import ENVIRONMENT, Agent
 from tests.integration.hub_process import REPOSITORY, HubProcess
-
-WAIT = 90.0
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    ends = time.monotonic() + WAIT
-    while not (found := condition()):
-        assert time.monotonic() < ends, "it did not come about"
-        time.sleep(0.2)
-    return found
+from tests.waiting import until
 
 
 def adopted(agent: Agent, old_ca: str) -> bool:
@@ -73,7 +63,7 @@ class Site:
         agent.stop()
         agent.start()
         return agent.run("show", "--json").returncode == 0 and bool(
-            until(lambda: agent.show()["status"] == "Connected")
+            until(lambda: agent.show()["status"] == "Connected", seconds=90)
         )
 
     def close(self) -> None:
@@ -96,25 +86,28 @@ def test_the_ca_is_rotated_under_a_running_fleet(site: Site) -> None:
     first, second = site.connect("web01"), site.connect("web02")
     old_ca = Path(site.hub.ca_file).read_text()
     shown = site.presents()
-    until(lambda: not site.status()["behind"])
+    until(lambda: not site.status()["behind"], seconds=90)
 
     site.hub.run("trust", "rotate", "ca")
     status = site.status()
     assert status["underWay"] == ["ca"]
     assert len(status["caSha256"]) == 2
     # The new certificate is served without a restart, and who trusts the old CA alone is served still.
-    until(lambda: site.presents() != shown)
+    until(lambda: site.presents() != shown, seconds=90)
     (site.folder / "old.pem").write_text(old_ca)
     assert requests.get(f"{site.hub.url}/healthz", verify=str(site.folder / "old.pem"), timeout=30).ok
-    until(lambda: not site.status()["behind"])
+    until(lambda: not site.status()["behind"], seconds=90)
 
     site.hub.run("trust", "finish", "ca")
     assert not site.status()["underWay"]
     with pytest.raises(requests.exceptions.SSLError):
-        until(lambda: not requests.get(f"{site.hub.url}/healthz", verify=str(site.folder / "old.pem"), timeout=30).ok)
+        until(
+            lambda: not requests.get(f"{site.hub.url}/healthz", verify=str(site.folder / "old.pem"), timeout=30).ok,
+            seconds=90,
+        )
     for agent in (first, second):
         assert json.loads((agent.state / "clouds/demo.json").read_text())["ca_pem"] == old_ca
-        until(partial(adopted, agent, old_ca))
+        until(partial(adopted, agent, old_ca), seconds=90)
         assert site.beats(agent)
         assert agent.run("check").returncode == 0
     # The playbook's profile is still the old one: giving it again changes nothing and breaks nothing.
@@ -138,9 +131,9 @@ def test_nobody_is_left_behind_unasked(site: Site) -> None:
 def test_the_desired_state_key_is_rotated(site: Site) -> None:
     agent = site.connect("web01")
     before = site.status()["kids"]
-    until(lambda: not site.status()["behind"])
+    until(lambda: not site.status()["behind"], seconds=90)
     site.hub.run("trust", "rotate", "desired-state-key")
-    until(lambda: not site.status()["behind"])
+    until(lambda: not site.status()["behind"], seconds=90)
     site.hub.run("trust", "finish", "desired-state-key")
     after = site.status()["kids"]
     assert len(after) == 1
@@ -149,7 +142,8 @@ def test_the_desired_state_key_is_rotated(site: Site) -> None:
         lambda: (
             [key["kid"] for key in json.loads((agent.state / "trust/demo.json").read_text())["desired_state_keys"]]
             == after
-        )
+        ),
+        seconds=90,
     )
     profile = json.loads(site.hub.run("cloud-profile").stdout)
     assert [key["kid"] for key in profile["desired_state_keys"]] == after

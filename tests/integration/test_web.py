@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
@@ -26,13 +26,11 @@ EVIL = '<script>alert("x")</script>\'; DROP TABLE machines;--'
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    sites = [option for site in ("hamburg", "bremerhaven", "rotterdam") for option in ("--location", f"{site}={site}")]
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", *sites).start()
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    made = make_hub(*web_fleet.LOCATIONS)
     web_fleet.make_user(made)
     web_fleet.make_user(made, "reader", "Reader")
-    yield made
-    assert made.stop() == 0
+    return made
 
 
 @pytest.fixture(scope="module")

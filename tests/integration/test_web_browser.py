@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.integration import hub_process, web_browser, web_fleet
+from tests.integration import web_browser, web_fleet
 from tests.integration.hub_machine import API, Machine
 from tests.integration.hub_process import HubProcess
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    sites = [option for site in ("hamburg", "bremerhaven", "rotterdam") for option in ("--location", f"{site}={site}")]
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", *sites).start()
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    made = make_hub(*web_fleet.LOCATIONS)
     web_fleet.make_user(made)
-    yield made
-    made.stop()
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -3,24 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration import hub_process, web_fleet
+from tests.integration import web_fleet
 from tests.integration.hub_machine import Machine
 from tests.integration.hub_process import HubProcess
 from tests.integration.test_web import Visitor, hidden
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "hamburg").start()
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    made = make_hub("--location", "hamburg")
     web_fleet.make_user(made)
     web_fleet.make_user(made, "reader", "Reader")
-    yield made
-    assert made.stop() == 0
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,8 @@ _ROLES = (
     ("edge", "terminal-4", "prod", 4),
 )
 _SITES = ("hamburg", "bremerhaven", "rotterdam")
+# Options of the hub that has this fleet.
+LOCATIONS = tuple(word for site in _SITES for word in ("--location", f"{site}={site}"))
 _VERSIONS = (("1.2.0.118", "2026-10-20"), ("1.1.4.97", "2026-06-02"), ("0.9.8.40", "2025-09-15"))
 
 

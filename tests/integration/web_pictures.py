@@ -65,9 +65,8 @@ def pack(out: Path) -> None:
 def main() -> None:
     """Make a hub and a fleet, take the pictures, end the hub."""
     out = Path(sys.argv[1])
-    sites = [option for site in ("hamburg", "bremerhaven", "rotterdam") for option in ("--location", f"{site}={site}")]
     with tempfile.TemporaryDirectory() as directory:
-        hub = hub_process.make(Path(directory) / "data", *sites).start()
+        hub = hub_process.make(Path(directory) / "data", *web_fleet.LOCATIONS).start()
         try:
             web_fleet.make_user(hub)
             token = hub.token(hub.principal("rollout", "Owner"))

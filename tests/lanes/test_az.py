@@ -16,11 +16,12 @@ import pytest
 
 from tests.integration import hub_process
 from tests.integration.agent_process import Agent, unpacked
-from tests.integration.extension_site import serving, until
+from tests.integration.extension_site import serving
 from tests.integration.hub_machine import Machine
 from tests.integration.hub_process import HubProcess
 from tests.integration.test_collection_extensions import publish
 from tests.lanes import clients
+from tests.waiting import until
 
 pytestmark = [pytest.mark.lane("az"), pytest.mark.timeout(600)]
 API = "2024-07-10"
@@ -76,7 +77,7 @@ class Az:
     def ended(self, address: str) -> dict[str, Any]:
         """An operation once it has ended, watched by `az rest`."""
         told: dict[str, Any] = until(
-            lambda: (found := self("rest", "-m", "get", "-u", address))["status"] != "InProgress" and found, 60
+            lambda: (found := self("rest", "-m", "get", "-u", address))["status"] != "InProgress" and found, seconds=60
         )
         return told
 

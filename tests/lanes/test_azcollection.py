@@ -9,14 +9,13 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.integration import hub_process
 from tests.integration.agent_process import Agent, unpacked
 from tests.integration.extension_site import serving
 from tests.integration.hub_machine import Machine
@@ -92,10 +91,8 @@ def _plain(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    made = hub_process.make(tmp_path_factory.mktemp("hub") / "data", "--location", "local=Laboratory").start()
-    yield made
-    assert made.stop() == 0
+def hub(make_hub: Callable[..., HubProcess]) -> HubProcess:
+    return make_hub("--location", "local=Laboratory")
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,15 @@ import json
 import os
 import shutil
 import subprocess
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agent_runtime.extensions import governance
 from benchmarks import packages
@@ -22,8 +25,9 @@ from lab import Lab
 from lab.vm import Hardware, Vm, Vms
 from tests.integration import hub_process
 from tests.integration.cloned_hosts import is_connected
-from tests.integration.extension_site import arm_of, operation_of, until
+from tests.integration.extension_site import arm_of, operation_of
 from tests.integration.hub_process import REPOSITORY, HubProcess
+from tests.waiting import until
 
 pytestmark = [pytest.mark.lane("vm"), pytest.mark.timeout(3600)]
 JOIN_SECONDS = 300.0
@@ -94,7 +98,6 @@ def ground(make_lab: Callable[..., Lab], agent_deb: Path, tmp_path_factory: pyte
     lab = make_lab()
     data = tmp_path_factory.mktemp("hub") / "data"
     hub = hub_process.make(data, "--location", "local=Laboratory", host=str(lab.gateway))
-    hub.listen = hub.url.removeprefix("https://")
     hub.start()
     try:
         yield Ground(lab, hub, agent_deb)
@@ -146,9 +149,7 @@ def test_the_hypervisor_and_the_cloud_tell_copies_apart(ground: Ground) -> None:
     disk = ground.vms.copy_of(ground.installed)
     hardware = Hardware()
     original = ground.start("twin", disk, hardware)
-    original.run(["sh", "-c", "umask 077; cat >/root/connect.json"], stdin=json.dumps(wish(ground, "twin")))
-    original.run(["azcmagent", "connect", "--config", "/root/connect.json"])
-    assert is_connected(show(original))
+    connect(ground, original)
     read = evidence(original)
     assert {name for name, status in read.items() if status == "ok"} >= {
         "vmgenid",
@@ -159,6 +160,12 @@ def test_the_hypervisor_and_the_cloud_tell_copies_apart(ground: Ground) -> None:
         "disk_id",
         "macs",
     }, read
+    # What the playbook verify_unique reads is that id: a GUID, its first three parts little-endian.
+    plays = yaml.safe_load((REPOSITORY / "playbooks" / "verify_unique.yml").read_text())
+    (command,) = [task["ansible.builtin.raw"] for task in plays[0]["tasks"] if "ansible.builtin.raw" in task]
+    (line,) = [line for line in original.run(["sh", "-c", command]).output.splitlines() if line.startswith("vmgenid ")]
+    digits = line.removeprefix("vmgenid ").replace(" ", "")
+    assert uuid.UUID(bytes_le=bytes.fromhex(digits)) == uuid.UUID(hardware.generation)
     original.power_off()
 
     image = disk
@@ -183,6 +190,41 @@ def test_the_hypervisor_and_the_cloud_tell_copies_apart(ground: Ground) -> None:
     assert show(original)["resourceName"] == "twin"
 
 
+def test_other_parts_and_a_wrong_clock_make_no_other_machine(ground: Ground) -> None:
+    """The same disk and firmware; at every boot another network card and another address."""
+    name, hardware, disk = "rebuilt", Hardware(), ground.vms.copy_of(ground.installed)
+    machine = ground.start(name, disk, hardware)
+    connect(ground, machine)
+    before, address = show(machine), machine.address
+    machine.power_off()
+    hardware = replace(hardware, memory_mib=hardware.memory_mib + 256, processors=2, spare_disk=True)
+    machine = ground.start(name, disk, hardware)
+    assert machine.address != address
+    assert machine.run(["nproc"]).output.strip() == "2"
+    assert machine.run(["test", "-b", "/dev/vdc"], check=False).code == 0
+    heard = wait(machine, lambda shown: shown["lastHeartbeat"] != before["lastHeartbeat"])
+    assert (heard["identityState"], heard["vmId"]) == ("connected", before["vmId"])
+    machine.power_off()
+
+    # Ten years on no certificate is good for TLS: the hub is out of reach, and the identity is what it was.
+    machine = ground.start(name, disk, replace(hardware, clock="2036-11-28T12:00:00"))
+    assert machine.run(["date", "+%Y"]).output.strip() == "2036"
+    off = wait(machine, lambda shown: bool(shown["agentErrorCode"]))
+    assert (off["identityState"], off["status"], off["agentErrorCode"]) == ("connected", "Disconnected", "AZCM0026")
+    machine.run(["date", "--utc", "--set", time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())])
+    machine.run(["systemctl", "restart", "himdsd"])
+    assert wait(machine, is_connected)["vmId"] == before["vmId"]
+    assert before["vmId"] not in [twin["vmId"] for twin in ground.hub.json("twins")]
+    machine.power_off()
+
+
+def connect(ground: Ground, machine: Vm) -> None:
+    """Under its name."""
+    machine.run(["sh", "-c", "umask 077; cat >/root/connect.json"], stdin=json.dumps(wish(ground, machine.name)))
+    machine.run(["azcmagent", "connect", "--config", "/root/connect.json"])
+    assert is_connected(show(machine))
+
+
 def wish(ground: Ground, name: str) -> dict[str, str]:
     """For `connect --config`."""
     return {
@@ -200,8 +242,7 @@ def test_virt_sysprep_seals_a_disk_that_does_not_run(ground: Ground, tmp_path: P
         pytest.fail("virt-sysprep is not here: apt-get install guestfs-tools")
     disk = ground.vms.copy_of(ground.installed)
     machine = ground.start("connected", disk, ground.builder)
-    machine.run(["sh", "-c", "umask 077; cat >/root/connect.json"], stdin=json.dumps(wish(ground, "connected")))
-    machine.run(["azcmagent", "connect", "--config", "/root/connect.json"])
+    connect(ground, machine)
     script = tmp_path / "virt-sysprep-seal"
     script.write_text(machine.run(["cat", "/usr/share/azcmagent/virt-sysprep-seal"]).output)
     script.chmod(0o755)
@@ -244,12 +285,11 @@ def test_an_extension_that_takes_what_it_gets_is_held_at_its_limit(ground: Groun
     # That of the image is of a time when the hub had no packages.
     machine.run(["sh", "-c", "cat >/root/cloud.json"], stdin=hub.run("cloud-profile", "--name", "lab").stdout)
     machine.run(["azcmagent", "cloud", "add", "/root/cloud.json"])
-    machine.run(["sh", "-c", "umask 077; cat >/root/connect.json"], stdin=json.dumps(wish(ground, name)))
-    machine.run(["azcmagent", "connect", "--config", "/root/connect.json"])
+    connect(ground, machine)
     arm, group = arm_of(hub, hub.token(ground.owner)), f"/subscriptions/{hub.subscription_id}/resourceGroups/servers"
     extension = f"{group}/providers/Microsoft.HybridCompute/machines/{name}/extensions/bench"
     answer = arm("PUT", extension, packages.wish("1.0.0"))
-    told = until(lambda: (found := operation_of(arm, answer))["status"] != "InProgress" and found, 600)
+    told = until(lambda: (found := operation_of(arm, answer))["status"] != "InProgress" and found, seconds=600)
     assert told["status"] == "Succeeded", told
 
     slice_ = governance.slice_of(HANDLER)

@@ -20,6 +20,8 @@ DIFFERENCES: Mapping[str, tuple[str, ...]] = {
     "weak": ("disk_id", "macs"),
     "none": (),
 }
+# What can tell a copy: evidence that differs strongly, weakly, or not at all.
+KINDS = ("strong", "weak", "perfect")
 WATCHED = 24 * HOUR
 # Of heartbeats that a renewal follows. In life it is one in 13,000; here it is to meet every moment of a fork.
 RENEWALS = 0.1
@@ -29,15 +31,15 @@ RENEWALS = 0.1
 class Forked:
     """What came of many forks. `missed`: forks with differing evidence whose copy still used the identity a day later;
     `wronged`: originals of such forks that did not have their identity then; `outcomes`: how both ended, by what told
-    them apart. Seconds: `detected`, from the copy's first look to its being out of use; `healed`, to its having
-    a name of its own (policy adopt) or being in quarantine."""
+    them apart (one of KINDS). Seconds since the copy woke, by the same: `detected`, until it is out of use; `judged`,
+    until the hub has offered it a name of its own or put it into quarantine."""
 
     forks: int = 0
     missed: list[str] = field(default_factory=list)
     wronged: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
-    detected: list[int] = field(default_factory=list)
-    healed: list[int] = field(default_factory=list)
+    detected: dict[str, list[int]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    judged: dict[str, list[int]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
 
 def fork(rules: Rules, dice: random.Random, told: Forked) -> None:
@@ -50,14 +52,14 @@ def fork(rules: Rules, dice: random.Random, told: Forked) -> None:
     original, copy = life.machine, _copied(life, way, difference)
     is_strong = bool(rules.compare(copy.kept, copy.now()[0]).strong)
     differs = copy.now()[1] != original.now()[1]
+    kind = "strong" if is_strong else "weak" if differs else "perfect"
     told.forks += 1
-    _watch(life, copy, told, looks=way != "snapshot with memory" or _has_other_generation(original, copy))
+    _watch(life, copy, told, kind, looks=way != "snapshot with memory" or _has_other_generation(original, copy))
     name = f"{way}, {difference}, {life.kind}"
     if differs and copy.state == "connected":
         told.missed.append(name)
     if differs and original.state != "connected":
         told.wronged.append(f"{name}: {original.state}")
-    kind = "strong" if is_strong else "weak" if differs else "perfect"
     told.outcomes[f"{kind}: original {original.state}, copy {copy.state}"] += 1
 
 
@@ -65,13 +67,13 @@ def _has_other_generation(original: Holder, copy: Holder) -> bool:
     return original.hardware["vmgenid"] != copy.hardware["vmgenid"]
 
 
-def _watch(life: Life, copy: Holder, told: Forked, *, looks: bool) -> None:
+def _watch(life: Life, copy: Holder, told: Forked, kind: str, *, looks: bool) -> None:
     """Both go on until the copy has ended, a day at most. `looks`: himds of the copy looks at once, because it starts
     or is told of the generation id; otherwise within the hour."""
     dice, hub, original, begun = life.dice, life.hub, life.machine, life.at
-    detected, healed, due = -1, -1, begun if looks else begun + HOUR
+    detected, judged, due = -1, -1, begun if looks else begun + HOUR
     clocks = {id(original): begun + dice.randrange(HEARTBEAT), id(copy): begun + dice.randrange(60)}
-    while min(clocks.values()) < begun + WATCHED and healed < 0:
+    while min(clocks.values()) < begun + WATCHED and judged < 0:
         holder, other = (original, copy) if clocks[id(original)] <= clocks[id(copy)] else (copy, original)
         at = clocks[id(holder)]
         if at >= due:
@@ -83,14 +85,14 @@ def _watch(life: Life, copy: Holder, told: Forked, *, looks: bool) -> None:
         if detected < 0 and copy.state != "connected":
             detected = at - begun
         if copy.state in ("adopted", "quarantined"):
-            healed = at - begun
+            judged = at - begun
         clocks[id(holder)] = max(at + dice.randrange(5, HEARTBEAT), holder.again if holder.state == "parked" else 0)
     life.at = max(clocks.values())
     for _ in range(4):  # the original goes on
         life.at += HEARTBEAT
         act(hub, original, [copy], life.at)
-    told.detected += [detected] if detected >= 0 else []
-    told.healed += [healed] if healed >= 0 else []
+    told.detected[kind] += [detected] if detected >= 0 else []
+    told.judged[kind] += [judged] if judged >= 0 else []
 
 
 def _copied(life: Life, way: str, difference: str) -> Holder:

@@ -213,6 +213,16 @@ def _journal_first(paths: Any, journal: Any) -> list[str]:
 _finish = sealing.finish
 
 
+def _record_last(paths: Any, by: str) -> bool:
+    """`sealing.unseal` that says what the machine is before the birth record says that it was unsealed."""
+    if sealing.state_of(paths).state != "sealed":
+        return False
+    record = atomic.read_json(paths.image)
+    sealing._write_identity(paths, Record("disconnected", "2026-01-01T00:00:00Z"))
+    atomic.write_json(paths.image, {**record, "unsealedAt": "2026-01-01T00:00:00Z", "unsealedBy": by}, mode=0o644)
+    return True
+
+
 def _retired_first(real: Any) -> Any:
     """A renewal that erases the old key before `identity.json` names the new one."""
 
@@ -280,6 +290,7 @@ BROKEN = (
     Broken("the folder is not synced, renewing", "renew", local, "sync_folder", lambda _folder: None),
     Broken("the identity is forgotten last", "seal", sealing, "finish", _identity_last),
     Broken("the journal goes first", "seal", sealing, "finish", _journal_first),
+    Broken("unsealed before it is on record", "unseal", sealing, "unseal", _record_last),
     Broken("what gcad and extd hold stays", "seal", remains, "_whole", lambda paths: (paths.certs, paths.tokens)),
     Broken("the binding stays", "seal", remains, "found", _without_binding),
     Broken("half-written files stay", "seal", remains, "_temporaries", lambda _folder: iter(())),

@@ -37,7 +37,9 @@ def test_nobody_is_accused_in_normal_life() -> None:
 def test_no_fork_with_differing_evidence_is_missed_and_no_original_wronged() -> None:
     told = forked(REAL)
     assert (told.missed, told.wronged) == ([], [])
-    assert percentile(told.healed, 0.95) <= 3600
+    for kind in ("strong", "weak"):
+        assert percentile(told.judged[kind], 0.95) <= 3600
+    assert percentile(told.detected["strong"], 0.5) < percentile(told.detected["weak"], 0.5)
 
 
 def test_of_perfect_copies_one_goes_on_and_the_other_does_not() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -22,70 +21,31 @@ from tests.integration.extension_site import (
     Arm,
     Client,
     G,
-    arm_of,
     code_of,
-    name_of,
     operation_of,
     path_of,
-    running,
     script,
-    sdk,
     state_of,
-    until,
     wish,
 )
 from tests.integration.hub_process import HubProcess
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    with running(tmp_path_factory.mktemp("hub") / "data") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def owner(hub: HubProcess) -> dict[str, Any]:
-    return hub.principal("owner", "Owner")
-
-
-@pytest.fixture(scope="module")
-def token(hub: HubProcess, owner: dict[str, Any]) -> str:
-    return hub.token(owner)
-
-
-@pytest.fixture(scope="module")
-def arm(hub: HubProcess, token: str) -> Arm:
-    return arm_of(hub, token)
-
-
-@pytest.fixture(scope="module")
-def client(hub: HubProcess, owner: dict[str, Any]) -> Iterator[Client]:
-    with sdk(hub, owner) as made:
-        yield made
-
-
-@pytest.fixture
-def machine(hub: HubProcess, token: str, request: pytest.FixtureRequest) -> ExtensionMachine:
-    return ExtensionMachine.connected(hub, name_of(request), token)
+from tests.waiting import until
 
 
 def test_a_held_checkin_is_woken_by_a_wish(arm: Arm, machine: ExtensionMachine) -> None:
-    woken: list[float] = []
+    woken: list[int] = []
 
     def hold() -> None:
-        assert machine.checkin(hold=60).json()["generations"]["extensions"] == 1
-        woken.append(time.monotonic())
+        woken.append(machine.checkin(hold=60).json()["generations"]["extensions"])
 
     machine.checkin()
     thread = threading.Thread(target=hold)
     thread.start()
     time.sleep(0.5)
     assert not woken
-    began = time.monotonic()
     assert arm("PUT", path_of(machine), wish()).status_code == 202
     thread.join(20)
-    assert woken, "the hold was not answered"
-    assert woken[0] - began < 5
+    assert woken == [1], "the hold was not answered"
 
 
 def test_reports_that_do_not_count(arm: Arm, machine: ExtensionMachine) -> None:
@@ -248,7 +208,7 @@ def test_what_a_machine_shows_of_its_extensions(
 def test_operations_end_with_their_machine(arm: Arm, machine: ExtensionMachine) -> None:
     put = arm("PUT", path_of(machine), wish())
     assert arm("DELETE", machine.resource_id).status_code == 204
-    assert until(lambda: operation_of(arm, put)["status"] == "Canceled")
+    until(lambda: operation_of(arm, put)["status"] == "Canceled")
 
 
 def test_what_nobody_answers_for_six_hours_fails(
@@ -297,7 +257,7 @@ def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machin
     assert state_of(arm, machine) == "Succeeded"
     more.append(package("Auto", "Agent", "1.1.0"))
     catalogue_of(hub, more)
-    assert until(lambda: item()["version"] == "1.1.0"), "never 2.0.0: the first number stays"
+    until(lambda: item()["version"] == "1.1.0", what="never 2.0.0: the first number stays")
     assert (item()["rollbackTo"], item()["sequence"], state_of(arm, machine)) == ("1.0.0", 0, "Updating")
     assert item()["rollbackPackage"]["path"] == more[-3]["path"]
     machine.report_all(state="installing")
@@ -315,13 +275,13 @@ def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machin
     machine.report_all()
     more.append(package("Auto", "Agent", "1.1.1"))
     catalogue_of(hub, more)
-    assert until(lambda: item()["version"] == "1.1.1")
+    until(lambda: item()["version"] == "1.1.1")
     machine.report_all(operation="update")
     assert state_of(arm, machine) == "Succeeded"
     assert item()["rollbackTo"] is None
     # What was rolled back is tried again after its time, the catalogue being the same; the older it is, the later.
     machine.hub.execute("UPDATE extensions SET version = '1.1.0', retry = 1 WHERE handler_key = 'auto.agent'")
-    assert until(lambda: item()["version"] == "1.1.1")
+    until(lambda: item()["version"] == "1.1.1")
     hub.execute("UPDATE extension_packages SET created = created - 5 * 3600")
     machine.report_all(version="1.1.0", message="1.1.1 failed; 1.1.0 is back")
     assert item()["version"] == "1.1.0"
@@ -336,7 +296,7 @@ def test_the_version_that_is_wished_is_shown_and_can_be_pinned(
     arm("PUT", path_of(machine), automatic)
     machine.report_all()
     catalogue_of(hub, [*PACKAGES, package("Hawser", "CustomScript", "1.9.9")])
-    assert until(lambda: machine.content()["extensions"][0]["version"] == "1.9.9")
+    until(lambda: machine.content()["extensions"][0]["version"] == "1.9.9")
     machine.report_all()
     shown = arm("GET", path_of(machine)).json()
     assert shown["properties"]["typeHandlerVersion"] == "1.9.9"
@@ -378,7 +338,7 @@ def test_what_is_locked_is_not_written_by_other_ways(hub: HubProcess, arm: Arm, 
     looked = retry()
     time.sleep(1)  # the hub's times are whole seconds
     catalogue_of(hub, [*PACKAGES, package("Hawser", "CustomScript", "1.9.8")])
-    assert until(lambda: retry() > looked), "the hub has looked, and left it alone"
+    until(lambda: retry() > looked, what="the hub has looked, and left it alone")
     after = machine.payload()
     assert (after["generation"], after["content"]) == (before["generation"], before["content"])
     assert arm("POST", f"{place}/addExtensions", {"extensions": [probe]}).status_code == 202

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +15,12 @@ from azure.mgmt.hybridcompute import models
 from jsonschema import Draft7Validator
 
 from tests.integration.extension_machine import ExtensionMachine
-from tests.integration.extension_site import (
-    Arm,
-    Client,
-    G,
-    arm_of,
-    code_of,
-    name_of,
-    operation_of,
-    path_of,
-    running,
-    sdk,
-    until,
-    wish,
-)
+from tests.integration.extension_site import Arm, Client, G, arm_of, code_of, operation_of, path_of, sdk, wish
 from tests.integration.hub_machine import payload_of
 from tests.integration.hub_process import REPOSITORY, HubProcess
+from tests.waiting import until
 
 SCHEMA = json.loads((REPOSITORY / "docs/schemas/desired-runcommands.schema.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    with running(tmp_path_factory.mktemp("hub") / "data") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def owner(hub: HubProcess) -> dict[str, Any]:
-    return hub.principal("owner", "Owner")
-
-
-@pytest.fixture(scope="module")
-def token(hub: HubProcess, owner: dict[str, Any]) -> str:
-    return hub.token(owner)
-
-
-@pytest.fixture(scope="module")
-def arm(hub: HubProcess, token: str) -> Arm:
-    return arm_of(hub, token)
-
-
-@pytest.fixture
-def machine(hub: HubProcess, token: str, request: pytest.FixtureRequest) -> ExtensionMachine:
-    return ExtensionMachine.connected(hub, name_of(request), token)
 
 
 def body(script: str = "date", **properties: Any) -> dict[str, Any]:
@@ -207,32 +169,41 @@ def test_who_lost_the_role_reads_nothing_through_an_operation(
 
 
 def test_secrets_stay_the_machines(hub: HubProcess, arm: Arm, machine: ExtensionMachine, tmp_path: Path) -> None:
-    secret = "s3cret-of-a-run"
-    blob = "https://blobs.example/out/log.txt"
+    secret, signature = "s3cret-of-a-run", "s1gnature-of-a-blob"
+    blob, other = "https://blobs.example/out/log.txt", "https://blobs.example/err/log.txt"
     protected = [{"name": "PASSWORD", "value": secret}, {"value": 7}]
-    wanted = body(
-        protectedParameters=protected, runAsUser="app", runAsPassword=f"{secret}!", outputBlobUri=f"{blob}?sig=abc"
-    )
+    addresses = {
+        "outputBlobUri": f"{blob}?sv=1&sig={signature}",
+        "errorBlobUri": f"{other}?SIG={signature}#{signature}",
+    }
+    wanted = body(protectedParameters=protected, runAsUser="app", runAsPassword=f"{secret}!", **addresses)
     shown = arm("PUT", path(machine), wanted).json()["properties"]
-    assert shown["outputBlobUri"] == blob
+    assert (shown["outputBlobUri"], shown["errorBlobUri"]) == (blob, other)
     content = document(machine)["content"]
     (item,) = content["runCommands"]
-    assert item["outputBlobUri"] == f"{blob}?sig=abc"
+    assert (item["outputBlobUri"], item["errorBlobUri"]) == (blob, other), "the machine still refuses them"
     envelope = {**item, "protectedSettings": item["protected"]}
     assert json.loads(machine.opened(envelope, content["certificates"], tmp_path)) == {
         "protectedParameters": [{"name": "PASSWORD", "value": secret}, {"name": "", "value": "7"}],
         "runAsPassword": f"{secret}!",
     }
     assert secret not in arm("GET", path(machine)).text
-    assert arm("PATCH", path(machine), {"properties": {"outputBlobUri": blob}}).status_code == 200
+    patched = {"outputBlobUri": f"{other}?sig={signature}"}
+    assert arm("PATCH", path(machine), {"properties": patched}).json()["properties"]["outputBlobUri"] == other
     (item,) = document(machine)["content"]["runCommands"]
-    assert (item["outputBlobUri"], item["protected"] is not None) == (f"{blob}?sig=abc", True)
+    assert (item["outputBlobUri"], item["protected"] is not None) == (other, True)
+    hub.run("backup", tmp_path / "backup.tar.gz")
+    with tarfile.open(tmp_path / "backup.tar.gz") as backup:
+        kept = [part.read() for member in backup if (part := backup.extractfile(member)) is not None]
+    assert any(other.encode() in table for table in kept)
+    assert not any(word.encode() in table for table in kept for word in (secret, signature))
     assert arm("PUT", path(machine), body()).status_code == 200
     (item,) = document(machine)["content"]["runCommands"]
     assert (item["outputBlobUri"], item["protected"]) == (None, None), "a PUT is the whole"
     for file in hub.data.rglob("*"):
         if file.is_file():
-            assert secret.encode() not in file.read_bytes(), file
+            found = file.read_bytes()
+            assert not any(word.encode() in found for word in (secret, signature)), file
 
 
 @pytest.mark.parametrize(
