@@ -135,7 +135,6 @@ class Keeper:
                     # Parked while the answer was on its way: its nonce proves this branch, no more is made of it.
                     self._known.keep_lease(epoch=answer["epoch"], slot=answer["slot"], nonce=answer["nonce"])
                     continue
-                self._well()
                 news = await self._take_over(hub, credential, answer)
                 # The first early answer without news asks for another check-in: the machine may have been deleted. A
                 # hub that goes on so sees a difference where there is none, and must not keep both sides busy.
@@ -202,6 +201,7 @@ class Keeper:
                     raise errors.CredentialInvalid(f"the hub refused the channel token: {refusal.message}")
                 raise refusal
             self._known.beat()
+            self._well()  # now, not after a hold of minutes: who waits for an upgrade goes by the error
             if hold and self._again:
                 raise Woken  # while the request was on its way, when there was no hold to end yet
             self._waiting = True
@@ -247,13 +247,16 @@ class Keeper:
     # Trouble
 
     def _well(self) -> None:
+        if self._known.state in machine.HELD:
+            return  # the error of a held identity says why it is held
         if self._known.store.record.error is not None:
-            self._known.store.apply("trouble", error=None)
-            self._known.log.info("the hub answers again")
+            with contextlib.suppress(OSError):  # a full disk: with the next heartbeat once more
+                self._known.store.apply("trouble", error=None)
+                self._known.log.info("the hub answers again")
 
     def _trouble(self, code: str, message: str) -> None:
         if self._known.state in machine.HELD:
-            self._known.log.warning(f"{code}: {message}")  # the error of a held identity says why it is held
+            self._known.log.warning(f"{code}: {message}")
             return
         before = self._known.store.record.error
         if before is None or (before.get("code"), before.get("message")) != (code, message):

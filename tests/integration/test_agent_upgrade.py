@@ -53,19 +53,30 @@ class Site:
 
     def upgrade(self, *words: str, check: bool = True) -> tuple[int, dict[str, Any]]:
         """`azcmagent upgrade`: exit code, and its JSON."""
-        done = self.host.run(["azcmagent", "upgrade", *words, "--json"], check=check, timeout=300)
+        try:
+            done = self.host.run(["azcmagent", "upgrade", *words, "--json"], check=check, timeout=200)
+        except LabError as error:
+            raise AssertionError(f"{error}\n{self.told()}") from None
         return done.code, json.loads(done.output)
+
+    def told(self) -> str:
+        """What machine and hub say of the last upgrade, for a test that has failed."""
+        logs = [f"{FOLDER}/upgrade.log", "/var/opt/azcmagent/log/himds.log", "/var/opt/azcmagent/log/extd.log"]
+        asked: list[list[str]] = [
+            *(["tail", "-n", "40", log] for log in logs),
+            ["azcmagent", "show", "--json"],
+            ["systemctl", "status", "--no-pager", "--lines=20", UNIT, "himdsd", "extd", "gcad"],
+        ]
+        said = (self.host.run(words, check=False) for words in asked)
+        text = "\n".join(f"{done.output}{done.errors}" for done in said)
+        return f"{self.journal()}\n{self.attempt()}\n{text}"
 
     def journal(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.host.read(f"{FOLDER}/journal.json"))
         return found
 
     def until(self, check: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-        def told() -> str:
-            log = self.host.run(["cat", f"{FOLDER}/upgrade.log"], check=False).output
-            return f"{what}: {self.journal()['steps']}; {self.attempt()}; {log}"
-
-        return until(check, told, seconds=seconds, pause=0.2)
+        return until(check, lambda: f"{what}: {self.told()}", seconds=seconds, pause=0.2)
 
     def left(self) -> list[str]:
         """What an upgrade has not tidied up."""
