@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from agent_runtime import errors
 from agent_runtime.cli import naming
 from agent_runtime.cli.himds_client import ConnectionLost
+from agent_runtime.identity import machine
 from agent_runtime.platform import local
 from agent_runtime.state import atomic
 
@@ -38,12 +39,16 @@ def connect(
     said), as `vm_id` when it is given. With `adopt` a held machine takes that name in the place of the one it has.
 
     Result: `resourceId`, `vmId`, `warnings`. Errors: what himds answers; AZCM0027 while another command is at it.
-    A definite refusal takes the binding away again (with `adopt` the old one comes back); after a lost connection it
-    stays, because himds may go on.
+    A definite refusal takes the binding away again (with `adopt` the old one comes back); it stays where the machine
+    could not be deleted at the hub again, and after a lost connection, because himds may go on.
     """
     with only_one(session):
         old = read(session)
-        bound = _bound_for(old, place, vm_id)
+        status = session.himds().status()
+        if status.get("identityState") in machine.BOUND and not adopt:
+            # himds would refuse, and until then the binding would be another one.
+            raise errors.AlreadyConnected(f"this machine is already connected to {status.get('resourceId')}")
+        bound = _bound_for(place, vm_id or _unfinished(status, old, place))
         if adopt and old is not None:
             # Whoever kills this leaves a held machine under its old name, or a connected one under the new.
             bound["previous"] = {name: value for name, value in old.items() if name != "previous"}
@@ -75,7 +80,7 @@ def connect(
             # Refused before anything began: whoever was bound before still is.
             if old and (adopt or refusal.code in ("AZCM0027", "AZCM0067")):
                 atomic.write_json(session.paths.binding, old, mode=0o644)
-            else:
+            elif adopt or _unfinished(session.himds().status(), bound, place) is None:
                 forget(session)
             raise
 
@@ -131,22 +136,23 @@ def only_one(session: Session) -> Iterator[None]:
         ) from None
 
 
-def _bound_for(old: Mapping[str, Any] | None, place: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
-    """A new binding, or the one an interrupted attempt for the same machine left, whose vmId the hub knows already."""
-    resource_id = naming.resource_id_of(place)
-    vm_id = wanted or str(uuid.uuid4())
-    if (
-        wanted is None
-        and old
-        and str(old.get("resourceId")).lower() == resource_id.lower()
-        and old.get("cloud") == place["cloud"]
-    ):
-        kept = str(old.get("vmId"))
-        vm_id = kept if naming.GUID.match(kept) else vm_id
+def _unfinished(status: Mapping[str, Any], bound: Mapping[str, Any] | None, place: Mapping[str, Any]) -> str | None:
+    """The vmId of this binding if an attempt to connect to `place` with it has not ended by what himds says: the hub
+    may know it. One of a connection that has ended is not used again: what the hub counts for a machine would begin
+    anew, below what root's services have seen. Pure."""
+    if bound is None or str(bound.get("resourceId")).lower() != naming.resource_id_of(place).lower():
+        return None
+    kept = str(bound.get("vmId"))
+    is_it = bound.get("cloud") == place["cloud"] and naming.GUID.match(kept)
+    return kept if is_it and status.get("unfinishedVmId") == kept else None
+
+
+def _bound_for(place: Mapping[str, Any], vm_id: str | None) -> dict[str, Any]:
+    """A new binding, for a machine that is known by this vmId already if one is given."""
     return {
         "v": 1,
-        "vmId": vm_id,
+        "vmId": vm_id or str(uuid.uuid4()),
         "cloud": place["cloud"],
-        "resourceId": resource_id,
+        "resourceId": naming.resource_id_of(place),
         "tenantId": place["tenant_id"],
     }

@@ -51,7 +51,8 @@ def held_state(refusal: HubRefusal) -> str | None:
 
 
 class Keeper:
-    """Checks in while the machine has an identity. `deliver` hands a document on, `flush` sends waiting reports."""
+    """Checks in while the machine has an identity. `deliver` hands a document on, `flush` sends waiting reports,
+    `answers_again` is told that the hub takes heartbeats after trouble."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Keeper:
         deliver: Callable[[str], None],
         look: Callable[[], None],
         flush: Callable[[], None],
+        answers_again: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._known = known
@@ -71,6 +73,7 @@ class Keeper:
         self._deliver = deliver
         self._look = look
         self._flush = flush
+        self._answers_again = answers_again
         self._task: Task | None = None
         self._waiting = False
         self._again = False
@@ -253,6 +256,7 @@ class Keeper:
             with contextlib.suppress(OSError):  # a full disk: with the next heartbeat once more
                 self._known.store.apply("trouble", error=None)
                 self._known.log.info("the hub answers again")
+            self._answers_again()
 
     def _trouble(self, code: str, message: str) -> None:
         if self._known.state in machine.HELD:
@@ -284,8 +288,8 @@ class Keeper:
     async def _expired(self, hub: Hub) -> bool:
         """By the hub's clock: a machine that wakes up in another year must not give its identity up."""
         ends = self._known.identity.get("certificateExpires")
-        if ends is None:
-            return False
+        if ends is None or self._known.state in machine.HELD:
+            return False  # whose a held identity is, is in question: who is told that it expired deletes the original
         if hub.now() < float(ends) and self._known.state != "expired":
             return False
         await hub.ask_clock(self._known.identity["tenantId"])
@@ -319,6 +323,8 @@ class Keeper:
         known, paths = self._known, self._known.paths
         slot = int(known.identity["slot"])
         descent = descent_of(known.identity)
+        # Whatever goes wrong: heartbeats go on meanwhile, held as usual, and there are weeks for it.
+        self._renew_from = time.monotonic() + RENEW_AGAIN_SECONDS
         key, certificate = key_path(paths, slot + 1, descent), certificate_path(paths, slot + 1, descent)
         made = await worker.run(self._loop, "make-key", {"path": key, "name": known.identity["clientId"]})
         try:
@@ -327,7 +333,6 @@ class Keeper:
             if refusal.code != STALE_LEASE:
                 raise
             # Somebody else uses this identity: the hub finds out who, and renews for the machine itself afterwards.
-            self._renew_from = time.monotonic() + RENEW_AGAIN_SECONDS
             known.log.warning(f"the certificate is not renewed now: {refusal.message}")
             return
         if int(answer["slot"]) != slot + 1:
@@ -337,6 +342,7 @@ class Keeper:
         known.store.apply(
             "renewed", slot=slot + 1, certificateThumbprint=about["thumbprint"], certificateExpires=about["notAfter"]
         )
+        self._renew_from = 0.0
         hub.forget_channel_token()
         for old in (key_path(paths, slot, descent), certificate_path(paths, slot, descent)):
             erase(old)

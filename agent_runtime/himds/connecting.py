@@ -87,7 +87,11 @@ class Connecting:
         hub = self._open_hub(profile)
         try:
             event = "adopt" if self._adopt else "begin"
+            is_resumed = machine.resumes(self._known.store.record, args)
             self._known.store.apply(event, args=args, requestId=str(uuid.uuid4()))
+            if not is_resumed:
+                # Of an attempt for another machine, which may be at the hub with it.
+                erase(key_path(self._known.paths, 1, self._descent))
         except BaseException:
             hub.close()
             raise
@@ -126,7 +130,7 @@ class Connecting:
     ) -> dict[str, Any]:
         paths, store = self._known.paths, self._known.store
         self._progress(5, "Making the machine's key")
-        key, certificate = key_path(paths, 1, self._descent), certificate_path(paths, 1, self._descent)
+        key = key_path(paths, 1, self._descent)
         made = await worker.run(self._loop, "make-key", {"path": key, "name": args["vmId"]})
         store.apply("step", step="put")
         self._progress(20, "Creating the machine at the hub")
@@ -149,6 +153,12 @@ class Connecting:
         self._progress(40, "Enrolling")
         settings_csr = await self._extd.request(args["vmId"])
         answer = await self._enrol(hub, args, token, where, made["csr"], settings_csr)
+        slot = int(answer["slot"])
+        if slot != 1:
+            # Enrolled before, and the hub has forgotten that answer: the first slot's key goes once this one is ours.
+            first, key = key, key_path(paths, slot, self._descent)
+            atomic.write_bytes(key, atomic.read_bytes(first))
+        certificate = certificate_path(paths, slot, self._descent)
         atomic.write_bytes(certificate, answer["certificate"].encode("ascii"))
         about = await worker.run(self._loop, "describe-certificate", {"certificate": certificate, "key": key})
         self._extd.keep(settings_csr or "", answer.get("settingsCertificate"))
@@ -165,7 +175,7 @@ class Connecting:
             "certificateThumbprint": about["thumbprint"],
             "certificateExpires": about["notAfter"],
             "correlationId": args["correlationId"],
-            "slot": int(answer["slot"]),
+            "slot": slot,
             **({"descent": self._descent} if self._descent else {}),
         }
         store.apply("step", step="checkin")
@@ -201,14 +211,16 @@ class Connecting:
 
     async def _undo(self, hub: Hub, args: dict[str, Any], token: str, problem: BaseException) -> None:
         """Take back what this call made. A service that is being stopped does not: the connect goes on after its
-        start."""
+        start. Where the machine stays at the hub its key stays too: the next attempt for it goes on with them."""
         if isinstance(problem, Cancelled):
             return
+        event = "failed"
         if self._made:
             try:
                 with Timeout(self._loop, 30):
                     await hub.delete_machine(resource_id(args), token)
             except (HubRefusal, errors.AgentError, TimeoutExpired) as left:
+                event = "cut_off"
                 self._known.log.warning(
                     f"the machine {resource_id(args)} could not be deleted at the hub again: {left}"
                 )
@@ -216,7 +228,11 @@ class Connecting:
         self._known.forget()
         code, message = getattr(explained, "code", "AZCM0002"), getattr(explained, "message", str(explained))
         self._known.log.error(f"connect failed: {code}: {message}")
-        self._known.store.apply("failed", error=None)
+        try:
+            self._known.store.apply(event, error=None)
+        except OSError as full:
+            self._known.log.error(f"the end of this connect is written down later: {full.strerror}")
+            return
         if self._adopt:
             # The newest nonce proves the held branch.
             self._known.keep_lease(**self._lease)

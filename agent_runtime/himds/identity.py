@@ -317,6 +317,7 @@ class Known:
             "identityDiffers": error.get("differs") or [],
             "identityEvent": error.get("event") or "",
             "imageId": birth.image_id(self.paths) or "",
+            "unfinishedVmId": ((record.pending or {}).get("args") or {}).get("vmId", ""),
             "tags": self.tags(),
             "identityCertificateExpires": stamp(float(expires)) if expires else "",
             "identityCertificateThumbprint": identity.get("certificateThumbprint") or "",

@@ -4,6 +4,7 @@ them (docs/protocol.md section 8)."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -14,18 +15,21 @@ from agent_runtime.himds.identity import Known
 from agent_runtime.hub import backoff
 from agent_runtime.hub.client import Hub, HubRefusal
 from agent_runtime.identity import evidence
-from agent_runtime.service.loop import Event, sleep
+from agent_runtime.service.loop import Event, Loop, Timeout, TimeoutExpired
 from agent_runtime.state.outbox import REPORTS, Outbox
 
 
 class Reports:
     """`hub` gives the client of the hub, None while there is none."""
 
-    def __init__(self, known: Known, hub: Callable[[], Hub | None]) -> None:
+    def __init__(self, loop: Loop, known: Known, hub: Callable[[], Hub | None]) -> None:
+        self._loop = loop
         self._known = known
         self._hub = hub
         self._outbox = Outbox(known.paths.outbox)
         self._waiting = Event()
+        self._answers = Event()
+        self._failures = 0
         self._reported: dict[str, str] = {}
 
     def put(self, kind: str, data: dict[str, Any]) -> str:
@@ -54,9 +58,14 @@ class Reports:
         """Send what waits."""
         self._waiting.set()
 
+    def answers_again(self) -> None:
+        """The hub has taken a heartbeat after it was away: nothing waits any longer because it was."""
+        self._failures = 0
+        self._answers.set()
+        self.flush()
+
     async def send(self) -> None:
         """Send what waits, whenever there is something and an identity to send it with."""
-        failures = 0
         while True:
             await self._waiting.wait()
             self._waiting.clear()
@@ -65,12 +74,15 @@ class Reports:
                 continue
             try:
                 await self._all(hub)
-                failures = 0
+                self._failures = 0
             except (HubRefusal, errors.AgentError, OSError, ValueError) as problem:
-                failures += 1
+                self._failures += 1
                 self._known.log.warning(f"reports wait: {getattr(problem, 'message', problem)}")
-                await sleep(max(5.0, backoff.delay(failures, random.random())))
-                if failures < 5:
+                self._answers.clear()
+                pause = max(5.0, backoff.delay(self._failures, random.random()))
+                with contextlib.suppress(TimeoutExpired), Timeout(self._loop, pause):
+                    await self._answers.wait()
+                if self._failures < 5:
                     self._waiting.set()
 
     async def _all(self, hub: Hub) -> None:

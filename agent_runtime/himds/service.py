@@ -21,18 +21,19 @@ from agent_runtime.himds.reports import Reports
 from agent_runtime.himds.tokens import Tokens
 from agent_runtime.himds.watch import Watch
 from agent_runtime.hub.client import Hub, HubRefusal, as_agent_error
-from agent_runtime.identity import birth, machine, trust
+from agent_runtime.identity import birth, machine
 from agent_runtime.platform.base import Machine
 from agent_runtime.platform.paths import Paths
 from agent_runtime.service import ipc
 from agent_runtime.service.log import Log
-from agent_runtime.service.loop import Loop, sleep
+from agent_runtime.service.loop import Cancelled, Loop, sleep
 from agent_runtime.state import atomic, config
 from agent_runtime.version import RELEASED, VERSION
 
 SERVICE_KINDS = {"gcad": ("policy", "trust"), "extd": ("extensions", "runcommands", "agent", "trust")}
 SERVICE_NAMES = {"gcad": "GC Service", "extd": "Extension Service"}
 ADOPTED = 4104
+END_SECONDS = 5.0
 REPORT_KINDS = ("services", "extensions", "policy", "runcommands", "agent", "trust")
 
 
@@ -46,7 +47,7 @@ class Himds:
         self._known = Known(paths, log)
         self._known.inventory = self._inventory()
         self._hub: Hub | None = None
-        self._reports = Reports(self._known, lambda: self._hub)
+        self._reports = Reports(loop, self._known, lambda: self._hub)
         self._busy = False
         self._services: dict[str, ipc.Stream] = {}
         self._extd = Certificate(loop, self._known, lambda: self._hub, self._beat)
@@ -60,6 +61,7 @@ class Himds:
             self._deliver,
             self._look_at_the_machine,
             self._reports.flush,
+            self._reports.answers_again,
         )
         self._tokens = Tokens(self._ask_token, self._who, self._clock_offset, self._known.why_held)
         self._endpoint = Endpoint(
@@ -96,17 +98,31 @@ class Himds:
             self._loop.spawn(self._endpoint.serve(listener), f"endpoint {number}")
         self._loop.spawn(self._server.serve(), "local socket")
         self._loop.spawn(self._reports.send(), "reports")
-        if self._known.state in machine.BOUND:
-            if os.path.lexists(self._known.paths.seal_journal):
-                text = "sealing this machine was cut off; run 'azcmagent seal' again, or remove seal.json"
-                self._known.hold("park", "sealing", text)
-                return
-            try:
-                self._hub = self._open_hub(self._known.profile(str(self._known.identity["cloud"])))
-            except errors.AgentError as error:
-                self._log.error(f"{error.code}: {error.message}. {error.remedy}.")
-                return
-            self._keeper.start(self._hub)
+        if self._known.state in machine.BOUND and self._is_being_sealed():
+            text = "sealing this machine was cut off; run 'azcmagent seal' again, or remove seal.json"
+            self._known.hold("park", "sealing", text)
+        self._go_on()
+
+    def _is_being_sealed(self) -> bool:
+        return os.path.lexists(self._known.paths.seal_journal)
+
+    def _go_on(self) -> None:
+        """Check in with the identity there is, by the profile of its cloud as it is now: a command may have written
+        one where it was missing or other addresses, root's services may have put other anchors in force."""
+        if self._known.state not in machine.BOUND or self._busy or self._is_being_sealed():
+            return
+        try:
+            profile = self._known.profile(str(self._known.identity["cloud"]))
+            if self._hub is None:
+                self._hub = self._open_hub(profile)
+                self._keeper.start(self._hub)
+            elif profile != self._hub.profile:
+                self._hub.go_by(profile)
+                self._log.info("the cloud's profile was renewed")
+                if self._known.store.record.error is not None:
+                    self._keeper.wake()  # it may have been the old one's fault
+        except errors.AgentError as error:
+            self._log.error(f"{error.code}: {error.message}. {error.remedy}.")
 
     def _open_hub(self, profile: Mapping[str, Any]) -> Hub:
         return Hub(self._loop, profile, lambda: self._known.config, lambda: str(self._known.lease.get("nonce", "")))
@@ -195,6 +211,8 @@ class Himds:
             raise errors.ConfigurationConflict(
                 "another command is changing this machine's connection", "Wait until it has ended"
             )
+        if self._known.state == "connecting":
+            self._known.store.apply("cut_off")
         self._busy = True
         try:
             yield
@@ -212,9 +230,10 @@ class Himds:
                 self._keeper.stop()
             try:
                 hub, result = await steps.run(args, self._keeper.once)
+            except Cancelled:
+                raise
             except BaseException:
-                if adopt and self._hub is not None and self._known.state in machine.BOUND:
-                    self._keeper.start(self._hub)
+                self._loop.spawn(self._after_failure(), "the end of a connect")
                 raise
             if adopt:
                 atomic.unlink(self._known.paths.adoption)
@@ -226,6 +245,17 @@ class Himds:
             self._keeper.start(hub)
             self._reports.flush()
             return result
+
+    async def _after_failure(self) -> None:
+        """A connect has failed: on with the identity that is held, if there is one. Where the disk had no room to write
+        the end down it is written once there is, or when another command comes."""
+        while self._known.state == "connecting" and not self._busy:
+            try:
+                self._known.store.apply("cut_off")
+            except OSError:
+                await sleep(END_SECONDS)
+        if self._hub is not None and not self._busy and self._known.state in machine.BOUND:
+            self._keeper.start(self._hub)
 
     async def _disconnect(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:
         with self._alone():
@@ -264,6 +294,7 @@ class Himds:
         names = ("proxy.url", "proxy.bypass")
         if self._hub is not None and any(before.get(name) != self._known.config.get(name) for name in names):
             self._keeper.wake()  # by the new way
+        self._go_on()
         self._look_at_the_machine()
         self._tell_services({"v": 1, "push": "config"})
         return {}
@@ -341,17 +372,6 @@ class Himds:
                 f"the report cannot be stored: {error.strerror}", "Make room on the disk"
             ) from None
         if kind == "trust":
-            self._trust_again()
+            # One of root's services has put other anchors in force, or refused to.
+            self._go_on()
         return {"id": number}
-
-    def _trust_again(self) -> None:
-        """One of root's services has said that it put other anchors in force, or refused to."""
-        if self._hub is None or self._known.state not in machine.BOUND:
-            return
-        try:
-            profile = self._known.profile(str(self._known.identity["cloud"]))
-            if trust.anchors(profile) != trust.anchors(self._hub.profile):
-                self._hub.trust(profile)
-                self._log.info("the trust anchors of the cloud were renewed")
-        except errors.AgentError as error:
-            self._log.error(f"{error.code}: {error.message}. {error.remedy}.")

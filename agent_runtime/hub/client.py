@@ -130,8 +130,8 @@ class Hub:
         """The hub's time in Unix seconds."""
         return time.time() + self.offset
 
-    def trust(self, profile: Mapping[str, Any]) -> None:
-        """Go on with other anchors of the same cloud. Errors: AZCM0075; nothing is changed then."""
+    def go_by(self, profile: Mapping[str, Any]) -> None:
+        """Go on with other anchors or addresses of the same cloud. Errors: AZCM0075; nothing is changed then."""
         self._transport.trust(str(profile["ca_pem"]))
         self.profile = profile
 

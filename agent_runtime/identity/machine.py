@@ -116,7 +116,8 @@ def transition(record: Record, event: Event) -> Record:
     | failed | error | connecting | disconnected, nothing kept; after adopt: held as before |
     | cut_off | - | connecting | disconnected, after adopt held as before; pending kept |
     | renewed | slot, certificateThumbprint, certificateExpires | connected, expired | connected |
-    | park, quarantine, expire | error | bound states | that state |
+    | park, quarantine | error | bound states | that state |
+    | expire | error | connected | expired |
     | resume | as renewed, or nothing | parked, quarantined, expired | connected |
     | trouble | error or None | any | same |
     | release | - | any but sealed | disconnected |
@@ -218,9 +219,9 @@ def _renewed(record: Record, event: Event) -> Record:
     return Record("connected", record.since, identity, None, None)
 
 
-def _held(state: str) -> Callable[[Record, Event], Record]:
+def _out_of_use(state: str, *states: str) -> Callable[[Record, Event], Record]:
     def change(record: Record, event: Event) -> Record:
-        _in(record, *BOUND)
+        _in(record, *states)
         return record._replace(state=state, error=event.data["error"])
 
     return change
@@ -273,9 +274,9 @@ _EVENTS: dict[str, Callable[[Record, Event], Record]] = {
     "failed": _failed,
     "cut_off": _cut_off,
     "renewed": _renewed,
-    "park": _held("parked"),
-    "quarantine": _held("quarantined"),
-    "expire": _held("expired"),
+    "park": _out_of_use("parked", *BOUND),
+    "quarantine": _out_of_use("quarantined", *BOUND),
+    "expire": _out_of_use("expired", "connected"),
     "resume": _resume,
     "trouble": _trouble,
     "release": _release,

@@ -34,6 +34,8 @@ from agent_runtime.upgrade.packages import Manager
 LOOK_SECONDS = 5.0
 CHECKIN_SECONDS = 30.0
 DOWNLOAD_SECONDS = 1800.0
+DOWNLOAD_PART = 0.9
+"""Of them, after which the worker leaves the rest of a slow download for another try."""
 
 
 def stamp() -> str:
@@ -100,7 +102,8 @@ class Watchdog:
             before = self._himds.status()
         except errors.AgentError as problem:
             self._log.error(f"{problem.code}: {problem.message}")
-            may_pass = isinstance(problem, (errors.NetworkFailed, errors.HimdsUnreachable))
+            # A worker that is killed for memory says no more than that it failed.
+            may_pass = isinstance(problem, (errors.NetworkFailed, errors.HimdsUnreachable, errors.InternalError))
             ended = plan.postponed if may_pass or problem.retry_after is not None else plan.refused
             return ended(journal, problem.as_dict(), stamp())
         connected = before.get("identityState") == "connected"
@@ -126,6 +129,7 @@ class Watchdog:
             **question_of(self._paths, self._files, journal["cloud"]),
             "downloads": self._files.packages,
             "target": target(version, self._manager.format),
+            "seconds": DOWNLOAD_PART * DOWNLOAD_SECONDS,
         }
         answer = worker.ask("fetch-package", question, DOWNLOAD_SECONDS, journal["program"])
         path = str(answer["path"])

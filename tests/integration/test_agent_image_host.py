@@ -134,6 +134,23 @@ def test_a_wake_up_has_himds_look(host: Host) -> None:
     assert copied == ["himds", "440"]
 
 
+def test_firmware_that_root_cannot_read_keeps_nothing_from_starting(host: Host) -> None:
+    """As in a container without privileges, where the file is there and root is refused."""
+    firmware, copy = "/sys/class/dmi/id/product_uuid", "/run/azcmagent/product_uuid"
+    host.run(["systemctl", "restart", "himdsd.service"])
+    assert host.run(["test", "-e", copy], check=False).code == 0
+    host.run(["mount", "--bind", "/proc/1/mem", firmware])  # its first byte cannot be read by anybody
+    try:
+        assert host.run(["cat", firmware], check=False).code != 0
+        host.run(["systemctl", "restart", "himdsd.service"])
+        assert host.run(["test", "-e", copy], check=False).code != 0
+        host.run(["systemctl", "start", "azcmagent-look.service"])
+    finally:
+        host.run(["umount", firmware])
+    host.run(["systemctl", "restart", "himdsd.service"])
+    assert host.run(["test", "-e", copy], check=False).code == 0
+
+
 def test_an_offer_of_the_hub_starts_roots_unit(host: Host) -> None:
     """himds is not root: it leaves a notice, and the service manager sees it."""
     unit = "azcmagent-specialise.service"

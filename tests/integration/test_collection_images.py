@@ -110,7 +110,10 @@ def test_a_clone_is_quarantined_named_and_healed_by_the_runbook(ground: Site) ->
     assert "web01 and web02 share an identity (certificate, machine at the hub and machine id)" in named.output
     # The machine id is the operating system's, and whoever heals a clone draws another one.
     second.write("/etc/machine-id", f"{uuid.uuid4().hex}\n")
-    healed = ground.play(role("reset_local"))
+    broken = ground.play(role("reset_local"), "--limit", "web02", agent_location="nowhere")
+    assert broken.code == 2, broken.output
+    assert shown(second)["identityState"] == "disconnected"
+    healed = ground.play(role("reset_local"))  # goes on where the run before has failed
     assert healed.code == 0, healed.output
     assert [healed.changed(name) > 0 for name in HOSTS] == [False, True, False]
     assert shown(second)["resourceName"] == "web02"

@@ -390,6 +390,28 @@ def test_a_hub_that_restarts_and_one_that_stays_away(tmp_path: Path) -> None:
         hub.stop()
 
 
+def test_a_cloud_profile_that_is_repaired_is_taken_up_at_once(
+    connected: Agent, hub: HubProcess, tmp_path: Path
+) -> None:
+    """A machine that has missed the change of its hub's certificate, and one whose profile was lost."""
+    other = make(tmp_path / "other")
+    path = next((connected.state / "clouds").glob("*.json"))
+    kept = json.loads(path.read_text())
+    connected.stop()
+    path.write_text(json.dumps({**kept, "ca_pem": Path(other.ca_file).read_text(encoding="ascii")}))
+    connected.start()
+    until(lambda: connected.show()["agentErrorCode"])
+    connected.add_cloud(hub)
+    until(lambda: not connected.show()["agentErrorCode"], what=lambda: connected.log)
+    connected.stop()
+    path.unlink()
+    connected.start()
+    heartbeat = connected.show()["lastHeartbeat"]
+    time.sleep(1.1)  # times have whole seconds
+    connected.add_cloud(hub)
+    until(lambda: connected.show()["lastHeartbeat"] > heartbeat, what=lambda: connected.log)
+
+
 def test_a_certificate_that_is_due_is_renewed_and_the_old_one_retired(connected: Agent, hub: HubProcess) -> None:
     """The date in the identity's file is brought forward; key, certificate and slot are new afterwards."""
     connected.stop()

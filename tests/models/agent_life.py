@@ -71,9 +71,11 @@ class Memory:
 
 
 class Hub:
-    """The hub, as himds's client and root's channel see it. `twin`: questions are answered `clone`, with an offer."""
+    """The hub, as himds's client and root's channel see it. `twin`: questions are answered `clone`, with an offer;
+    `first_slot`: another one than 1 where a machine was enrolled before."""
 
     offset = 0.0
+    first_slot = 1
 
     def __init__(self, memory: Memory, recorder: disk.Recorder | None, twin: bool) -> None:
         self.memory = memory
@@ -97,6 +99,9 @@ class Hub:
         """Nothing is open."""
 
     forget_channel_token = try_next_address = close
+
+    def go_by(self, profile: Mapping[str, Any]) -> None:
+        self.profile = dict(profile)
 
     def _who(self, credential: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         """The machine and the slot that this key and certificate prove. Errors: HubRefusal."""
@@ -134,12 +139,13 @@ class Hub:
         known = self.memory.machines[body["resourceId"].rpartition("/")[2]]
         if known["vmId"] != body["vmId"] or known["key"] != body["csr"]:
             raise _refusal(409, "MachineAlreadyEnrolled")
-        known["slots"] = {1: {"key": body["csr"], "state": "current"}}
+        slot = self.first_slot
+        known["slots"] = {slot: {"key": body["csr"], "state": "current"}}
         if token == "joined":
             self.memory.counted.add(body["vmId"])
         self._changed()
-        about = {"tenantId": TENANT, "clientId": f"client-{body['vmId']}", "principalId": "p", "slot": 1}
-        return {**about, "certificate": f"CERT {body['vmId']} 1 {body['csr']}\n", "epoch": 1, "nonce": "n"}
+        about = {"tenantId": TENANT, "clientId": f"client-{body['vmId']}", "principalId": "p", "slot": slot}
+        return {**about, "certificate": f"CERT {body['vmId']} {slot} {body['csr']}\n", "epoch": 1, "nonce": "n"}
 
     async def call(self, credential: Mapping[str, Any], _verb: str, body: dict[str, Any]) -> dict[str, Any]:
         known, slot = self._who(credential)
@@ -292,7 +298,7 @@ class _Himds(Himds):
     # The local socket, as the command line uses it
 
     def status(self) -> dict[str, Any]:
-        return {"identityState": self.state}
+        return self._known.status()
 
     def call(self, verb: str, args: dict[str, Any], progress: Any = lambda _percent, _text: None) -> Any:
         if verb == "checkin":

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.himds.identity import Known, half_way, lease_of
+from agent_runtime.hub.client import HubRefusal
 from agent_runtime.hub.transport import Broken
 from tests.models import agent_life, power_loss
 
@@ -61,6 +62,37 @@ def test_an_identity_parked_during_a_check_in_stays_as_it_is(
     assert (known.state, error["reason"], error["differs"]) == ("parked", "evidence", ["dmi_uuid"])
     assert known.identity == before
     assert known.lease["nonce"] == "newest" or failing
+
+
+@pytest.mark.parametrize("event", ["park", "quarantine"])
+def test_a_held_identity_does_not_expire(tmp_path: Any, event: str) -> None:
+    """Who is told that it has expired disconnects, and deletes the original at the hub."""
+    life = power_loss._connected(str(tmp_path / "root"))
+    himds = life.himds()
+    known, keeper = himds._known, himds._keeper
+    known.identity["certificateExpires"] = agent_life.NOW - 1
+    known.hold(event, "evidence", "another machine")
+    held = known.store.record
+    assert himds.drive(keeper._expired(himds.model)) is False
+    assert known.store.record == held
+
+
+def test_a_renewal_that_fails_is_not_tried_with_every_heartbeat(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    life = power_loss._connected(str(tmp_path / "root"))
+    himds = life.himds()
+    keeper = himds._keeper
+
+    async def unwritable(*_: Any) -> Any:
+        raise HubRefusal(503, "ServiceUnavailable", "The database cannot be written.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(himds.model, "call", unwritable)
+        assert keeper._renewal_due(himds.model, wanted=True)
+        with pytest.raises(HubRefusal):
+            himds.renew()
+    assert not keeper._renewal_due(himds.model, wanted=True)
+    himds.renew()
+    assert keeper._renewal_due(himds.model, wanted=True), "one that succeeded is no reason to wait"
 
 
 def test_a_document_is_fetched_again_when_half_of_its_time_is_over(tmp_path: Any) -> None:

@@ -102,6 +102,9 @@ def test_every_history_ends_in_a_record_that_its_file_can_hold(kinds: list[str])
         ((), "adopt", "AZCM0027"),
         (("begin", "connected"), "adopt", "AZCM0027"),
         (("begin", "connected", "expire"), "adopt", "AZCM0027"),
+        # Whose a held identity is, is in question; who is told that it has expired deletes the original at the hub.
+        (("begin", "connected", "park"), "expire", "AZCM0002"),
+        (("begin", "connected", "quarantine"), "expire", "AZCM0002"),
         (("begin", "connected", "park", "adopt"), "adopt", "AZCM0027"),
     ],
 )
