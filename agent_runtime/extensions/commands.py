@@ -25,7 +25,7 @@ from agent_runtime.extensions.texts import TEXT_LIMIT
 from agent_runtime.extensions.timing import Timing
 from agent_runtime.platform import processes
 from agent_runtime.service.desired import Host
-from agent_runtime.service.loop import Event, Task, sleep
+from agent_runtime.service.loop import Event, Task, Timer, sleep
 from agent_runtime.state import atomic
 
 WORKER_SECONDS, STOP_SECONDS = 60.0, 10.0
@@ -66,6 +66,8 @@ class Commands:
         self._wishes: dict[str, Wish] = {}
         self._limits: Optional[governance.Limits] = None
         self._is_unknown = False
+        # The next round, while something is held back because the document has expired by this machine's clock.
+        self._clock: Optional[Timer] = None
 
     def look(self) -> None:
         """Document, configuration or binding may have changed."""
@@ -109,19 +111,30 @@ class Commands:
         """Keeps and reports what has ended, and takes up what is new. Errors: OSError; the next round goes on."""
         self._keep()
         payload, known = self._host.kept(runcommands.KIND), self._host.config()
-        if payload is None or known is None or not known[1]["extensions.enabled"] or payload["exp"] <= time.time():
-            self._reporter_changed()
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+        if payload is None or known is None or not known[1]["extensions.enabled"]:
+            self._reporter.changed()
+            return
+        machine, generation = str(payload["machine"]).lower(), int(payload["generation"])
+        if payload["exp"] <= time.time():
+            is_new = (self._store.machine, self._store.generation) != (machine, generation)
+            if is_new or runcommands.waiting(self._store.entries, self._tasks):
+                # It may have been ahead, and nobody says when it is right again.
+                self._clock = self._host.loop.later(self._timing.clock, self._work.set)
+            self._reporter.changed()
             return
         try:
             wishes = runcommands.read(payload["content"])
         except ValueError as problem:
             self._log.error(f"the document of run commands cannot be carried out: {problem}")
             return
-        await self._take(wishes, str(payload["machine"]).lower(), int(payload["generation"]))
+        await self._take(wishes, machine, generation)
         config = known[1]
         for ident in runcommands.waiting(self._store.entries, self._tasks):
             self._spawn(ident, self._carry_out(self._wishes[ident], config))
-        self._reporter_changed()
+        self._reporter.changed()
 
     async def _take(self, wishes: dict[str, Wish], machine: str, generation: int) -> None:
         """Brings the entries to what is wished."""
@@ -281,7 +294,7 @@ class Commands:
         while True:
             await sleep(self._timing.report)
             self._say(ident, self._with_output(ident, time.time()))
-            self._reporter_changed()
+            self._reporter.changed()
 
     def _with_output(self, ident: str, now: float) -> runcommands.Entry:
         entry = self._store.entries[ident]
@@ -292,12 +305,12 @@ class Commands:
 
     # -- the report
 
-    def _reporter_changed(self) -> None:
+    def _data(self) -> Optional[dict[str, Any]]:
         known = self._host.config()
-        if known is not None and known[1]["extensions.enabled"] and self._host.kept(runcommands.KIND) is not None:
-            self._reporter.changed()
-
-    def _data(self) -> dict[str, Any]:
+        if known is None or not known[1]["extensions.enabled"]:
+            return None
+        if not self._host.serves(runcommands.KIND, self._store.machine):
+            return None
         return runcommands.assemble(self._store.generation, self._store.entries.values())
 
 

@@ -9,6 +9,7 @@ and upgrades of the agent itself (agent_runtime/upgrade) go their own way.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Optional
@@ -73,6 +74,8 @@ class Engine:
         self._missed_at: dict[str, float] = {}
         # The next try of a round that failed: one is enough, however often others have asked for it meanwhile.
         self._retry: Optional[Timer] = None
+        # The next look at the clock, while something is held back because the document has expired by it.
+        self._clock: Optional[Timer] = None
         self._carrier = Carrier(
             host.loop,
             host.log,
@@ -178,6 +181,9 @@ class Engine:
     async def _round(self, asked: bool) -> None:
         """Brings what is there to what is wished, as far as it goes; `asked`: also what has failed before. Errors:
         OSError, AgentError of a worker; the next round goes on."""
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
         goal = self._goal_now = self._goal()
         if goal is None:
             self._watch.follow({})
@@ -225,16 +231,19 @@ class Engine:
         given_up = set() if asked else {wish.ident for wish in content.wishes if self._is_given_up(wish)}
         held |= {wish.key for wish in content.wishes if wish.ident in given_up}
         forbidden = {wish.key: lists.refusal(wish.publisher, wish.type, goal.config) for wish in content.wishes}
-        made = plan.make(
+        planned = functools.partial(
+            plan.make,
             self._store.records,
             content.wishes,
             held,
             forbidden,
             self._carrier.awake,
             goal.generation,
-            goal.has_expired,
-            goal.machine,
+            machine=goal.machine,
         )
+        made = planned(frozen=goal.has_expired)
+        if goal.has_expired and planned().chains != made.chains:
+            self._await_clock()
         leaving = [chain["names"] for chain in made.chains if chain["kind"] in ("remove", "drop")]
         self._leaving = {ident for names in leaving for ident in names}
         records = self._store.own()
@@ -242,6 +251,19 @@ class Engine:
         self._say_what_is_wished([wish for wish in wished if wish.ident not in given_up], content.faults, made)
         own = await self._own(content.certificates, wished)
         return journal(goal.machine, goal.generation, made.chains, wished, own, content.certificates)
+
+    def _await_clock(self) -> None:
+        """Looks at the clock again later: it may have been ahead, and nobody says when it is right again."""
+        if self._clock is None:
+            self._clock = self._host.loop.later(self._timing.clock, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._clock = None
+        payload = self._host.kept(KIND)
+        if payload is not None and payload["exp"] <= time.time():
+            self._await_clock()
+        else:
+            self._work.set()
 
     def _take_up(self, goal: Goal) -> None:
         """From now on this is the document that is carried out, and reported on."""
@@ -292,9 +314,12 @@ class Engine:
         self._store.results = after
 
     def _is_given_up(self, wish: Wish) -> bool:
-        """Whether the host has said that this very wish failed, and no former version is to be brought back."""
+        """Whether the host has said that this very wish failed, and no former version is to be brought back. What waits
+        for the clock has not been tried."""
         old, record = self._store.results.get(wish.ident), self._store.own().get(wish.key)
         if old is None or not results.stands(old) or old["sequence"] != wish.sequence:
+            return False
+        if old["message"] == plan.EXPIRED:
             return False
         rejected = record["rejected"] if record is not None else None
         return not (rejected and rejected[1] == self._store.generation)
@@ -363,8 +388,8 @@ class Engine:
 
     def _enabled(self, key: str, ident: str) -> Optional[tuple[plan.Record, Mapping[str, Any], results.Result]]:
         """The handler, the extension, and what was said of it. None: what was cut off may have left places that are
-        looked at, of what is not enabled any more."""
-        record, old = self._store.records.get(key), self._store.results.get(ident)
+        looked at, of what is not enabled any more, or was another machine's."""
+        record, old = self._store.own().get(key), self._store.results.get(ident)
         known = record["extensions"].get(ident) if record is not None else None
         if record is None or old is None or not known or not known["enabled"] or record["version"] is None:
             return None
@@ -394,7 +419,7 @@ class Engine:
         self._changed()
 
     def _heard(self, key: str, told: heartbeat.Health) -> None:
-        record = self._store.records.get(key)
+        record = self._store.own().get(key)
         for ident in record["extensions"] if record is not None else ():
             if ident in self._store.results:
                 self._store.results[ident] = results.with_handler(self._store.results[ident], told, time.time())
@@ -408,5 +433,7 @@ class Engine:
         self._carrier.moved.set()
         self._reporter.changed()
 
-    def _data(self) -> dict[str, Any]:
+    def _data(self) -> Optional[dict[str, Any]]:
+        if not self._host.serves(KIND, self._store.machine):
+            return None
         return reports.assemble(self._store.generation, self._store.results.values())

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Optional
 
-from agent_runtime.extensions import environment, events, manifest, settings
+from agent_runtime.extensions import environment, events, manifest, settings, status
 from agent_runtime.platform.paths import Paths
 from agent_runtime.state import atomic
 
@@ -67,30 +67,30 @@ class Layout:
         return found
 
     def keep(self, handler: str, old: str, new: str) -> None:
-        """Brings the results of the old version to the new one before others are written over them. Errors:
-        OSError."""
+        """Brings the results of the old version to the new one before others are written over them, and notes what it
+        has brought. Errors: OSError."""
         source = os.path.join(self.folder(handler, old), "status")
-        _copy(source, os.path.join(self.folder(handler, new), "status"), _names(source))
+        for folder in (self._memory(handler), self.folder(handler, new)):
+            _copy(source, os.path.join(folder, "status"), _names(source))
 
     def carry(self, handler: str, old: str, new: str) -> None:
-        """Brings sequence memory and what has no result yet to the new version, so that it runs nothing again, and
-        keeps both outside of either. Errors: OSError."""
+        """Brings sequence memory, what has no result yet and what has got one since `keep` to the new version, so that
+        it runs nothing again, and keeps all of it outside of either. Errors: OSError."""
         source, target, memory = self.folder(handler, old), self.folder(handler, new), self._memory(handler)
         _copy(source, target, (_SEQUENCE,))
-        before = set(_names(os.path.join(target, "status")))
-        fresh = [name for name in _names(os.path.join(source, "status")) if name not in before]
-        _copy(os.path.join(source, "status"), os.path.join(target, "status"), fresh)
+        said, taken, noted = (os.path.join(folder, "status") for folder in (source, target, memory))
+        _copy(said, taken, [name for name in _names(said) if _is_due(name, said, taken, noted)])
         # Those of several extensions are brought over by their handler's own update, or not, when it fails.
         _copy(source, memory, [name for name in _names(source) if name == _SEQUENCE or name.endswith(f".{_SEQUENCE}")])
-        _copy(os.path.join(target, "status"), os.path.join(memory, "status"), _names(os.path.join(target, "status")))
+        _copy(taken, noted, _names(taken))
 
     def recall(self, handler: str, version: str) -> None:
         """Brings what `carry` has kept to a version that was unpacked after it: another try, or the former one again.
         Errors: OSError."""
         memory, target = self._memory(handler), self.folder(handler, version)
         _copy(memory, target, _names(memory))
-        status = os.path.join(memory, "status")
-        _copy(status, os.path.join(target, "status"), _names(status))
+        noted = os.path.join(memory, "status")
+        _copy(noted, os.path.join(target, "status"), _names(noted))
 
     def forget(self, handler: str) -> None:
         """Removes what `carry` has kept. Errors: OSError."""
@@ -186,6 +186,36 @@ def _copy(source: str, target: str, names: Iterable[str]) -> None:
         except (FileNotFoundError, ValueError):
             continue
         atomic.write_bytes(os.path.join(target, name), content)
+
+
+def _is_due(name: str, said: str, taken: str, noted: str) -> bool:
+    """Whether the old version's status file `name`, in `said`, is to be taken: in `taken` the new one has none, or the
+    one that was noted, which says that work goes on that has ended since. What the new version has written is its
+    own."""
+    kept = _content(taken, name)
+    if kept is None:
+        return not os.path.lexists(os.path.join(taken, name))
+    before, now = _verdict(kept), _verdict(_content(said, name))
+    is_going_on = before is None or before.state == "transitioning"
+    if not is_going_on or now is None or now.state == "transitioning" or kept != _content(noted, name):
+        return False
+    # What a handler says of its being disabled is no result of what it was enabled for.
+    return str((now.status or {}).get("operation")).lower() != "disable"
+
+
+def _content(folder: str, name: str) -> Optional[bytes]:
+    try:
+        return atomic.read_bytes(os.path.join(folder, name))
+    except (OSError, ValueError):
+        return None
+
+
+def _verdict(content: Optional[bytes]) -> Optional[status.Verdict]:
+    """What a status file says; None when nobody can understand it."""
+    with contextlib.suppress(status.NotYet):
+        found = status.verdict(content or b"")
+        return found if found.status is not None else None
+    return None
 
 
 def _remove(name: str, at: Optional[int] = None) -> None:

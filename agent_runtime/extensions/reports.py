@@ -59,13 +59,13 @@ def _shortened(entry: Mapping[str, Any], limit: int) -> dict[str, Any]:
 
 class Reporter:
     """Sends what differs from the last report: at once where `ends` says so of the last and the new one, else after a
-    pause."""
+    pause. `data` gives None while there is nothing to say."""
 
     def __init__(
         self,
         loop: Loop,
         pause: float,
-        data: Callable[[], dict[str, Any]],
+        data: Callable[[], Optional[dict[str, Any]]],
         send: Callable[[dict[str, Any]], None],
         ends: Callable[[Mapping[str, Any], Mapping[str, Any]], bool],
     ) -> None:
@@ -81,7 +81,7 @@ class Reporter:
     def changed(self) -> None:
         """Something may have changed."""
         data = self._data()
-        if data == self._last:
+        if data is None or data == self._last:
             return
         left = self._last_at + self._pause - time.monotonic()
         if left <= 0 or self._ends(self._last or {}, data):
@@ -92,7 +92,7 @@ class Reporter:
     def _later(self) -> None:
         self._timer = None
         data = self._data()
-        if data != self._last:
+        if data is not None and data != self._last:
             self._now(data)
 
     def _now(self, data: dict[str, Any]) -> None:

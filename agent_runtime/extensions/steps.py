@@ -109,7 +109,7 @@ class Steps:
             if verb == "unpack":
                 return await self._unpack(version, scene)
             if verb == "settings":
-                return self._settings(step, scene)
+                return await self._settings(step, scene)
             if verb == "delete":
                 await self._delete(scene.handler, version)
             elif verb == "keep":
@@ -234,17 +234,17 @@ class Steps:
 
     # -- settings
 
-    def _settings(self, step: plan.Step, scene: Scene) -> Outcome:
+    async def _settings(self, step: plan.Step, scene: Scene) -> Outcome:
         version = step["version"]
         wish = scene.wish(step["name"], version)
         if wish is None:
             return Outcome(False, GENERAL, "there are no settings for this extension")
         thumbprint = wish.thumbprint
-        if thumbprint is not None:
-            if thumbprint not in scene.own:
-                text = "the protected settings are not for a key of this machine"
-                return Outcome(False, GENERAL, f"{text}: certificate {thumbprint}; set them again")
-            self._place_certificate(thumbprint, scene.certificates[thumbprint])
+        if thumbprint is not None and not (
+            thumbprint in scene.own and await self._place_certificate(thumbprint, scene.certificates[thumbprint])
+        ):
+            text = "the protected settings are not for a key of this machine"
+            return Outcome(False, GENERAL, f"{text}: certificate {thumbprint}; set them again")
         known = scene.record["extensions"].get(wish.ident)
         extension = wish.name if scene.multi else None
         path = self.layout.settings(scene.handler, version, wish.sequence, extension)
@@ -254,16 +254,21 @@ class Steps:
             atomic.write_bytes(path, settings.content(wish.settings))
         return Outcome(True)
 
-    def _place_certificate(self, thumbprint: str, pem: str) -> None:
-        certificate, key = self.layout.certificate(thumbprint)
-        own = atomic.read_bytes(key_path(self._paths), 65536)
-        for path, content in ((key, own), (certificate, pem.encode("ascii", "replace"))):
-            try:
-                if atomic.read_bytes(path, 65536) == content:
-                    continue
-            except (OSError, ValueError):
-                pass
-            atomic.write_bytes(path, content)
+    async def _place_certificate(self, thumbprint: str, pem: str) -> bool:
+        """Puts certificate and key where the handler looks; False, and nothing is put, where they do not belong
+        together. Errors: OSError, AgentError of the worker."""
+        path = key_path(self._paths)
+        own = atomic.read_bytes(path, 65536)
+        places = zip(self.layout.certificate(thumbprint), (pem.encode("ascii", "replace"), own))
+        missing = [(place, content) for place, content in places if not _holds(place, content)]
+        if missing:
+            # Since the plan was made root may have bound another machine, which has a key of its own.
+            answer = await self._call("own-certificates", {"key": path, "certificates": {thumbprint: pem}}, 60.0)
+            if thumbprint not in answer["own"] or not _holds(path, own):
+                return False
+        for place, content in missing:
+            atomic.write_bytes(place, content)
+        return True
 
     def _drop(self, step: plan.Step, scene: Scene) -> None:
         known = scene.record["extensions"].get(step["name"])
@@ -367,6 +372,13 @@ class Steps:
         limits = governance.limits(scene.chain["type"], scene.record["resources"], {})
         self._limited.pop(handler.lower(), None)
         await self._runner.limit(governance.lifting(handler, limits))
+
+
+def _holds(path: str, content: bytes) -> bool:
+    try:
+        return atomic.read_bytes(path, 65536) == content
+    except (OSError, ValueError):
+        return False
 
 
 def _told(found: manifest.Manifest) -> dict[str, Any]:

@@ -38,5 +38,7 @@ class Timing(NamedTuple):
     download_pause: float = 60
     # A handler whose files are gone is installed again at once, and not sooner than so much later once more.
     missed: float = 60 * 60
+    # Between two looks at the clock, while something waits because the document has expired by it.
+    clock: float = 60
     # After the disk failed us.
     failure: float = 60

@@ -77,6 +77,12 @@ class Host(NamedTuple):
     config: Callable[[], Optional[tuple[dict[str, Any], dict[str, Any]]]]
     report: Callable[[str, dict[str, Any]], None]
 
+    def serves(self, kind: str, machine: str) -> bool:
+        """Whether the kept document of a kind is one for `machine`. What was carried out for the machine that this one
+        was before is nobody's to be told."""
+        payload = self.kept(kind)
+        return payload is not None and str(payload["machine"]).lower() == machine
+
 
 class Duty(NamedTuple):
     """What one service is. `kinds` of documents, `report_kind` of its verdicts, `enabled` over the effective config;
@@ -125,6 +131,8 @@ class Resident:
         self._offered: Offer = (None, None)
         # For which machine the kept document of a kind was judged since this process began.
         self._judged: dict[str, tuple[str, str]] = {}
+        # What was refused as expired, by kind. It stays queued: it may be this machine's clock that is wrong.
+        self._expired: dict[str, str] = {}
 
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT."""
@@ -210,6 +218,8 @@ class Resident:
         self._log.info(f"connected to himds, identity is {str(state)[:32]}")
         if str(state) != self._identity:
             self._identity_is(state)
+        # Root may have connected another machine while there was nobody to say so.
+        self._drop_strangers()
         await self._teller.send_kept()
 
     async def _listen(self, stream: ipc.Stream) -> None:
@@ -280,11 +290,15 @@ class Resident:
                 # A service that is switched off takes no orders, but it keeps knowing who may give them.
                 if document is None or not (self._enabled or kind == TRUST):
                     continue
+                if self._is_still_expired(kind, document):
+                    again = True
+                    continue
                 try:
                     if not await self._judge(kind, document):
                         # A himds gone bad must not keep root busy with forgeries.
                         await sleep(REFUSAL_PAUSE)
                     failures.pop(kind, None)
+                    again = again or kind in self._expired
                 except OSError as problem:
                     # No fault of the document's: it waits until the disk takes it.
                     self._log.error(f"desired state {kind} cannot be kept, trying again: {_said(problem)}")
@@ -298,8 +312,17 @@ class Resident:
                     again = True
             timer = self._loop.later(ATTEMPT_PAUSE, self._work.set) if again else None
 
+    def _is_still_expired(self, kind: str, document: str) -> bool:
+        """Whether a document was refused as expired before, and neither clock nor binding has been set since."""
+        bound = self._bound()
+        payload = payload_of(document) if self._expired.get(kind) == document else None
+        if bound is None or payload is None or machine_of(document) != bound.vm_id:
+            return False
+        return bool(payload["exp"] <= time.time())
+
     async def _judge(self, kind: str, document: str) -> bool:
         """Keeps (True) or refuses one document. Errors: OSError, AgentError of the worker; it stays queued then."""
+        self._expired.pop(kind, None)
         bound = self._bound()
         if bound is None:
             await self._refuse(kind, document, "unbound")
@@ -353,7 +376,10 @@ class Resident:
         data = {"desired": {"kind": kind, "accepted": False, "reason": reason}}
         self._teller.keep(kind, data)
         try:
-            self._store.dismiss(kind, document)
+            if reason == "expired":
+                self._expired[kind] = document
+            else:
+                self._store.dismiss(kind, document)
         except OSError as problem:
             self._log.error(f"desired state {kind} that is refused cannot be removed: {_said(problem)}")
         await self._teller.send(kind, data)
@@ -412,6 +438,8 @@ class Resident:
             kept = self._store.kept(kind)
             if kept is not None and (bound is None or machine_of(kept) != bound.vm_id):
                 self._store.drop_kept(kind)
+                # What himds was not told in time is not told as another machine's.
+                self._store.drop_state(kind)
                 self._judged.pop(kind, None)
                 self._log.info(f"desired state {kind} of a former connection removed")
 

@@ -2,9 +2,10 @@
 """What gcad and extd keep on disk: pushed documents, accepted documents, the highest generations, reports to send.
 
 Layout below the service's folder (docs/protocol.md section 12), all of it root's:
-`queue/KIND.jws` pushed and not judged yet, one a kind, the newest; `queue/report-KIND.json` the last verdict over a
-document and `queue/report-state-KIND.json` the last state of what is carried out of a kind, not yet handed to himds;
-`desired/KIND.jws` the last accepted document; `floor.json` `{"v": 1, "floors": {vmId: {kind: generation}}}`.
+`queue/KIND.jws` pushed and not judged yet, or expired by this machine's clock, one a kind, the newest;
+`queue/report-KIND.json` the last verdict over a document and `queue/report-state-KIND.json` the last state of what is
+carried out of a kind, not yet handed to himds; `desired/KIND.jws` the last accepted document; `floor.json`
+`{"v": 1, "floors": {vmId: {kind: generation}}}`.
 Every write is whole or absent, and each step may be repeated after a crash. What the disk has no room for is kept in
 memory until it is judged or handed over: himds pushes to a service that begins anew, and its work reports anew.
 """
@@ -138,6 +139,11 @@ class Store:
         if (kind, dict(data)) in self.reports():
             atomic.unlink(self._report_path(kind))
             self._unwritten_reports.pop(kind, None)
+
+    def drop_state(self, kind: str) -> None:
+        """Forgets the last state of what is carried out of a kind, though himds does not have it. Errors: OSError."""
+        atomic.unlink(self._report_path(f"{STATE}{kind}"))
+        self._unwritten_reports.pop(f"{STATE}{kind}", None)
 
     def _queue_path(self, kind: str) -> str:
         return os.path.join(self._queue, f"{kind}.jws")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Optional
 
 import contract
 import wishes
@@ -97,19 +96,26 @@ def work(place: Place) -> None:
 
     sequence = contract.current_sequence(place, os.environ)
     with resident(place).held():
-        newest: Optional[int] = contract.read_number(place.root / "wanted")
-        if newest != sequence:
-            message = (
-                "The extension was disabled before its script was started."
-                if newest is None
-                else f"The settings with the sequence number {newest} came before the script of these was started."
-            )
-            contract.write_status(place, sequence, "enable", "error", contract.STOPPED, message)
-            return
-        if contract.read_number(place.root / "mrseq") == sequence:
-            return
-        contract.write(place.root / "mrseq", str(sequence).encode())
-        running.carry_out(place, sequence)
+        if running.with_room(lambda: take(place, sequence)):
+            running.carry_out(place, sequence)
+
+
+def take(place: Place, sequence: int) -> bool:
+    """Whether the script of this number is to be started; if so, the number is noted. Errors: OSError; then it may be
+    asked again."""
+    newest = contract.read_number(place.root / "wanted")
+    if newest != sequence:
+        message = (
+            "The extension was disabled before its script was started."
+            if newest is None
+            else f"The settings with the sequence number {newest} came before the script of these was started."
+        )
+        contract.write_status(place, sequence, "enable", "error", contract.STOPPED, message)
+        return False
+    if contract.read_number(place.root / "mrseq") == sequence:
+        return False
+    contract.write(place.root / "mrseq", str(sequence).encode())
+    return True
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import http.client
 import os
 import shutil
 import signal
@@ -12,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional, TypeVar
 
 import contract
 import wishes
@@ -21,7 +23,10 @@ from contract import HandlerError, Place
 TRIES = 5
 STALL = 60  # seconds without a byte
 GRACE = 5.0  # between SIGTERM and SIGKILL
+ROOM_PAUSE = 5.0  # seconds until a full disk is tried again
 _SHOWN = 1500  # of each stream in the message, which the report cuts to 4 KiB; the sub-states have 4 KiB of each
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_T = TypeVar("_T")
 
 
 class _StoppedError(Exception):
@@ -50,12 +55,27 @@ def carry_out(place: Place, sequence: int) -> None:
     except OSError as error:
         message = f"The script could not be run: {error.strerror}: {error.filename}."
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        write_end(place, sequence, folder, word, code, message)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with_room(lambda: write_end(place, sequence, folder, word, code, message))
 
 
 def _stop(_number: int, _frame: Any) -> None:
     raise _StoppedError
+
+
+def with_room(write_all: Callable[[], _T]) -> _T:
+    """What `write_all` returns; it is called again while the disk is full. SIGTERM does not cut a call off, and between
+    two of them does what it does otherwise. Errors: those of `write_all`, but for a full disk."""
+    while True:
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            return write_all()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        time.sleep(ROOM_PAUSE)
 
 
 def write_end(place: Place, sequence: int, folder: Path, word: str, code: int, message: str) -> None:
@@ -94,9 +114,12 @@ def fetch(place: Place, folder: Path, name: str, uri: str, converts: bool) -> No
         except urllib.error.HTTPError as error:
             error.close()
             reason, again = f"HTTP status {error.code}", error.code in {408, 429, 500, 502, 503, 504}
-        except (OSError, ValueError) as error:
+        except OSError as error:
             cause = getattr(error, "reason", error)
             reason, again = str(cause), "CERTIFICATE_VERIFY_FAILED" not in str(cause)
+        except (http.client.HTTPException, ValueError) as error:
+            # Their texts may quote the address, and with it its secret.
+            reason, again = f"no whole answer ({type(error).__name__})", not isinstance(error, http.client.InvalidURL)
         place.log(f"fetching {name}, attempt {attempt}: {reason}")
         if not again or attempt == TRIES:
             partial.unlink(missing_ok=True)

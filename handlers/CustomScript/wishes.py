@@ -23,6 +23,8 @@ LONGEST = 86400
 SCRIPT_LIMIT = 256 * 1024  # as the vendor's, decoded and unpacked
 SHELL = "/bin/sh"
 _MOST_FILES = 64
+# What no address may have in it as it is (RFC 3986, section 2): urlsplit overlooks some of it, a request does not.
+_UNWRITABLE = re.compile(r"[\s\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ def _files(value: Any) -> tuple[tuple[str, str], ...]:
     for index, uri in enumerate(value, 1):
         name = file_name(uri)
         # An address may hold a secret: it is named by its place in the list.
+        if _UNWRITABLE.search(uri):
+            raise HandlerError(
+                contract.SETTINGS,
+                f"Address {index} of fileUris has a blank or a control character in it. Write a blank as %20.",
+            )
         if name is None:
             raise HandlerError(
                 contract.SETTINGS,

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -371,4 +372,8 @@ def main(program: str, commands: Mapping[str, Callable[[Place], None]]) -> NoRet
     except HandlerError as error:
         print(f"{error}", file=sys.stderr)
         sys.exit(error.code)
+    except Exception as error:  # noqa: BLE001 - Python would print its text, which may quote an address and its secret
+        where = "".join(traceback.format_tb(error.__traceback__))
+        print(f"{where}{type(error).__name__}: {getattr(error, 'strerror', None) or 'see above'}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)

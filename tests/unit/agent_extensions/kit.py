@@ -46,6 +46,7 @@ QUICK = {
     "dependency_look": 0.1,
     "report": 0.1,
     "download_pause": 0.1,
+    "clock": 0.1,
     "failure": 0.2,
     "heartbeat": 0.1,
 }

@@ -7,10 +7,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent_runtime.service.loop import sleep
+from agent_runtime.workers import keys
+from tests.unit.agent_extensions import extd
 from tests.unit.agent_extensions.kit import Desk, Site, certificate_of, envelope, live, wish
 
 FOLDER = "repo/extensions/Test.Fake/1.0.0"
@@ -260,6 +264,39 @@ def test_an_expired_document_repeats_and_changes_nothing(site: Site) -> None:
     assert site.folder_of().exists()
 
 
+def test_what_waits_for_a_clock_that_is_ahead_is_done_when_it_is_right(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.package()
+    genuine = time.time
+
+    async def scenario(desk: Desk) -> None:
+        exp = genuine() + 3600
+        monkeypatch.setattr(time, "time", lambda: exp)
+        desk.give(wish(), exp=exp)
+        assert "has expired" in (await desk.wait("fake", "failed"))["message"]
+        told = len(desk.reports)
+        await sleep(0.5)
+        assert (len(desk.reports), site.calls()) == (told, [])
+        monkeypatch.setattr(time, "time", genuine)
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+        monkeypatch.setattr(time, "time", lambda: exp)
+        desk.give(exp=exp)
+        await desk.until(lambda: desk.reports[-1]["generation"] == site.generation, "taken up")
+        await sleep(0.5)
+        assert site.calls() == ["install 1.0.0", "enable 1.0.0"]
+        monkeypatch.setattr(time, "time", genuine)
+        await desk.until(lambda: site.record() is None, "removed")
+        await desk.idle()
+        monkeypatch.setattr(time, "time", lambda: exp)
+        desk.engine.look()
+        await sleep(0.5)
+        assert desk.engine._clock is None, "nothing waits, and nobody looks at the clock"
+
+    live(site, scenario)
+
+
 def test_another_registrations_secret_of_the_same_number_is_taken(site: Site) -> None:
     site.package()
     seen = site.root / "seen"
@@ -323,6 +360,91 @@ def test_handlers_of_a_copied_disk_stay_until_they_are_wished_here_too(site: Sit
 
     live(site, alone)
     assert (site.record("Many") or {})["state"] == "Enabled"
+
+
+def test_what_was_done_for_the_former_machine_is_not_told_as_another_s(site: Site) -> None:
+    site.package()
+    site.way("install", f"while [ ! -e {site.root}/go ]; do sleep 0.02; done")
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish(), machine="a")
+        await desk.wait("fake", "installing", operation="install")
+        await desk.until(lambda: site.calls() == ["install 1.0.0"], "install runs")
+        desk.payload = None
+        desk.engine.look()
+        desk.give(wish(), machine="b")
+        told = len(desk.reports)
+        (site.root / "go").touch()
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+        assert {report["generation"] for report in desk.reports[told:]} == {site.generation}
+        told, desk.payload = len(desk.reports), None
+        said = site.folder_of() / "status/0.status"
+        said.write_text(said.read_text().replace("success", "error"))
+        await desk.until(lambda: "fake 1.0.0 is failed" in site.log("extensions"), "heard of")
+        await sleep(0.3)
+        assert len(desk.reports) == told
+
+    live(site, scenario)
+    done = ["install 1.0.0", "enable 1.0.0"]
+    assert site.calls() == [*done, "disable 1.0.0", "uninstall 1.0.0", *done]
+
+
+def test_what_the_former_machine_s_handler_says_is_no_answer_to_the_new_one_s_wish(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.package()
+    thumbprint, pem = certificate_of(site.csr)
+    genuine = extd.Doubles.call
+
+    async def slow(self: extd.Doubles, verb: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
+        said = site.folder_of() / "status/0.status"
+        if verb == "own-certificates" and said.exists():
+            said.write_text(said.read_text().replace("done 0", "of the former"))
+            await sleep(1)
+        return await genuine(self, verb, arguments, seconds)
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish(), machine="a")
+        await desk.wait("fake", "succeeded")
+        await desk.idle()
+        protected = envelope(pem, "{}", site.root)
+        told: dict[str, Any] = {"protectedSettings": protected, "protectedSettingsCertThumbprint": thumbprint}
+        desk.give(wish(**told), certificates={thumbprint: pem}, machine="b")
+        await desk.wait("fake", "succeeded", message="done 0")
+        messages = [report["extensions"][0]["message"] for report in desk.reports if report["generation"] == 2]
+        assert "of the former" not in messages
+
+    monkeypatch.setattr(extd.Doubles, "call", slow)
+    live(site, scenario)
+
+
+def test_a_key_that_has_changed_since_is_not_put_under_another_certificate_s_name(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.package()
+    thumbprint, pem = certificate_of(site.csr)
+    protected = envelope(pem, "{}", site.root)
+    key, other = site.folder("extensions") / "keys/settings.key", site.root / "other.key"
+    keys.make_key({"path": str(other), "name": "extd"})
+    genuine = extd.fetch
+
+    def fetch(repository: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+        # Root binds another machine meanwhile.
+        other.replace(key)
+        return genuine(repository, arguments)
+
+    monkeypatch.setattr(extd, "fetch", fetch)
+
+    async def scenario(desk: Desk) -> None:
+        told: dict[str, Any] = {"protectedSettings": protected, "protectedSettingsCertThumbprint": thumbprint}
+        desk.give(wish(**told), certificates={thumbprint: pem})
+        entry = await desk.wait("fake", "failed", code=1000)
+        assert "not for a key of this machine" in entry["message"]
+
+    live(site, scenario)
+    assert list((site.root / "var/lib/waagent").glob(f"{thumbprint}.*")) == []
+    assert site.calls() == []
 
 
 def test_records_of_the_former_version_are_those_of_its_machine(site: Site) -> None:

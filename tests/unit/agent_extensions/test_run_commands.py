@@ -272,6 +272,42 @@ def test_reports_wait_for_himds(site: Site) -> None:
             assert extd.stop() == 0
 
 
+def test_a_report_that_himds_did_not_take_in_time_is_not_told_as_another_machine_s(site: Site) -> None:
+    other = "99999999-57f1-4f11-9d6d-0f3f9d1d2c3b"
+    kept = site.folder("extensions") / "queue/report-state-runcommands.json"
+    with Extd(site) as extd:
+        with Hub(site) as hub:
+            give(site, hub, command(f"while [ ! -e {site.root}/go ]; do sleep 0.02; done"))
+            hub.ends("run", "Running")
+        (site.root / "go").touch()
+        until(lambda: kept.exists() and "Succeeded" in kept.read_text(), "report kept")
+        site.bind(other)
+        with Hub(site) as hub:
+            give(site, hub, command("true", "other"), machine=other)
+            hub.ends("other", "Succeeded")
+            assert {entry["name"] for told in hub.told for entry in told["runCommands"]} == {"other"}
+            assert extd.stop() == 0
+
+
+def test_a_script_waits_for_a_clock_that_is_ahead(site: Site) -> None:
+    ahead = site.root / "ahead"
+    with Hub(site) as hub, Extd(site) as extd:
+        give(site, hub, command("true", "first"))
+        hub.ends("first", "Succeeded")
+        hub.tell("parked")
+        give(site, hub, command(f"echo ran >>{site.root}/ran"))
+        until(lambda: "generation 2 verified" in site.log("extensions"), "document kept")
+        ahead.touch()
+        hub.tell("connected")
+        time.sleep(0.5)
+        assert hub.command("first") is not None
+        assert not (site.root / "ran").exists()
+        ahead.unlink()
+        hub.ends("run", "Succeeded")
+        assert extd.stop() == 0
+    assert (site.root / "ran").read_text() == "ran\n"
+
+
 def states(hub: Hub) -> list[str]:
     return [entry["executionState"] for entry in hub.told[-1]["runCommands"]]
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.extensions.layout import Layout
+from agent_runtime.platform import paths as places
 from agent_runtime.state import atomic
 from tests.unit.agent_extensions.kit import Desk, Site, live, wish
 
@@ -276,6 +278,70 @@ def test_several_extensions_of_one_handler_come_over(site: Site) -> None:
     folder = site.folder_of(HIGH)
     assert sorted(path.name for path in folder.glob("*.mrseq")) == ["one.mrseq"]
     assert sorted(path.name for path in (folder / "config").glob("*.settings")) == ["one.2.settings"]
+
+
+@pytest.mark.parametrize(
+    ("last", "state", "message"),
+    [
+        ("operation=enable; say success 0 'the end'; exit 0", "succeeded", "the end"),
+        ("operation=enable; say error 56 stopped; exit 0", "failed", "stopped"),
+        ("say success 0 'switched off'", "transitioning", "busy"),
+    ],
+    ids=["ended", "stopped", "of its own"],
+)
+def test_a_script_that_ends_while_disable_waits_for_it_is_heard_of(
+    site: Site, last: str, state: str, message: str
+) -> None:
+    packages(site)
+    site.way("enable", SCRIPT)
+    site.way(f"enable-{LOW}", 'say transitioning 0 busy; echo 4 >"$AZURE_GUEST_AGENT_EXTENSION_PATH/mrseq"; exit 0')
+    site.way("disable", last)
+
+    async def scenario(desk: Desk) -> None:
+        desk.give(wish(version=LOW, sequence=4))
+        await desk.wait("fake", "transitioning", version=LOW, message="busy")
+        await desk.idle()
+        desk.give(wish(version=HIGH, sequence=4))
+        await desk.wait("fake", state, version=HIGH, message=message)
+        await desk.idle()
+
+    live(site, scenario)
+    assert (site.root / "work").read_text() == "4\n"
+
+
+def word(status: str, message: str) -> str:
+    said = {"operation": "enable", "status": status, "formattedMessage": {"lang": "en", "message": message}}
+    return json.dumps([{"status": said}])
+
+
+@pytest.mark.parametrize(
+    ("kept", "later", "own", "stands"),
+    [
+        (word("transitioning", ""), word("success", "old"), None, "later"),
+        ("[{", word("success", "old"), None, "later"),
+        (word("transitioning", ""), "[{", None, "kept"),
+        (word("transitioning", "1"), word("transitioning", "2"), None, "kept"),
+        (word("success", ""), word("error", "late"), None, "kept"),
+        (word("transitioning", ""), word("success", "old"), word("transitioning", "new"), "own"),
+        (word("transitioning", ""), word("success", "old"), word("error", "new"), "own"),
+        (None, word("success", "old"), None, "later"),
+    ],
+)
+def test_whose_word_stands_after_a_change_of_version(
+    tmp_path: Path, kept: str | None, later: str, own: str | None, stands: str
+) -> None:
+    layout = Layout(places.linux(str(tmp_path)))
+    old, new = (Path(layout.status("Test.Fake", version, 4, None)) for version in (LOW, HIGH))
+    for path in (old, new):
+        path.parent.mkdir(parents=True)
+    if kept is not None:
+        old.write_text(kept)
+    layout.keep("Test.Fake", LOW, HIGH)
+    old.write_text(later)
+    if own is not None:
+        new.write_text(own)
+    layout.carry("Test.Fake", LOW, HIGH)
+    assert new.read_text() == {"kept": kept, "later": later, "own": own}[stands]
 
 
 class KilledError(BaseException):

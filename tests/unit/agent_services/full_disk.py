@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gcad on a disk that is full as long as there is a file `DIR/full`: `full_disk.py --root DIR`.
+"""gcad on a disk that is full as long as there is a file `DIR/full`, and with a clock that is a month ahead as long as
+there is a file `DIR/ahead`: `full_disk.py --root DIR`.
 
 It tries again after a tenth of a second. Everything else is the service itself.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ def refusing(original: Callable[..., Any], mark: str) -> Callable[..., Any]:
 
 def main() -> int:
     folder, _ = root.take(sys.argv[1:])
+    genuine = time.time
+    time.time = lambda: genuine() + 30 * 86400 * os.path.exists(f"{folder}/ahead")
     atomic._write = refusing(atomic._write, f"{folder}/full")
     desired.ATTEMPT_PAUSE, desired.REFUSAL_PAUSE = 0.1, 0.1
     telling.AGAIN_FIRST, telling.AGAIN_MOST = 0.2, 0.4

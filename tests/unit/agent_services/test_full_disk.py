@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gcad and extd while the disk with their own state is full: nothing good is refused, nothing is forgotten."""
+"""gcad and extd while the disk with their own state is full, or the clock is wrong: nothing good is refused for good,
+nothing is forgotten."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from tests.waiting import until
 
 
 class Gcad(Service):
-    """gcad as a real process on a disk that can be full."""
+    """gcad as a real process on a disk that can be full, with a clock that can be ahead."""
 
     def __init__(self, machine: Machine) -> None:
         program = Path(__file__).with_name("full_disk.py")
@@ -81,6 +82,23 @@ def test_a_bad_document_is_refused_on_a_full_disk_too_and_the_service_goes_on(ma
         assert gcad.stop() == 0
 
 
+def test_a_document_that_expired_by_a_wrong_clock_alone_is_kept_when_the_clock_is_right(machine: Machine) -> None:
+    ahead, document = machine.root / "ahead", sign(machine.key)
+    ahead.touch()
+    with Courier(machine) as courier, Gcad(machine) as gcad:
+        courier.welcome()
+        courier.push(document)
+        assert courier.report()["data"]["desired"] == {"kind": "policy", "accepted": False, "reason": "expired"}
+        time.sleep(1)
+        assert machine.kept("policy", "policy") is None
+        assert queue(machine) == ["policy.jws"]
+        ahead.unlink()
+        until(lambda: machine.kept("policy", "policy") == document, "kept, with nobody pushing it again")
+        assert queue(machine) == []
+        assert gcad.stop() == 0
+    assert machine.log("policy").count("is refused") == 1
+
+
 def test_what_himds_cannot_take_is_sent_again_while_it_is_the_newest(machine: Machine) -> None:
     with Courier(machine) as courier, Gcad(machine) as gcad:
         courier.welcome()
@@ -96,7 +114,7 @@ def test_what_himds_cannot_take_is_sent_again_while_it_is_the_newest(machine: Ma
             newest = refuse(courier)
         assert newest["data"]["desired"]["reason"] == "expired"
         assert courier.report() == newest
-        until(lambda: queue(machine) == [], "himds has it")
+        until(lambda: queue(machine) == ["policy.jws"], "himds has it")
         courier.stream.settimeout(1) if courier.stream else None
         with pytest.raises(TimeoutError):
             courier.receive()

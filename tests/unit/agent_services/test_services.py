@@ -74,7 +74,9 @@ def test_a_document_that_root_must_not_obey_is_refused(
         courier.push(document)
         assert courier.report()["data"]["desired"]["reason"] == reason
         assert machine.kept("policy", "policy") is None
-        until(lambda: not list((machine.folder("policy") / "queue").iterdir()), "verdict acknowledged")
+        # It may be the clock that is wrong.
+        left = ["policy.jws"] if reason == "expired" else []
+        until(lambda: [path.name for path in (machine.folder("policy") / "queue").iterdir()] == left, "acknowledged")
         assert gcad.stop() == 0
     assert not (machine.folder("policy") / "floor.json").exists()
     assert machine.log("policy").count("is refused") == 1

@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.handlers.conftest import ROOT, Instance, nothing_runs, processes_of
+from tests.waiting import until
 
 SECRET = "hush-hush-7"
 
@@ -57,12 +58,13 @@ def coded(text: str, packed: bool = False) -> str:
 
 @dataclass
 class Files:
-    """An https server; `hold` breaks off so many answers in their middle."""
+    """An https server; `broken`: so many answers break off in their middle; `raw`: what is sent first, as it is."""
 
     url: str = ""
     contents: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     broken: int = 0
+    raw: list[bytes] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -74,6 +76,9 @@ def files(tmp_path: Path) -> Iterator[tuple[Files, str]]:
         def do_GET(self) -> None:
             made.asked.append(self.path)
             path = self.path.partition("?")[0]
+            if made.raw:
+                self.wfile.write(made.raw.pop(0))
+                return
             content = made.contents.get(path)
             if content is None:
                 self.send_error(404)
@@ -211,6 +216,14 @@ def test_the_end_of_a_stream_is_kept_and_signatures_are_not(script: Instance) ->
         ({"commandToExecute": "a", "fileUris": ["http://h/a"]}, None, "Address 1 of fileUris"),
         ({"commandToExecute": "a", "fileUris": ["https://h/a", "https://h/"]}, None, "Address 2 of fileUris"),
         ({"commandToExecute": "a", "fileUris": ["https://h/%2e%2e"]}, None, "Address 1 of fileUris"),
+        *(
+            (
+                {"commandToExecute": "a", "fileUris": [f"https://h/a{blank}b?sig={SECRET}"]},
+                None,
+                "Write a blank as %20.",
+            )
+            for blank in (" ", "\t", "\r\n", "\x00", "\x7f")
+        ),
         ({"commandToExecute": "a", "fileUris": ["https://h/a", "https://i/a?x"]}, None, "Two addresses"),
         (["a"], None, "publicSettings is no object"),
     ],
@@ -224,6 +237,7 @@ def test_wrong_settings_are_one_sentence(script: Instance, public: Any, protecte
     assert (status["status"], status["code"]) == ("error", 53)
     assert words in script.message(0)
     assert not (script.root / "mrseq").exists()
+    assert SECRET not in said + script.everything_written()
 
 
 def test_a_settings_file_without_a_byte_is_no_settings(script: Instance) -> None:
@@ -361,6 +375,94 @@ def test_disable_waits_then_stops(script: Instance) -> None:
     assert script.run("disable") == (0, "")
     assert script.status(1)["code"] == 56
     assert processes_of(script.root) == []
+
+
+def full_disk(script: Instance, mark: Path) -> None:
+    """For what `enable` leaves behind the disk is full as long as there is a file `mark`."""
+    running = script.root / "running.py"
+    running.write_text(running.read_text().replace("ROOM_PAUSE = 5.0", "ROOM_PAUSE = 0.1"))
+    with open(script.root / "contract.py", "a", encoding="utf-8") as program:
+        program.write(f"""
+import errno
+
+_genuine = write
+
+
+def write(path, content, mode=0o600):
+    if sys.argv[1] == "work" and os.path.exists({str(mark)!r}):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    _genuine(path, content, mode)
+""")
+
+
+def test_an_end_that_the_disk_has_no_room_for_is_written_later(script: Instance, tmp_path: Path) -> None:
+    full_disk(script, tmp_path / "full")
+    script.enable(0, {"commandToExecute": f"touch {tmp_path}/full; echo done; exit 7"})
+    until((tmp_path / "full").exists, "the script runs")
+    time.sleep(0.5)
+    assert script.run("enable", 0) == (0, "")
+    assert script.status(0)["status"] == "transitioning"
+    (tmp_path / "full").unlink()
+    assert script.ends(0)["code"] == 7
+    assert "done" in script.message(0)
+
+
+def test_a_script_whose_number_the_disk_has_no_room_for_runs_later(script: Instance, tmp_path: Path) -> None:
+    (tmp_path / "full").touch()
+    full_disk(script, tmp_path / "full")
+    for sequence in range(2):
+        assert script.enable(sequence, {"commandToExecute": f"echo {sequence} >>{tmp_path}/ran"}) == (0, "")
+        time.sleep(0.5)
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "full").unlink()
+    assert script.ends(1)["status"] == "success"
+    assert "sequence number 1" in script.message(0)
+    assert (tmp_path / "ran").read_text() == "1\n"
+
+
+def test_nobody_waits_for_room_when_the_extension_goes(script: Instance, tmp_path: Path) -> None:
+    full_disk(script, tmp_path / "full")
+    program = script.root / "handler.py"
+    program.write_text(program.read_text().replace("PATIENCE = 60.0", "PATIENCE = 0.2"))
+    script.enable(0, {"commandToExecute": f"touch {tmp_path}/full"})
+    until((tmp_path / "full").exists, "the script runs")
+    time.sleep(0.5)
+    assert processes_of(script.root)
+    began = time.monotonic()
+    assert script.run("disable") == (0, "")
+    assert time.monotonic() - began < 10
+    assert processes_of(script.root) == []
+
+
+def test_what_nobody_expected_quotes_no_address(script: Instance) -> None:
+    running = script.root / "running.py"
+    running.write_text(running.read_text().replace("    opener = ", "    raise RuntimeError(uri)\n    opener = "))
+    uris = [f"https://h/f?sig={SECRET}&X-Signature={SECRET}"]
+    script.enable(0, {"commandToExecute": "true"}, {"fileUris": uris})
+    assert script.ends(0)["code"] == 56
+    nothing_runs(script.root)
+    log = (script.logs / "handler.log").read_text()
+    assert "raise RuntimeError(uri)\nRuntimeError" in log
+    assert SECRET not in script.everything_written()
+
+
+def test_an_answer_that_is_no_http_is_tried_again(script: Instance, files: tuple[Files, str]) -> None:
+    server, script.variables["SSL_CERT_FILE"] = files
+    server.contents = {"/f": b"whole"}
+    server.raw = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhal", b"no HTTP\r\n\r\n"]
+    script.enable(0, {"commandToExecute": "cat f", "fileUris": [f"{server.url}/f?sig={SECRET}"]})
+    assert script.ends(0)["status"] == "success", script.message(0)
+    assert "whole" in script.message(0)
+    assert len(server.asked) == 3
+    assert "Traceback" not in (script.logs / "handler.log").read_text()
+
+
+@pytest.mark.parametrize("address", ["https://me:{secret}@h/f", "https://h:{secret}/f"])
+def test_an_address_that_cannot_be_asked_is_not_quoted(script: Instance, address: str) -> None:
+    script.enable(0, {"commandToExecute": "true"}, {"fileUris": [address.format(secret=SECRET)]})
+    assert script.ends(0)["code"] == 55
+    assert "f cannot be fetched: no whole answer (InvalidURL)" in script.message(0)
+    assert SECRET not in script.everything_written()
 
 
 def test_a_broken_download_is_tried_again(script: Instance, files: tuple[Files, str]) -> None:
