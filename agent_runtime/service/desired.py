@@ -8,46 +8,27 @@ Standard library only; sleeps until the socket, a timer or a signal wakes it.
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import random
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Optional, Protocol
 
 from agent_runtime import errors
-from agent_runtime.identity import trust
 from agent_runtime.platform import local
 from agent_runtime.platform.paths import Paths
-from agent_runtime.service import ipc, worker
-from agent_runtime.service.desired_store import STATE, TRUST, Store
+from agent_runtime.service import binding, ipc
+from agent_runtime.service.desired_store import STATE, Store
+from agent_runtime.service.judging import Judge, said
 from agent_runtime.service.log import Log
-from agent_runtime.service.loop import Event, Loop, Timeout, TimeoutExpired, Timer, sleep
+from agent_runtime.service.loop import Loop, Timeout, TimeoutExpired, sleep
 from agent_runtime.service.telling import Teller
-from agent_runtime.state import atomic, config
+from agent_runtime.state import config
 from agent_runtime.version import VERSION
 
 RECONNECT_FIRST, RECONNECT_MOST = 5.0, 60.0
 HELLO_SECONDS = 30.0
-WORKER_SECONDS = 60.0
-# A document whose judging fails this often (no memory, a broken installation) is given up until it is pushed again. One
-# for which the disk alone has no room is not: it waits.
-ATTEMPTS, ATTEMPT_PAUSE = 5, 60.0
-REFUSAL_PAUSE = 5.0
-
-_WHY = {
-    "signature": "no key of the cloud profile has signed it",
-    "malformed": "it is not a whole document",
-    "machine": "it is for another machine",
-    "kind": "it is of another kind",
-    "generation": "it is older than one accepted before",
-    "expired": "it has expired",
-    "unbound": "this machine is not connected by its administrator",
-    "unverifiable": "it could not be judged",
-}
 
 
 class Work(Protocol):
@@ -103,15 +84,6 @@ class Duty(NamedTuple):
 Offer = tuple[Optional[str], Optional[str]]
 
 
-class Bound(NamedTuple):
-    """Whom the service obeys: `binding.json` and its cloud profile with the anchors in force."""
-
-    vm_id: str
-    cloud: str
-    keys: list[dict[str, Any]]
-    profile: dict[str, Any]
-
-
 class Resident:
     """One running service."""
 
@@ -122,17 +94,12 @@ class Resident:
         self._store = Store(duty.folder, duty.kinds)
         self._loop = Loop(self._task_failed)
         self._teller = Teller(self._loop, log, self._store, duty.report_kind)
-        self._work = Event()
-        self._enabled = True
         self._config: Optional[tuple[dict[str, Any], dict[str, Any]]] = None
         self._doing: Optional[Work] = None
         # As himds told it last; what is lost with the connection is not the identity.
         self._identity = ""
         self._offered: Offer = (None, None)
-        # For which machine the kept document of a kind was judged since this process began.
-        self._judged: dict[str, tuple[str, str]] = {}
-        # What was refused as expired, by kind. It stays queued: it may be this machine's clock that is wrong.
-        self._expired: dict[str, str] = {}
+        self._judge = Judge(self._loop, paths, log, self._store, self._teller, duty.kinds, self._tell_work)
 
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT."""
@@ -145,12 +112,12 @@ class Resident:
         self._drop_strangers()
         kept = [kind for kind in self._duty.kinds if self._store.kept(kind) is not None]
         self._log.info(f"{self._duty.service} {VERSION} started, keeps {', '.join(kept) or 'nothing yet'}")
-        self._loop.spawn(self._judge_forever(), "judging")
+        self._loop.spawn(self._judge.run(), "judging")
         self._loop.spawn(self._link_forever(), "link to himds")
         if self._duty.work is not None:
             self._doing = self._duty.work(self._host())
             self._loop.spawn(self._doing.run(), "work")
-        self._work.set()
+        self._judge.look()
         self._loop.run()
         self._log.info(f"{self._duty.service} stopped")
 
@@ -175,7 +142,7 @@ class Resident:
                 self._log.warning("himds closed the connection")
             except (OSError, ValueError, TimeoutExpired, errors.AgentError) as problem:
                 if not told:
-                    self._log.warning(f"no connection to himds, trying again: {_said(problem)}")
+                    self._log.warning(f"no connection to himds, trying again: {said(problem)}")
                 told = True
             finally:
                 if stream is not None:
@@ -187,7 +154,7 @@ class Resident:
     async def _offer(self) -> Offer:
         """The machine that root has bound and the request for a certificate of its key; (None, None) where there is
         neither. Errors: OSError, AgentError of the worker."""
-        bound = self._bound() if self._duty.request is not None else None
+        bound = binding.read(self._paths) if self._duty.request is not None else None
         if self._duty.request is None or bound is None:
             return None, None
         return bound.vm_id, await self._duty.request(self._loop, self._paths, bound.vm_id)
@@ -257,7 +224,10 @@ class Resident:
 
     def _look(self) -> None:
         """What is done goes by configuration and binding, and they may have changed."""
-        self._work.set()
+        self._judge.look()
+        self._tell_work()
+
+    def _tell_work(self) -> None:
         if self._doing is not None:
             self._doing.look()
 
@@ -265,124 +235,13 @@ class Resident:
         if kind not in self._duty.kinds or not isinstance(document, str):
             self._log.warning(f"himds pushed desired state of kind {str(kind)[:32]!r}, which is not for this service")
             return
-        bound = self._bound()
-        if bound and self._judged.get(kind) == (bound.vm_id, document) and self._store.kept(kind) == document:
+        if self._judge.knows(kind, document):
             return
         try:
             self._store.enqueue(kind, document)
         except OSError as problem:
-            self._log.error(f"desired state {kind} is kept in memory alone until it is judged: {_said(problem)}")
-        self._work.set()
-
-    # -- judging
-
-    async def _judge_forever(self) -> None:
-        failures: dict[str, int] = {}
-        timer: Optional[Timer] = None
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            if timer is not None:
-                timer.cancel()  # one is enough, whatever woke this up
-            again = False
-            for kind in self._duty.kinds:
-                document = self._store.queued(kind)
-                # A service that is switched off takes no orders, but it keeps knowing who may give them.
-                if document is None or not (self._enabled or kind == TRUST):
-                    continue
-                if self._is_still_expired(kind, document):
-                    again = True
-                    continue
-                try:
-                    if not await self._judge(kind, document):
-                        # A himds gone bad must not keep root busy with forgeries.
-                        await sleep(REFUSAL_PAUSE)
-                    failures.pop(kind, None)
-                    again = again or kind in self._expired
-                except OSError as problem:
-                    # No fault of the document's: it waits until the disk takes it.
-                    self._log.error(f"desired state {kind} cannot be kept, trying again: {_said(problem)}")
-                    again = True
-                except errors.AgentError as problem:
-                    failures[kind] = failures.get(kind, 0) + 1
-                    self._log.error(f"desired state {kind} could not be judged: {_said(problem)}")
-                    if failures[kind] >= ATTEMPTS:
-                        failures.pop(kind)
-                        await self._refuse(kind, document, "unverifiable")
-                    again = True
-            timer = self._loop.later(ATTEMPT_PAUSE, self._work.set) if again else None
-
-    def _is_still_expired(self, kind: str, document: str) -> bool:
-        """Whether a document was refused as expired before, and neither clock nor binding has been set since."""
-        bound = self._bound()
-        payload = payload_of(document) if self._expired.get(kind) == document else None
-        if bound is None or payload is None or machine_of(document) != bound.vm_id:
-            return False
-        return bool(payload["exp"] <= time.time())
-
-    async def _judge(self, kind: str, document: str) -> bool:
-        """Keeps (True) or refuses one document. Errors: OSError, AgentError of the worker; it stays queued then."""
-        self._expired.pop(kind, None)
-        bound = self._bound()
-        if bound is None:
-            await self._refuse(kind, document, "unbound")
-            return False
-        question = {
-            "document": document,
-            "keys": bound.keys,
-            "vmId": bound.vm_id,
-            "kind": kind,
-            "floor": self._store.floor(bound.vm_id, kind),
-            "now": time.time(),
-        }
-        answer = await worker.run(self._loop, "verify-document", question, WORKER_SECONDS)
-        payload = answer.get("payload")
-        if not isinstance(payload, dict):
-            await self._refuse(kind, document, str(answer.get("refused") or "unverifiable"))
-            return False
-        # While the worker ran, root may have connected this machine anew.
-        if self._bound() != bound:
-            self._work.set()
-            return True
-        generation = int(payload["generation"])
-        if kind == TRUST and not await self._adopt(bound, payload, answer.get("anchors"), document):
-            return False
-        is_new = self._store.kept(kind) != document
-        self._store.accept(bound.vm_id, kind, generation, document)
-        self._judged[kind] = (bound.vm_id, document)
-        if is_new:
-            self._log.info(f"desired state {kind} generation {generation} verified and kept")
-            if self._doing is not None:
-                self._doing.look()
-        return True
-
-    async def _adopt(self, bound: Bound, payload: Mapping[str, Any], told: Any, document: str) -> bool:
-        """Put the anchors of a verified document in force, and say so. Errors: OSError; it stays queued then."""
-        try:
-            made = trust.overlay(self._profile(bound.cloud), int(payload["generation"]), payload["content"])
-        except ValueError:
-            await self._refuse(TRUST, document, "malformed")
-            return False
-        if trust.effective(self._profile(bound.cloud), made) != trust.read(self._paths, self._profile(bound.cloud)):
-            self._log.info(f"trust anchors of generation {made['generation']} are in force")
-        trust.write(self._paths, bound.cloud, made)
-        data = {"generation": made["generation"], **(told if isinstance(told, dict) else {})}
-        self._teller.keep(TRUST, data)
-        await self._teller.send(TRUST, data)
-        return True
-
-    async def _refuse(self, kind: str, document: str, reason: str) -> None:
-        self._log.error(f"desired state {kind} is refused: {_WHY.get(reason, reason[:64])}")
-        data = {"desired": {"kind": kind, "accepted": False, "reason": reason}}
-        self._teller.keep(kind, data)
-        try:
-            if reason == "expired":
-                self._expired[kind] = document
-            else:
-                self._store.dismiss(kind, document)
-        except OSError as problem:
-            self._log.error(f"desired state {kind} that is refused cannot be removed: {_said(problem)}")
-        await self._teller.send(kind, data)
+            self._log.error(f"desired state {kind} is kept in memory alone until it is judged: {said(problem)}")
+        self._judge.look()
 
     # -- what the service's own work is given
 
@@ -400,47 +259,30 @@ class Resident:
     def _kept_payload(self, kind: str) -> Optional[dict[str, Any]]:
         if self._identity != "connected":
             return None
-        kept, bound = self._store.kept(kind), self._bound()
-        payload = None if kept is None else payload_of(kept)
+        kept, bound = self._store.kept(kind), binding.read(self._paths)
+        payload = None if kept is None else binding.payload_of(kept)
         if bound is None or payload is None or str(payload.get("machine")).lower() != bound.vm_id:
             return None
         return payload
 
     def _profile_in_force(self) -> Optional[dict[str, Any]]:
-        bound = self._bound()
+        bound = binding.read(self._paths)
         return None if bound is None else bound.profile
 
     def _report_state(self, kind: str, data: dict[str, Any]) -> None:
         self._teller.keep(f"{STATE}{kind}", data)
         self._loop.spawn(self._teller.send(f"{STATE}{kind}", data), "report")
 
-    def _bound(self) -> Bound | None:
-        """None when root has not bound this machine, or its cloud profile is gone."""
-        try:
-            binding = atomic.read_json(self._paths.binding, 65536)
-            cloud = str(binding["cloud"])
-            if os.path.basename(cloud) != cloud:
-                return None
-            profile = trust.read(self._paths, self._profile(cloud))
-            keys = [key for key in profile["desired_state_keys"] if isinstance(key, dict)]
-            return Bound(str(binding["vmId"]).lower(), cloud, keys, profile)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def _profile(self, cloud: str) -> dict[str, Any]:
-        """The profile as root gave it. Errors: OSError, ValueError."""
-        return {**atomic.read_json(os.path.join(self._paths.clouds, f"{cloud}.json")), "name": cloud}
-
     def _drop_strangers(self) -> None:
         """Removes what was kept for a machine that this one is no longer."""
-        bound = self._bound()
+        bound = binding.read(self._paths)
         for kind in self._duty.kinds:
             kept = self._store.kept(kind)
-            if kept is not None and (bound is None or machine_of(kept) != bound.vm_id):
+            if kept is not None and (bound is None or binding.machine_of(kept) != bound.vm_id):
                 self._store.drop_kept(kind)
                 # What himds was not told in time is not told as another machine's.
                 self._store.drop_state(kind)
-                self._judged.pop(kind, None)
+                self._judge.forget(kind)
                 self._log.info(f"desired state {kind} of a former connection removed")
 
     def _read_config(self) -> None:
@@ -451,25 +293,9 @@ class Resident:
             return
         self._config = (dict(own), dict(config.effective(own)))
         enabled = self._duty.enabled(self._config[1])
-        if enabled != self._enabled:
+        if enabled != self._judge.enabled:
             self._log.info(f"the service is {'enabled' if enabled else 'disabled'} by the local configuration")
-        self._enabled = enabled
-
-
-def payload_of(document: str) -> Optional[dict[str, Any]]:
-    """The payload of a kept document, without judging it again; None when it has none. Pure."""
-    try:
-        part = document.split(".")[1]
-        found = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    except (ValueError, IndexError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def machine_of(document: str) -> str | None:
-    """The vmId in a kept document, in lower case. Pure."""
-    machine = (payload_of(document) or {}).get("machine")
-    return None if machine is None else str(machine).lower()
+        self._judge.enabled = enabled
 
 
 def serve(duty: Duty, paths: Paths) -> int:
@@ -490,9 +316,3 @@ def serve(duty: Duty, paths: Paths) -> int:
         sys.stderr.write(f"another {duty.service} is running\n")
         return 1
     return 0
-
-
-def _said(problem: BaseException) -> str:
-    if isinstance(problem, errors.AgentError):
-        return f"{problem.code}: {problem.message}"
-    return (problem.strerror or str(problem)) if isinstance(problem, OSError) else str(problem)

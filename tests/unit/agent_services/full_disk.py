@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from agent_runtime.platform import paths as places
 from agent_runtime.policy.__main__ import duty
-from agent_runtime.service import desired, root, telling
+from agent_runtime.service import desired, judging, root, telling
 from agent_runtime.state import atomic
 
 
@@ -37,7 +37,7 @@ def main() -> int:
     genuine = time.time
     time.time = lambda: genuine() + 30 * 86400 * os.path.exists(f"{folder}/ahead")
     atomic._write = refusing(atomic._write, f"{folder}/full")
-    desired.ATTEMPT_PAUSE, desired.REFUSAL_PAUSE = 0.1, 0.1
+    judging.ATTEMPT_PAUSE, judging.REFUSAL_PAUSE = 0.1, 0.1
     telling.AGAIN_FIRST, telling.AGAIN_MOST = 0.2, 0.4
     paths = places.here(folder)
     return desired.serve(duty(paths), paths)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.service import desired, desired_store
+from agent_runtime.service import binding, desired_store
 from agent_runtime.service.desired_store import MACHINES_KEPT, Store, raised
 from agent_runtime.state import atomic
 
@@ -103,5 +103,5 @@ def test_an_overlong_document_is_not_read(tmp_path: Path) -> None:
 
 @given(st.text(max_size=200))
 def test_no_text_breaks_the_look_at_a_kept_document(text: str) -> None:
-    found = desired.machine_of(text)
+    found = binding.machine_of(text)
     assert found is None or isinstance(found, str)
