@@ -267,7 +267,7 @@ def used(session: Session, ticket_id: str, machine: Machine, at: int) -> bool:
     twin = session.get(Twin, row.twin_id) if row.twin_id is not None else None
     original = session.get(Machine, twin.machine_id) if twin is not None else None
     if twin is not None and original is not None:
-        twin.state, twin.became = rows.ADOPTED, row.resource_id
+        twin.state, twin.became, twin.last = rows.ADOPTED, row.resource_id, at
         rows.add_history(twin, at, "adopted", became=row.resource_id)
         rows.tell(session, original, twin, at, audit.Actor("machine", machine.client_id), "twins/adopted")
     session.delete(row)

@@ -24,7 +24,7 @@ from control_plane.errors import ApiError, TokenError, bad_content, not_found
 from control_plane.fleet import profiles
 from control_plane.http import Reply
 from control_plane.hub import Hub
-from control_plane.storage import audit
+from control_plane.storage import audit, machines
 from control_plane.storage import twins as rows
 from control_plane.storage.models import Credential, Machine
 from control_plane.storage.pulse import Pulse
@@ -240,7 +240,8 @@ def _decide(
         if judged.word is Word.WAIT:
             outcome = "wait"
         row, everyone = rows.find(session, machine.id, key), rows.find(session, machine.id, Key(""))
-        decision = _decided(row) or _decided(everyone)
+        mine = _decided(hub, session, row)
+        decision = mine or _decided(hub, session, everyone)
         if decision == "release":
             judged, outcome = judged if judged.word is Word.MOVED else Judgement(Word.SAME), None
         elif decision is not None and outcome is not None:
@@ -258,14 +259,19 @@ def _decide(
                 audit.record(session, actor, "twins/wait", target, detail={"differs": list(facts.differs)})
             return Decided(_conflict(Word.UNDECIDED, facts.differs, retry=judged.seconds))
         told = Found("question", judged.word, outcome, facts.differs, asked.peer, asked.hostname, asked.image_id)
-        row = rows.note(session, machine, key, told, at)
+        row = rows.note(session, machine, key, told, at, decision=mine)
         reply = _held(hub, session, record, machine, asked, judged.word, outcome, row, settings, name, image, at)
         return Decided(reply, barred=key)
 
 
-def _decided(row: Twin | None) -> str | None:
-    """What an operator has said of a holder, as long as it was not carried out."""
-    return row.decision if row is not None and row.state in (rows.OPEN, rows.RELEASED, rows.REJECTED) else None
+def _decided(hub: Hub, session: Session, row: Twin | None) -> str | None:
+    """What an operator has said of a holder, as long as it was not carried out: an adoption is with the first heartbeat
+    of the new machine. Whoever asks before that has broken it off, and begins it again."""
+    if row is None or row.state == rows.HEALED:
+        return None
+    if row.state == rows.ADOPTED and machines.was_heard(session, row.became or "", hub.live.pulse):
+        return None
+    return row.decision
 
 
 def _fits(recorded: dict[str, Any], asked: Asked, facts: Question) -> bool:

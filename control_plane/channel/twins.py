@@ -10,7 +10,7 @@ import logging
 import threading
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from control_plane.channel import evidence
 from control_plane.channel.branches import Main, Seal, boot_mark, is_main
@@ -239,9 +239,13 @@ class Twins:
             with self._changing:
                 self._touched.clear()
         with self._database.read() as session:
-            # Whoever decides sets `last`; the seconds that have just begun are looked at again.
+            # Whoever changes a row sets `last`, by a clock that may be behind another's; the seconds that have just
+            # begun are looked at again.
+            barring = func.sum(case((Twin.state.in_(rows.BARRING), 1), else_=0))
             state = session.execute(
-                select(func.count(), func.max(Twin.last), func.max(Twin.id)).select_from(Twin)
+                select(func.count(), func.max(Twin.last), func.max(Twin.id), func.sum(Twin.last), barring).select_from(
+                    Twin
+                )
             ).one()
             if not machines and tuple(state) == self._read and (state[1] or 0) < now() - 2:
                 return

@@ -77,11 +77,11 @@ def twins_show(data: Path, number: int, as_json: bool) -> None:
     for name, value in shown.items():
         print(f"{name:<12}{value}")
     for item in found["history"]:
-        print(f"  {item['at']}  {item['what']}{_by(item)}")
+        print(f"  {item['at']}  {item['what']}{_more(item)}")
 
 
-def _by(item: dict[str, Any]) -> str:
-    return f" by {item['by']}" if item.get("by") else ""
+def _more(item: dict[str, Any]) -> str:
+    return "".join(f" {name} {item[name]}" for name in ("by", "became") if item.get(name))
 
 
 def _decide(data: Path, number: int, decision: str, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from control_plane.arm import locks
 from control_plane.arm.status import DISCONNECTED_AFTER
 from control_plane.clock import now, rfc3339
 from control_plane.extensions import operations, versions, writing
-from control_plane.extensions.progress import FAILED, KEPT_SECONDS, RETRY_SECONDS, SUCCEEDED, UNDER_WAY, expired
+from control_plane.extensions.progress import FAILED, KEPT_SECONDS, RETRY_SECONDS, UNDER_WAY, expired
 from control_plane.storage import audit, catalogue, extensions, run_commands
 from control_plane.storage.database import Database
 from control_plane.storage.extension_models import Extension, ExtensionPackage
@@ -37,11 +37,13 @@ log = logging.getLogger("hawser.hub.extensions")
 def _expire(session: Session, machine: Machine, kept: Kept, live: PulseOf, at: int) -> None:
     """No outcome in time. An automatic upgrade is taken back, for nobody asked for it; all else has failed."""
     row = kept.row
-    detail = {"version": row.version, "sequence": row.sequence}
-    audit.record(session, ACTOR, "machines/extensions/expired", kept.resource.resource_id, detail=detail)
-    if row.rollback_to is not None:
-        writing.take_back(session, machine, kept, at)
-        row.state = SUCCEEDED
+    moved = extensions.moved_with(session, kept) if row.rollback_to is not None else []
+    for item in moved or [kept]:
+        detail = {"version": item.row.version, "sequence": item.row.sequence}
+        audit.record(session, ACTOR, "machines/extensions/expired", item.resource.resource_id, detail=detail)
+    if moved:
+        for item in moved:
+            writing.take_back(session, machine, item, at)
         return
     error = _late(session, machine, live, at)
     row.state, row.code, row.message = FAILED, error["code"], error["message"]

@@ -4,7 +4,7 @@ ends operations. The shape of a report is docs/schemas/report-extensions.schema.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.errors import bad_content
 from control_plane.extensions import operations, shapes, versions, writing
-from control_plane.extensions.progress import MISMATCH, Verdict, error_of, judge
+from control_plane.extensions.progress import MISMATCH, SUCCEEDED, Verdict, error_of, judge
 from control_plane.storage import audit, extensions, restored
 from control_plane.storage.extensions import Kept
 from control_plane.storage.models import Machine
@@ -47,21 +47,29 @@ def merged(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, A
 def _apply(session: Session, machine: Machine, kept: Kept, verdict: Verdict, at: int) -> None:
     """Write down a verdict that is another than what is there."""
     row, actor = kept.row, audit.Actor("machine", machine.client_id)
-    detail = {"state": verdict.state, "version": row.version, "sequence": row.sequence}
     if verdict.gone:
         said = row.reported or {}
         failure = error_of(said) if said.get("state") == "removing" and said["code"] else None
         writing.forget(session, kept)
         audit.record(session, actor, "machines/extensions/removed", kept.resource.resource_id, detail=failure)
         return
-    if verdict.rolled_back:
-        detail["version"] = row.rollback_to or row.version
-        writing.take_back(session, machine, kept, at)
-    elif verdict.state == "Succeeded":
-        row.rollback_to = None
     error = verdict.error or {}
     row.state, row.code, row.message = verdict.state, error.get("code"), error.get("message")
-    audit.record(session, actor, "machines/extensions/outcome", kept.resource.resource_id, detail=detail)
+    changed = extensions.moved_with(session, kept) if verdict.rolled_back else [kept]
+    for item in changed:
+        if verdict.rolled_back:
+            writing.take_back(session, machine, item, at)
+        detail = {"state": item.row.state, "version": item.row.version, "sequence": item.row.sequence}
+        audit.record(session, actor, "machines/extensions/outcome", item.resource.resource_id, detail=detail)
+
+
+def _arrive(all_kept: Iterable[Kept]) -> None:
+    """The automatic upgrade of a handler is over when all of its extensions have succeeded with the new version."""
+    there = [kept.row for kept in all_kept if kept.row.removed is None]
+    waiting = {row.handler_key for row in there if row.state != SUCCEEDED}
+    for row in there:
+        if row.handler_key not in waiting:
+            row.rollback_to = None
 
 
 def _mismatched(kept: Kept) -> Verdict | None:
@@ -81,7 +89,8 @@ def take(session: Session, machine: Machine, data: Mapping[str, Any], at: int) -
         return False
     before = machine.generations
     items = {item["name"].lower(): item for item in data["extensions"]}
-    for kept in extensions.of_machine(session, machine.id):
+    all_kept = extensions.of_machine(session, machine.id)
+    for kept in all_kept:
         item = items.get(kept.resource.name.lower())
         behind = restored.may_be_behind(session, kept.resource.created, kept.row.sequence)
         wished = replace(kept.wished, behind=behind)
@@ -90,5 +99,6 @@ def take(session: Session, machine: Machine, data: Mapping[str, Any], at: int) -
             kept.row.reported = item
         if verdict not in (Verdict(kept.row.state), _mismatched(kept)):
             _apply(session, machine, kept, verdict, at)
+    _arrive(all_kept)
     operations.settle(session, machine.id, at)
     return machine.generations != before

@@ -16,7 +16,16 @@ from sqlalchemy.orm import Session
 
 from control_plane.errors import ApiError, bad_content
 from control_plane.extensions import desired, envelope, order, versions
-from control_plane.extensions.progress import CREATING, DELETING, FAILED, RETRY_SECONDS, UPDATING, Wait, pause
+from control_plane.extensions.progress import (
+    CREATING,
+    DELETING,
+    FAILED,
+    RETRY_SECONDS,
+    SUCCEEDED,
+    UPDATING,
+    Wait,
+    pause,
+)
 from control_plane.extensions.wish import Wish, handler_key
 from control_plane.storage import catalogue, extensions, restored
 from control_plane.storage.catalogue import Package
@@ -318,7 +327,7 @@ def write(
             row.reported = None
         row.version, row.removed, row.code, row.message = version, None, None, None
         if moves or again:  # another order alone leaves an automatic upgrade its way back
-            row.rollback_to = None
+            _stay(session, kept)
         row.generation, row.began = raised(machine), author.at
     session.add(row)
     session.flush()
@@ -327,13 +336,23 @@ def write(
     return Written(kept, made, work)
 
 
+def _stay(session: Session, kept: Kept) -> None:
+    """Somebody wants the version that is wished: with it an automatic upgrade ends for all extensions of the handler,
+    and none goes back any more."""
+    for item in extensions.moved_with(session, kept):
+        item.row.rollback_to = None
+
+
 def move(session: Session, machine: Machine, kept: Kept, version: str, at: int, *, automatic: bool) -> None:
     """Wish for a version with the same settings: another one, or that which has failed, once more. `automatic`: the
     former one is what a failure falls back to."""
     row = kept.row
     if row.state == FAILED and not automatic:
         row.sequence = restored.next_sequence(session, kept.resource.created, row.sequence)
-    row.rollback_to = row.version if automatic else None
+    if automatic:
+        row.rollback_to = row.version
+    else:
+        _stay(session, kept)
     row.version, row.state, row.code, row.message = version, UPDATING, None, None
     row.retry = at + RETRY_SECONDS if row.automatic and not automatic else None
     row.generation, row.began = raised(machine), at
@@ -342,11 +361,13 @@ def move(session: Session, machine: Machine, kept: Kept, version: str, at: int, 
 
 
 def take_back(session: Session, machine: Machine, kept: Kept, at: int) -> None:
-    """An automatic upgrade has failed: the former version is wished again, and the new one later."""
+    """An automatic upgrade has failed: the former version is wished again, and the new one later. Nobody asked for it,
+    so that is no failure. For all of `extensions.moved_with`."""
     row = kept.row
     came = catalogue.since(session, row.handler_key, row.version)
     row.retry = at + pause(at - came if came is not None else 0)
     row.version, row.rollback_to = row.rollback_to or row.version, None
+    row.state, row.code, row.message = SUCCEEDED, None, None
     row.generation, row.began = raised(machine), at
 
 

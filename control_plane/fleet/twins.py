@@ -91,7 +91,7 @@ def decide(session: Session, row: Row, decision: str, actor: audit.Actor, at: in
     if decision not in DECISIONS:
         raise bad_content(f"'decision' must be one of {', '.join(DECISIONS)}.", "decision")
     twin, machine, _ = row
-    if twin.state in (rows.ADOPTED, rows.HEALED):
+    if twin.state in rows.SETTLED:
         raise ApiError(409, "Conflict", f"Twin {twin.id} is settled: it is {twin.state}.")
     if decision == "adopt" and not twin.digest:
         raise ApiError(409, "Conflict", f"Twin {twin.id} stands for every holder of the identity; release one of them.")

@@ -16,7 +16,7 @@ SIZE = Integer().with_variant(BigInteger(), "postgresql")  # bytes: packages may
 
 class Extension(Base):
     """An extension of a machine. `handler_key`: `publisher.type` in lower case; `version`: the exact one that is
-    wished; `rollback_to`: the one before, during an automatic upgrade.
+    wished; `rollback_to`: the one before, during an automatic upgrade: until all of the handler have succeeded with it.
 
     `protected`: base64 of a CMS envelope, `certificate`: PEM of the one it was made for, `digest`: keyed, so that the
     same settings are recognised. `generation`: that of the machine's document when the wish was last changed; `began`:

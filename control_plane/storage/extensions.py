@@ -57,6 +57,16 @@ def of_machine(session: Session, machine_id: int) -> list[Kept]:
     return of_machines(session, [machine_id]).get(machine_id, [])
 
 
+def moved_with(session: Session, kept: Kept) -> list[Kept]:
+    """The extensions of its handler that are in an automatic upgrade: a handler has one version on a machine, so they
+    go back together or not at all."""
+    return [
+        item
+        for item in of_machine(session, kept.row.machine_id)
+        if item.row.handler_key == kept.row.handler_key and item.row.rollback_to is not None
+    ]
+
+
 def find(session: Session, resource_key: str) -> Kept | None:
     """By resource id in lower case."""
     found = session.execute(_JOINED.where(Resource.key == resource_key)).one_or_none()

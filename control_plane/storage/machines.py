@@ -10,6 +10,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from control_plane.arm.machine_view import MachineRow
+from control_plane.arm.paths import machine_id
 from control_plane.storage import visible
 from control_plane.storage.models import Heartbeat, Location, Machine, Report, ResourceGroup, Subscription
 from control_plane.storage.pulse import Pulse, from_row
@@ -50,6 +51,14 @@ def pulse_of(session: Session, machine_id: int, live: PulseOf) -> Pulse | None:
         return found
     row = session.get(Heartbeat, machine_id)
     return from_row(row) if row else None
+
+
+def was_heard(session: Session, resource_id: str, live: PulseOf) -> bool:
+    """Whether a machine of this id is there and has had a heartbeat."""
+    resource = machine_id(resource_id)
+    group = find_group(session, resource.subscription, resource.group) if resource else None
+    machine = find_machine(session, group, resource.name) if resource and group else None
+    return machine is not None and pulse_of(session, machine.id, live) is not None
 
 
 def complete(session: Session, machine: Machine, group_name: str, live: PulseOf) -> MachineRow:

@@ -20,6 +20,7 @@ OPEN, RELEASED, ADOPTED, REJECTED, HEALED = "open", "released", "adopted", "reje
 STATES = (OPEN, RELEASED, ADOPTED, REJECTED, HEALED)
 BARRING = (OPEN, ADOPTED, REJECTED)
 """States in which the twin's heartbeats are refused: an adopted one may not return to the identity that it copied."""
+SETTLED = (ADOPTED, HEALED)
 KEPT_HISTORY = 20
 MOST_ROWS = 20_000
 """Holders of one identity that have rows of their own: more than a herd has. What more there are have one together."""
@@ -80,19 +81,22 @@ def add_history(row: Twin, at: int, what: str, **more: Any) -> None:
     row.history = [*row.history[1 - KEPT_HISTORY :], {"at": rfc3339(at), "what": what, **more}]
 
 
-def note(session: Session, machine: Machine, key: Key, found: Found, at: int) -> Twin:
+def note(session: Session, machine: Machine, key: Key, found: Found, at: int, *, decision: str | None = None) -> Twin:
     """Note a holder that is in conflict. An event and an entry of the audit are made when the verdict, or what is
-    answered, is news; otherwise it is only counted."""
+    answered, is news; otherwise it is only counted. One that is here again after it was healed or adopted can be
+    decided anew; `decision`: what an operator has said of it before and is still to be carried out."""
     row = find(session, machine.id, key)
     if row is None and _count(session, machine.id) >= MOST_ROWS:
         key = Key("")  # whoever makes up ever new evidence gets no row for each
         row = find(session, machine.id, key)
-    news = row is None or (row.verdict, row.outcome) != (found.verdict, found.outcome) or row.state == HEALED
+    # A question that was asked before the adoption, and is answered after it, is none of a holder that is back.
+    again = row is not None and (row.state == HEALED or (row.state == ADOPTED and at >= row.last))
+    news = row is None or again or (row.verdict, row.outcome) != (found.verdict, found.outcome)
     if row is None:
         row = Twin(machine_id=machine.id, digest=key.digest, boot=key.boot, first=at, asked=0, history=[])
         session.add(row)
-    if row.state in (None, HEALED):
-        row.state, row.decision = OPEN, None
+    if again or row.state is None:
+        row.state, row.decision, row.became = OPEN, decision, None
     row.found, row.verdict, row.outcome = found.how, found.verdict, found.outcome
     row.differs, row.address, row.last = list(found.differs), found.address[:45], at
     row.hostname, row.image_id = found.hostname or row.hostname, found.image_id or row.image_id
@@ -125,6 +129,7 @@ def settle(session: Session, machine: Machine, keys: tuple[Key, ...], at: int) -
     for key in keys:
         row = find(session, machine.id, key)
         if row is not None and row.state != HEALED:
-            row.state, row.decision = HEALED, None  # what an operator decided is carried out, once
+            # What an operator decided is carried out, once; other processes of the hub go by `last`.
+            row.state, row.decision, row.last = HEALED, None, at
             add_history(row, at, "healed")
             tell(session, machine, row, at, audit.Actor("machine", machine.client_id), "twins/healed")

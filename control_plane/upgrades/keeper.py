@@ -9,13 +9,14 @@ import logging
 import time
 from collections.abc import Callable
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from control_plane.clock import now
 from control_plane.extensions.versions import newest
 from control_plane.storage import agent_packages, audit, restored, twins
 from control_plane.storage.database import Database
-from control_plane.storage.models import Machine, Report
+from control_plane.storage.models import AuditEntry, Machine, Report
 from control_plane.upgrades import view, wish
 
 EVERY_SECONDS = 10
@@ -24,10 +25,11 @@ LOOKED = 2000
 CHUNK = 200
 """Machines that one turn sends for the new package."""
 TRIAL, TRIAL_SECONDS = 20, wish.DEADLINE_SECONDS + 300
-"""So many machines try a version first; the others follow when those have had the time to take it back."""
+"""So many machines try a version first, of all processes; the others follow when those have had the time to take it
+back."""
 FAILURES, FAILURE_SHARE = 5, 0.1
 """Machines that must have taken a version back, in number and of all that have tried it, before it goes no further."""
-ACTOR = audit.Actor("hub", "agentUpgrade")
+ACTOR, ACTION = audit.Actor("hub", "agentUpgrade"), "machines/agentUpgrade"
 log = logging.getLogger("hawser.hub.upgrades")
 
 
@@ -38,31 +40,35 @@ class Keeper:
         self._database, self._changed = database, changed
         self._stamp: tuple[int, int] | None = None
         self._after: int | None = None
-        self._until: float | None = None  # the end of the trial, once it has begun
+        self._until = 0.0  # the end of a trial, by time.monotonic(): before it nothing has to be looked at
 
     def turn(self) -> None:
         """Once. In a thread."""
         with self._database.read() as session:
             stamp = agent_packages.stamp(session)
             if stamp != self._stamp:
-                self._stamp, self._after, self._until = stamp, 0, None
-            if self._after is None or (self._until is not None and time.monotonic() < self._until):
+                self._stamp, self._after, self._until = stamp, 0, 0.0
+            if self._after is None or time.monotonic() < self._until:
                 return
             if self._is_bad(session):
                 self._after = None
                 return
-            due, after = self._due(session, self._after, CHUNK if self._until is not None else TRIAL)
+            room, left = _room(session)
+            if not room:
+                self._until = time.monotonic() + left
+                return
+            due, after = self._due(session, self._after, room)
         moved: dict[int, dict[str, int]] = {}
         if due:
             with self._database.write() as session:
+                if room < CHUNK and _room(session)[0] < len(due):
+                    return  # another process was faster; the next turn looks anew
                 published = agent_packages.versions(session)
                 for machine_id in due:
                     machine = session.get(Machine, machine_id)
                     if machine is not None and move(session, machine, published):
                         moved[machine_id] = dict(machine.generations)
         self._after = after
-        if moved and self._until is None:
-            self._until = time.monotonic() + TRIAL_SECONDS
         for machine_id, generations in moved.items():
             self._changed(machine_id, generations)
 
@@ -109,6 +115,19 @@ class Keeper:
             await asyncio.sleep(EVERY_SECONDS)
 
 
+def _room(session: Session) -> tuple[int, int]:
+    """How many machines may be sent for the newest version now, and if none, in how many seconds the others follow.
+
+    The audit knows who was sent and when, in the transaction of the wish itself: all processes read the same there, and
+    after a restart too. A time that is further off than a trial is long, either way, is that of a wrong clock.
+    """
+    version = AuditEntry.detail["desiredVersion"].as_string() == newest(agent_packages.versions(session))
+    query = select(func.count(), func.min(AuditEntry.at)).where(AuditEntry.actor == ACTOR.name, version)
+    sent, began = session.execute(query.where(AuditEntry.action == ACTION)).one()
+    gone = abs(now() - began) if sent else 0
+    return (CHUNK, 0) if gone >= TRIAL_SECONDS else (max(0, TRIAL - sent), TRIAL_SECONDS - gone)
+
+
 def move(session: Session, machine: Machine, published: list[str]) -> bool:
     """Raise what is wished of one machine, if it is to be brought to the newest and is not there."""
     wanted = machine.properties.get(wish.MEMBER) or {}
@@ -117,5 +136,5 @@ def move(session: Session, machine: Machine, published: list[str]) -> bool:
         return False
     machine.properties = {**machine.properties, wish.MEMBER: {**wanted, **fresh}}
     machine.generations = {**machine.generations, "agent": restored.next_generation(machine, "agent")}
-    audit.record(session, ACTOR, "machines/agentUpgrade", twins.resource_id(session, machine), detail=dict(fresh))
+    audit.record(session, ACTOR, ACTION, twins.resource_id(session, machine), detail=dict(fresh))
     return True

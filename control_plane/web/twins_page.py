@@ -8,12 +8,10 @@ from starlette.responses import Response
 from control_plane.arm.roles import Action
 from control_plane.errors import ApiError
 from control_plane.fleet.twins import DECISIONS
-from control_plane.storage.twins import ADOPTED, HEALED, STATES
+from control_plane.storage.twins import SETTLED, STATES
 from control_plane.web import render
 from control_plane.web.logs_page import listed
 from control_plane.web.visit import Visit
-
-SETTLED = (ADOPTED, HEALED)
 
 
 def show(visit: Visit) -> Response:

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy.orm import Session
 
 from control_plane.hub import open_database
 from control_plane.storage import agent_packages
+from control_plane.storage.database import Database
 from control_plane.upgrades import keeper
 from tests.integration import hub_process
 from tests.integration.extension_site import Arm, arm_of, code_of
@@ -177,7 +179,9 @@ def test_automatic_upgrades_stop_when_machines_take_the_version_back(hub: HubPro
     publish(hub, ["1.0.0.1", "1.0.0.2"])
 
 
-def test_few_machines_try_a_version_before_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Of a hub that is stopped: five machines wait for a version that was just published. Two may try it first."""
     monkeypatch.setattr(keeper, "TRIAL", 2)
     hub = hub_process.make(tmp_path / "data").start()
     publish(hub, ["1.0.0.1"])
@@ -189,18 +193,75 @@ def test_few_machines_try_a_version_before_all_others(tmp_path: Path, monkeypatc
         machine.http.close()
     assert hub.stop() == 0
     publish(hub, ["1.0.0.1", "1.0.0.2"])
-    database, moved = open_database(hub.data), list[int]()
-    try:
-        looked = keeper.Keeper(database, lambda machine_id, _: moved.append(machine_id))
-        for _ in range(3):
-            looked.turn()
-        assert len(moved) == 2
-        ends = time.monotonic() + keeper.TRIAL_SECONDS
-        monkeypatch.setattr(time, "monotonic", lambda: ends)
+    database = open_database(hub.data)
+    yield database
+    database.close()
+
+
+def looking(database: Database, moved: list[int]) -> keeper.Keeper:
+    """As a process of the hub has it."""
+    return keeper.Keeper(database, lambda machine_id, _: moved.append(machine_id))
+
+
+def pass_by(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """From now on it is later, by both clocks."""
+    at, ticks = time.time() + seconds, time.monotonic() + seconds
+    monkeypatch.setattr(time, "time", lambda: at)
+    monkeypatch.setattr(time, "monotonic", lambda: ticks)
+
+
+def test_few_machines_try_a_version_before_all_others(waiting: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = list[int]()
+    looked = looking(waiting, moved)
+    for _ in range(3):
         looked.turn()
-        assert len(set(moved)) == 5
-    finally:
-        database.close()
+    assert len(moved) == 2
+    pass_by(monkeypatch, keeper.TRIAL_SECONDS - 60)
+    looked.turn()
+    assert len(moved) == 2
+    pass_by(monkeypatch, 60)
+    for _ in range(2):
+        looked.turn()
+    assert len(moved) == len(set(moved)) == 5
+
+
+def test_few_machines_try_a_version_however_many_processes_there_are_and_begin_anew(
+    waiting: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = list[int]()
+    processes = [looking(waiting, moved) for _ in range(3)]
+    for _ in range(2):
+        for process in processes:
+            process.turn()
+    assert len(moved) == 2
+    pass_by(monkeypatch, keeper.TRIAL_SECONDS - 60)
+    looking(waiting, moved).turn()
+    assert len(moved) == 2, "a restart begins no other trial"
+    pass_by(monkeypatch, 60)
+    for process in (looking(waiting, moved), *processes):
+        process.turn()
+    assert len(moved) == len(set(moved)) == 5
+
+
+def test_a_trial_that_another_process_begins_at_the_same_moment_is_one(
+    waiting: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, look = list[int](), keeper.Keeper._due
+
+    def late(process: keeper.Keeper, session: Session, after: int, most: int) -> tuple[list[int], int | None]:
+        found = look(process, session, after, most)
+        monkeypatch.setattr(keeper.Keeper, "_due", look)
+        looking(waiting, moved).turn()
+        return found
+
+    monkeypatch.setattr(keeper.Keeper, "_due", late)
+    slow = looking(waiting, moved)
+    for _ in range(2):
+        slow.turn()
+    assert len(moved) == 2
+    pass_by(monkeypatch, keeper.TRIAL_SECONDS)
+    slow.turn()
+    assert len(moved) == len(set(moved)) == 5
 
 
 def test_a_machine_that_connects_with_automatic_upgrades_is_moved_once_its_version_is_known(

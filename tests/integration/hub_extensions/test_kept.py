@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -287,6 +288,102 @@ def test_automatic_upgrades_and_their_rollback(hub: HubProcess, arm: Arm, machin
     assert item()["version"] == "1.1.0"
     assert waits(hub) > 4 * 3600
     catalogue_of(hub, PACKAGES)
+
+
+@pytest.fixture
+def upgrading(hub: HubProcess, arm: Arm, machine: ExtensionMachine) -> Iterator[str]:
+    """A machine whose two extensions of one handler were just moved from 1.0.0 to 1.1.0; the type of the handler."""
+    kind = f"Many{uuid4().hex[:8]}"
+    several = [package("Auto", kind, version, supportsMultipleExtensions=True) for version in ("1.0.0", "1.1.0")]
+    catalogue_of(hub, [*PACKAGES, several[0]])
+    body = wish(publisher="Auto", type=kind, typeHandlerVersion="1.0.0", enableAutomaticUpgrade=True)
+    for name in ("one", "two"):
+        assert arm("PUT", path_of(machine, name), body).status_code == 202
+    machine.report_all()
+    catalogue_of(hub, [*PACKAGES, *several])
+    until(lambda: wished(machine) == [("1.1.0", "1.0.0")] * 2)
+    yield kind
+    catalogue_of(hub, PACKAGES)
+
+
+def wished(machine: ExtensionMachine) -> list[tuple[str, str | None]]:
+    """Version and the one to go back to, of each extension."""
+    return [(item["version"], item["rollbackTo"]) for item in machine.content()["extensions"]]
+
+
+def report_each(machine: ExtensionMachine, *changes: dict[str, Any]) -> None:
+    """One report of all extensions of the newest document."""
+    document = machine.payload()
+    each = zip(document["content"]["extensions"], changes, strict=True)
+    machine.report_items(document["generation"], [machine.item(entry, **more) for entry, more in each])
+
+
+INSTALLING = {"state": "installing", "operation": "update"}
+REFUSED = {"state": "failed", "operation": "enable", "code": 1009}
+BACK = {"version": "1.0.0", "message": "1.1.0 failed; 1.0.0 is back"}
+
+
+@pytest.mark.usefixtures("upgrading")
+@pytest.mark.parametrize(
+    "coming_back",
+    [[(BACK, BACK)], [(INSTALLING, BACK)], [(BACK, INSTALLING)], [(INSTALLING, INSTALLING), (BACK, BACK)]],
+    ids=["at-once", "failed-first", "failed-last", "on-their-way"],
+)
+def test_several_go_back_together(
+    arm: Arm, machine: ExtensionMachine, coming_back: list[tuple[dict[str, Any], ...]]
+) -> None:
+    report_each(machine, {}, INSTALLING)
+    assert wished(machine) == [("1.1.0", "1.0.0")] * 2, "the other one may still take the handler back"
+    report_each(machine, {}, REFUSED)
+    assert [state_of(arm, machine, name) for name in ("one", "two")] == ["Succeeded", "Failed"]
+    for items in coming_back:
+        report_each(machine, *items)
+    assert wished(machine) == [("1.0.0", None)] * 2
+    assert [state_of(arm, machine, name) for name in ("one", "two")] == ["Succeeded", "Succeeded"]
+    machine.report_all()
+    assert [state_of(arm, machine, name) for name in ("one", "two")] == ["Succeeded", "Succeeded"]
+    audited = machine.hub.run("audit", "--target", path_of(machine, "one"), "--json").stdout
+    assert '"version": "1.0.0"' in audited.partition('"machines/extensions/upgrade"')[0], "the newest is the first"
+
+
+@pytest.mark.usefixtures("upgrading")
+def test_an_upgrade_of_several_is_over_when_all_have_succeeded(machine: ExtensionMachine) -> None:
+    report_each(machine, {}, INSTALLING)
+    assert wished(machine) == [("1.1.0", "1.0.0")] * 2
+    machine.report_all()
+    assert wished(machine) == [("1.1.0", None)] * 2
+
+
+@pytest.mark.usefixtures("upgrading")
+def test_an_upgrade_of_several_that_gets_no_outcome_is_taken_back_as_a_whole(
+    arm: Arm, machine: ExtensionMachine
+) -> None:
+    report_each(machine, {}, INSTALLING)
+    machine.hub.execute("UPDATE extensions SET began = began - 6 * 3600 WHERE state = 'Updating'")
+    until(lambda: wished(machine) == [("1.0.0", None)] * 2, what=lambda: wished(machine))
+    assert [state_of(arm, machine, name) for name in ("one", "two")] == ["Succeeded", "Succeeded"]
+
+
+@pytest.mark.usefixtures("upgrading")
+def test_a_removal_that_gets_no_outcome_takes_none_of_several_back(arm: Arm, machine: ExtensionMachine) -> None:
+    assert arm("DELETE", path_of(machine, "two")).status_code == 202
+    machine.hub.execute("UPDATE extensions SET began = began - 6 * 3600 WHERE state = 'Deleting'")
+    until(lambda: state_of(arm, machine, "two") == "Failed")
+    assert wished(machine) == [("1.1.0", "1.0.0")]
+
+
+@pytest.mark.parametrize("by", ["settings", "upgradeExtensions", "another"])
+def test_a_write_is_for_all_of_several(arm: Arm, machine: ExtensionMachine, upgrading: str, by: str) -> None:
+    """A document never has one extension of a handler that goes back without the others."""
+    report_each(machine, {}, REFUSED)
+    body = wish(publisher="Auto", type=upgrading, typeHandlerVersion="1.1.0", settings={"a": 1})
+    answer = {
+        "settings": lambda: arm("PATCH", path_of(machine, "one"), {"properties": {"settings": {"a": 1}}}),
+        "upgradeExtensions": lambda: arm("POST", f"{machine.resource_id}/upgradeExtensions", {}),
+        "another": lambda: arm("PUT", path_of(machine, "three"), body),
+    }[by]()
+    assert answer.status_code == 202, answer.text
+    assert set(wished(machine)) == {("1.1.0", None)}
 
 
 def test_the_version_that_is_wished_is_shown_and_can_be_pinned(
