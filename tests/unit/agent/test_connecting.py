@@ -13,12 +13,11 @@ import pytest
 from agent_runtime import errors
 from agent_runtime.cli import binding
 from agent_runtime.hub.client import HubRefusal
-from agent_runtime.identity import store
 from agent_runtime.state import atomic
 from tests.models import agent_life, power_loss
 from tests.models.agent_life import CLOUD, GROUP, SUBSCRIPTION, TENANT, Life
 
-PLACE = {
+PLACE: dict[str, Any] = {
     "cloud": CLOUD,
     "tenant_id": TENANT,
     "subscription_id": SUBSCRIPTION,
@@ -110,7 +109,8 @@ def test_the_binding_of_a_connection_that_has_ended_is_not_used_again(life: Life
     himds = life.himds()
     first = connect(life, himds)["vmId"]
     left = atomic.read_json(life.paths.binding)
-    himds.drive(himds._disconnect(None, {"accessToken": "token"}, None))
+    nobody: Any = None
+    himds.drive(himds._disconnect(nobody, {"accessToken": "token"}, nobody))
     assert atomic.read_json(life.paths.binding) == left
     assert connect(life, himds)["vmId"] != first
     assert life.faults() == []
@@ -137,7 +137,7 @@ def test_a_failure_that_the_full_disk_has_no_room_for_is_written_down_later(
 
     with monkeypatch.context() as broken:
         broken.setattr(agent_life.Hub, "enrol", away)
-        broken.setattr(store.atomic, "write_json", full)
+        broken.setattr(atomic, "write_json", full)
         with pytest.raises(errors.NetworkFailed):
             connect(life, himds)
         assert himds.state == "connecting"
