@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from ansible_collections.hawser.machine.plugins.plugin_utils._base import HubAction
-from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HawserError, OptionError
+from ansible_collections.hawser.machine.plugins.plugin_utils._errors import HawserError, HubError, OptionError
 from ansible_collections.hawser.machine.plugins.plugin_utils._hub import Hub
+from ansible_collections.hawser.machine.plugins.plugin_utils._operation import AWAY
 from ansible_collections.hawser.machine.plugins.plugin_utils._place import needed
 from ansible_collections.hawser.machine.plugins.plugin_utils._ready import verdict
 from ansible_collections.hawser.machine.plugins.plugin_utils._spec import argument_spec
@@ -21,9 +22,10 @@ class ActionModule(HubAction):
     SPEC = argument_spec("wait_ready")
 
     def ask(self, hub: Hub, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Return `ready` and the machine; fail with what is missing when the time is up.
+        """Return `ready` and the machine; fail with what is missing when the time is up. A hub that is away meanwhile
+        is waited for.
 
-        Check mode looks once and never fails.
+        Check mode looks once, and fails for a hub alone that refuses.
         """
         needed(options)
         if options["interval"] < 1:
@@ -36,9 +38,16 @@ class ActionModule(HubAction):
         ]
         begin = time.monotonic()
         while True:
-            found = hub.fleet(query)
-            machine = found[0] if found else None
-            lacking = verdict(machine, hub.now(), options["heartbeat_age"], options["agent_version"])
+            machine = None
+            try:
+                found = hub.fleet(query)
+            except HubError as error:
+                if error.code != AWAY:
+                    raise
+                lacking: str | None = f"the hub cannot be asked ({error.message})"
+            else:
+                machine = found[0] if found else None
+                lacking = verdict(machine, hub.now(), options["heartbeat_age"], options["agent_version"])
             waited = time.monotonic() - begin
             if lacking is None or self._task.check_mode:
                 return {"ready": lacking is None, "machine": machine, "lacking": lacking, "waited": round(waited, 1)}

@@ -11,6 +11,7 @@ version_added: 0.1.0
 description:
   - Waits until the hub says that the machine is Connected and its last heartbeat is recent. This is a gate for the end
     of a wave.
+  - A hub that cannot be reached, or is busy, is asked again until the time is up.
   - Runs on the controller and touches no host; C(delegate_to) is not needed.
 author:
   - The hawser project (@hawser)
@@ -46,7 +47,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Looks once, returns RV(ready) and does not fail.
+    details: Looks once, returns RV(ready) and does not fail, whatever the machine lacks.
   diff_mode:
     support: none
   idempotent:

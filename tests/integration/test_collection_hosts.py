@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from tests.integration.collection_site import CommandLines, Site, build_package, site
+from tests.integration.connected_host import show
+from tests.waiting import until
 
 pytestmark = pytest.mark.hosts
 HOSTS = ["web01", "web02"]
@@ -110,6 +112,42 @@ def test_a_second_run_costs_one_remote_command_and_the_hub_nothing(ground: Site)
     for name in HOSTS:
         assert run.changed(name) == 0
         assert run.commands(address(ground, name)) == 1
+
+
+def test_a_host_that_was_not_heard_from_is_verified_again(ground: Site) -> None:
+    """The run that has connected it may have failed just there; the next one must not be green for that."""
+    host, lease = ground.lab.hosts["web02"], "/var/opt/azcmagent/state/lease.json"
+    ground.hub.stop()
+    try:
+        host.run(["systemctl", "stop", "himdsd"])
+        host.run(["sed", "-i", 's/"lastHeartbeatUnix": [0-9.]*/"lastHeartbeatUnix": 0.0/', lease])
+        host.run(["systemctl", "start", "himdsd"])
+        failed = ground.play(SITE, "--limit", "web02", agent_wait_timeout=5)
+    finally:
+        ground.hub.start()
+    assert failed.code == 2, failed.output
+    assert "web02 is not ready after 5 s: the hub cannot be asked" in failed.output
+    run = ground.play(SITE, "--limit", "web02")
+    assert (run.code, run.changed("web02")) == (0, 0), run.output
+    until(lambda: show(host)["status"] == "Connected", seconds=60)
+
+
+def test_a_hub_that_comes_back_is_waited_for(ground: Site) -> None:
+    options = {
+        "cloud_profile": ground.variables["agent_cloud_profile"],
+        "subscription_id": ground.variables["agent_subscription_id"],
+        "resource_group": "servers",
+        "interval": 1,
+    }
+    ground.hub.stop()
+    back = threading.Timer(8, ground.hub.start)
+    back.start()
+    try:
+        run = ground.play([{"hawser.machine.wait_ready": options}], "--limit", "web01")
+    finally:
+        back.join()
+    assert run.code == 0, run.output
+    assert run.of("wait_ready", "web01")[0]["ready"] is True
 
 
 def test_a_second_run_needs_no_credentials(ground: Site) -> None:
