@@ -154,7 +154,7 @@ def _refreshed(source: str, line: download.Line, arguments: dict[str, Any]) -> U
     except exceptions.BadVersionNumberError as error:
         raise errors.ExtensionNotAdded(
             f"{source} offers an older list of packages than this machine has seen ({error})",
-            "See that the hub was not put back; after a restore of it publish at the hub once more",
+            "See that the hub was not put back; after a restore, there: hawser-hub artefacts renew, sign, publish",
         ) from None
     except exceptions.UnsignedMetadataError as error:
         raise errors.ExtensionNotAdded(

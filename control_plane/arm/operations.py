@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from control_plane.arm import paths
@@ -60,6 +61,21 @@ def begun(
     operation.result = dict(result) if result is not None else None
     session.add(operation)
     return _headers(call, operation, machine.location)
+
+
+def former(
+    call: HubCall, session: Session, action: Action, target: str, machine: Machine, waits: Sequence[Wait]
+) -> dict[str, str]:
+    """Headers of the operation that the caller has `begun` so before; none when it is not kept any more."""
+    query = select(Operation).where(
+        Operation.machine_id == machine.id,
+        Operation.object_id == call.caller.object_id,
+        Operation.action == action.value,
+        Operation.target == target,
+    )
+    known = session.scalars(query.order_by(Operation.started))
+    found = next((operation for operation in known if operation.waits == stored(waits)), None)
+    return _headers(call, found, machine.location) if found is not None else {}
 
 
 def _new(call: HubCall, action: Action, target: str) -> Operation:

@@ -54,21 +54,28 @@ def list_commands(call: HubCall) -> Reply:
 
 
 def _write(call: HubCall, session: Session, machine: Machine, place: str, name: str, wanted: Wish) -> Reply:
-    """Write it, and answer with an operation while the machine has something to do."""
-    whole = call.http.method == "PUT"
-    made = run_commands.find(session, f"{place}/runCommands/{name}".lower()) is None
-    kept = writing.write(session, machine, place, name, wanted, author_of(call), whole=whole)
+    """Write it, and answer with an operation while the machine has something to do; a repeated request with that of
+    the first one."""
+    whole, author, wished = call.http.method == "PUT", author_of(call), f"{place}/runCommands/{name}"
+    request_id = call.http.headers.get("x-ms-client-request-id", "")
+    request = writing.request_of(request_id, wished, wanted, author, call.hub.keys.settings_key, whole=whole)
+    before = run_commands.find(session, wished.lower())
+    if before is not None and writing.repeats(before, request, call.at):
+        target, waits = before.resource.resource_id, [writing.wait_for(before)]
+        headers = operations.former(call, session, Action.RUN_COMMAND_WRITE, target, machine, waits)
+        return Reply(200, command_json(before), headers)
+    kept = writing.write(session, machine, place, name, wanted, author, request, whole=whole)
     target = kept.resource.resource_id
     # Never what the script is: only which members were sent.
     members = sorted([*wanted.properties, *(wanted.protected or ())])
     detail: dict[str, Any] = {"sequence": kept.row.sequence, "members": members}
     call.record(session, Action.RUN_COMMAND_WRITE, target, detail)
     settle(session, machine.id, call.at)
-    headers: dict[str, str] = {}
+    headers = {}
     if kept.row.state in UNDER_WAY:
         waits = [writing.wait_for(kept)]
         headers = operations.begun(call, session, Action.RUN_COMMAND_WRITE, target, machine, waits)
-    return Reply(201 if made else 200, command_json(kept), headers)
+    return Reply(201 if before is None else 200, command_json(kept), headers)
 
 
 def put_command(call: HubCall) -> Reply:

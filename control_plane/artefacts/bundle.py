@@ -15,13 +15,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
-from tuf.api.metadata import Root, Snapshot, Timestamp
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater
 
 from control_plane.artefacts import keys, online, publishing, staging
 from control_plane.artefacts import place as places
 from control_plane.artefacts.package import SIZE_LIMIT
 from control_plane.artefacts.place import Place, Published
+from control_plane.clock import now
 from control_plane.errors import OperatorError
 from control_plane.settings import sync
 
@@ -136,7 +137,9 @@ def read(place: Place, source: Path, root: Path | None) -> tuple[int, int]:
         found = _verified(source, room, seen, bootstrap, anchor.signed.version)
         if current is not None:
             _check_same(place, room, current)
+            _check_staged(place, found, current)
         _settle(place, room, found, current)
+        publishing.prune(place, now())
     finally:
         shutil.rmtree(room, ignore_errors=True)
     return found.targets.signed.version, len(found.targets.signed.targets)
@@ -223,6 +226,17 @@ def _check_same(place: Place, room: Path, current: Published) -> None:
         raise OperatorError(
             "The bundle is of another repository than the one that is served here.",
             f"Leave --root out to stay with that; else move {place.top} away first.",
+        )
+
+
+def _check_staged(place: Place, found: Published, current: Published) -> None:
+    """Errors: OperatorError when a list is staged that the bundle's would come in between: published after it, it would
+    take back what the bundle brings, and its version, which is of the clock, does not tell."""
+    waiting = places.staged(place, Targets)
+    if waiting is not None and current.targets.signed.version < found.targets.signed.version < waiting.signed.version:
+        raise OperatorError(
+            "A list is staged here that knows nothing of what the bundle brings.",
+            f"Remove {place.staged / 'targets.json'}, import the bundle, and stage the change again.",
         )
 
 

@@ -28,9 +28,10 @@ def due(role: str, expires: datetime, at: int) -> bool:
 
 
 def after(version: int, at: int) -> int:
-    """The next version of a role of the hub's. Pure.
+    """The next version of targets, snapshot or timestamp. Pure.
 
-    By the clock, so that a repository that came out of an old backup goes on ahead of what machines have seen.
+    By the clock, so that a repository that came out of an old backup or bundle goes on ahead of what machines have seen
+    at once, however much of it was lost. A clock that was far ahead locks nothing: from there on it is one more.
     """
     return max(version + 1, at)
 

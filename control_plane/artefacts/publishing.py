@@ -132,7 +132,8 @@ def _waiting(place: Place, current: Published | None) -> tuple[Metadata[Root], M
     for waiting, standing in ((root, current.root), (targets, current.targets)):
         if waiting is None or _same(waiting, standing):
             continue  # an interrupted publication came as far as this
-        if waiting.signed.version != standing.signed.version + 1:
+        ahead = waiting.signed.version - standing.signed.version
+        if ahead < 1 or (ahead > 1 and waiting is root):  # clients take one root after the other
             role = waiting.signed.type
             raise OperatorError(
                 f"The staged {role} has version {waiting.signed.version}, and {standing.signed.version} is in force.",
@@ -249,13 +250,14 @@ def _sweep(top: Path, needed: set[str]) -> None:
 
 def refresh(place: Place, data: Path, at: int, *, force: bool = False) -> list[str]:
     """Renew snapshot and timestamp when half of their time is over; which were. The lock is held. Nothing is done where
-    nothing is published, or by a hub that only serves a copy."""
+    nothing is published; a hub that only serves a copy removes what its imports have superseded."""
     current = places.published(place)
     if current is None:
         return []
     root = current.root.signed
     signers = {role: keys.online_signers(data, role, root) for role in keys.ONLINE}
     if not all(signers.values()):
+        prune(place, at)
         return []
     old = {"snapshot": current.snapshot.signed, "timestamp": current.timestamp.signed}
     wanted = [role for role, signed in old.items() if force or online.due(role, signed.expires, at)]

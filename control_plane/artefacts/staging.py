@@ -20,7 +20,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from control_plane.artefacts import place as places
-from control_plane.artefacts.online import moment
+from control_plane.artefacts.online import after, moment
 from control_plane.artefacts.place import Place, Published
 from control_plane.errors import OperatorError
 from control_plane.settings import sync
@@ -122,7 +122,7 @@ def stage_targets(place: Place, at: int, change: Callable[[Targets], None]) -> i
     """Stage a successor of the list, or change the one that is staged; signatures of that are void. Returns its
     version."""
     made, current = deepcopy(targets(place)), places.published(place)
-    made.version = 1 if current is None else current.targets.signed.version + 1
+    made.version = 1 if current is None else after(current.targets.signed.version, at)
     made.expires = moment(at) + LIVES["targets"]
     change(made)
     _stage(place, Metadata(made))

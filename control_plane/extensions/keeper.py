@@ -49,24 +49,23 @@ def _expire(session: Session, machine: Machine, kept: Kept, live: PulseOf, at: i
     row.state, row.code, row.message = FAILED, error["code"], error["message"]
 
 
-def _late(session: Session, machine: Machine, live: PulseOf, at: int) -> dict[str, str]:
-    """Why there is no outcome."""
+def _late(session: Session, machine: Machine, live: PulseOf, at: int, waited: int = KEPT_SECONDS) -> dict[str, str]:
+    """Why there is no outcome after `waited` seconds."""
     pulse = pulse_of(session, machine.id, live)
     connected = pulse is not None and pulse.seen > at - DISCONNECTED_AFTER
-    return expired(machine.name, rfc3339(pulse.seen) if pulse else None, connected)
+    return expired(machine.name, rfc3339(pulse.seen) if pulse else None, connected, waited)
 
 
 def _expire_commands(session: Session, machine: Machine, live: PulseOf, at: int) -> None:
-    for kept in run_commands.of_machine(session, machine.id):
-        row = kept.row
-        if row.state in UNDER_WAY and row.began <= at - KEPT_SECONDS:
-            error = _late(session, machine, live, at)
-            row.state, row.code, row.message = FAILED, error["code"], error["message"]
-            audit.record(session, ACTOR, "machines/runCommands/expired", kept.resource.resource_id)
+    for kept, given in run_commands.overdue(session, machine.id, UNDER_WAY, at - KEPT_SECONDS):
+        row, error = kept.row, _late(session, machine, live, at, KEPT_SECONDS + given)
+        row.state, row.code, row.message = FAILED, error["code"], error["message"]
+        audit.record(session, ACTOR, "machines/runCommands/expired", kept.resource.resource_id)
 
 
 def expire(session: Session, live: PulseOf, at: int) -> Changed:
-    """End what has waited for six hours. Returns the generations of machines whose document is another one now."""
+    """End what has waited for six hours, with a script that runs for its time besides. Returns the generations of
+    machines whose document is another one now."""
     late = at - KEPT_SECONDS
     query = select(Extension.machine_id).where(Extension.state.in_(UNDER_WAY), Extension.began <= late)
     changed: Changed = {}

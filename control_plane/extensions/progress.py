@@ -115,16 +115,16 @@ def error_of(item: Mapping[str, Any]) -> dict[str, str]:
     return {"code": str(code)[:64], "message": text}
 
 
-def expired(name: str, heard: str | None, connected: bool) -> dict[str, str]:
-    """Code and message of a wish that no outcome came of in time. `heard`: time of the last heartbeat."""
+def expired(name: str, heard: str | None, connected: bool, waited: int) -> dict[str, str]:
+    """Code and message of a wish that no outcome came of in time. `heard`: time of the last heartbeat; `waited`: the
+    time, in seconds."""
+    within = f"within {waited / 3600:.3g} hours"
     if connected:
-        text = (
-            f"The machine '{name}' is connected and has not reported an outcome within 6 hours. Look at its gc_ext.log."
-        )
+        text = f"The machine '{name}' is connected and has not reported an outcome {within}. Look at its gc_ext.log."
     elif heard is None:
-        text = f"The machine '{name}' has never been connected, and was not within 6 hours."
+        text = f"The machine '{name}' has never been connected, and was not {within}."
     else:
-        text = f"The machine '{name}' was not connected within 6 hours; it was last heard at {heard}."
+        text = f"The machine '{name}' was not connected {within}; it was last heard at {heard}."
     return {"code": EXPIRED, "message": text + " The wish is kept: the machine carries it out when it can."}
 
 

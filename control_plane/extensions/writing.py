@@ -34,6 +34,9 @@ from control_plane.storage.extensions import KEY, Kept
 from control_plane.storage.models import Machine, SettingsCertificate
 from control_plane.storage.resource_models import Resource
 
+DIGEST_TAG = "hawser-protected-digest"
+"""By it the Ansible collection knows protected settings again (TAG in its plugins/plugin_utils/_digest.py)."""
+
 
 @dataclass(frozen=True)
 class Author:
@@ -57,6 +60,14 @@ def wait_for(kept: Kept) -> Wait:
     """What an operation waits for that wishes this."""
     row = kept.row
     return Wait(row.resource_id, kept.resource.name, row.version, row.sequence, row.removed is not None)
+
+
+def tags_after(tags: dict[str, str], sent: dict[str, str] | None, *, protected: bool) -> dict[str, str]:
+    """Tags after a write. Where it sent none they stay, but for what one of them says of settings that are others now
+    (`protected`): it would be taken for true."""
+    if sent is not None:
+        return sent
+    return {name: text for name, text in tags.items() if not protected or name.lower() != DIGEST_TAG}
 
 
 def raised(machine: Machine, kind: str = desired.KIND) -> int:
@@ -313,8 +324,7 @@ def write(
     again = not made and (settings or protected or revived or failed)
     work = moves or again or reordered
     resource.properties = new
-    if wish.tags is not None:
-        resource.tags = wish.tags
+    resource.tags = tags_after(resource.tags, wish.tags, protected=protected)
     resource.modified, resource.modified_by, resource.modified_by_type = author.at, author.id, author.type
     automatic = bool(new.get("enableAutomaticUpgrade"))
     if automatic != row.automatic or moves or again:

@@ -18,9 +18,12 @@ _SHOWN = ("executionState", "executionMessage", "exitCode", "output", "error", "
 def instance_view(kept: KeptCommand) -> dict[str, Any]:
     """How it goes, of the sequence that is wished."""
     row, item = kept.row, kept.row.reported
-    if row.state == FAILED and row.code is not None:
+    if item is not None and item["sequence"] < row.sequence:  # a higher one is of before a restore of the hub
+        item = None
+    expired = row.state == FAILED and row.code is not None
+    if expired and (item is None or item["executionState"] != "Running"):
         return {"executionState": "Unknown", "executionMessage": row.message, "statuses": []}
-    if item is None or item["sequence"] < row.sequence:  # a higher one is of before a restore of the hub
+    if item is None:
         return {"executionState": "Pending", "statuses": []}
     return {name: item[name] for name in _SHOWN if item.get(name) is not None} | {"statuses": []}
 

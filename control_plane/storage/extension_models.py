@@ -50,7 +50,8 @@ class Extension(Base):
 
 class RunCommand(Base):
     """A run command of a machine; the columns are those of Extension. `protected` holds its protected parameters and
-    the password of its user."""
+    the password of its user; `request`: keyed, by what its sequence was asked for: the client's id of the request with
+    all that it wished, None without an id."""
 
     __tablename__ = "run_commands"
     resource_id: Mapped[int] = mapped_column(
@@ -58,6 +59,7 @@ class RunCommand(Base):
     )
     machine_id: Mapped[int] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), index=True)
     sequence: Mapped[int] = mapped_column(Integer)
+    request: Mapped[str | None] = mapped_column(String(64))
     protected: Mapped[str | None] = mapped_column(Text)
     certificate: Mapped[str | None] = mapped_column(Text)
     generation: Mapped[int] = mapped_column(Integer)

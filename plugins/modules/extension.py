@@ -73,7 +73,7 @@ options:
   protected_settings_digest:
     description:
       - Keep a salted, slow digest of O(protected_settings) in the extension's tag C(hawser-protected-digest), so that a
-        change of them is noticed by any controller.
+        change of them is noticed by any controller. The hub drops the tag when somebody else writes other ones.
       - Whoever may read the extension can test guesses against it, some a second. Switch it off for values that can be
         guessed; then they are sent only when the extension is new or something else differs, such as
         O(force_update_tag).

@@ -100,6 +100,7 @@ attributes:
 notes:
   - The task fails if the script ends with another exit code than 0; use C(failed_when) to judge otherwise.
   - The hub keeps the last 4 KiB of each stream.
+  - A request whose answer was lost is sent again, and the hub does not run the script twice for it.
 seealso:
   - module: hawser.machine.extension
 """

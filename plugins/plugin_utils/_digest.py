@@ -15,6 +15,7 @@ import json
 import os
 from typing import Any
 
+# The hub (DIGEST_TAG in its extensions/writing.py) drops it when somebody else writes other protected settings.
 TAG = "hawser-protected-digest"
 # About a tenth of a second for a guess, and for a host of a play.
 ITERATIONS = 200_000

@@ -9,6 +9,7 @@ import json
 import random
 import time
 import urllib.error
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,9 +175,12 @@ class Client:
     ) -> Reply:
         """Send a request until there is an answer that is final; every request of this collection may be repeated.
 
+        All its tries have one id: by it the hub knows a run command again whose answer was lost, and does not begin the
+        script anew (docs/arm.md, 'Run commands').
+
         Raises HubError. Neither the token nor a body appears in it.
         """
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "x-ms-client-request-id": str(uuid.uuid4())}
         data = None
         if token:
             headers["Authorization"] = f"Bearer {token}"

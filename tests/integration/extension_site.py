@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,13 @@ def serving(agent: Agent) -> Iterator[int]:
     assert code == 0
 
 
-def arm_of(hub: HubProcess, token: str) -> Arm:
-    """Requests to ARM as curl would send them."""
+def arm_of(hub: HubProcess, token: str, more: Mapping[str, str] | None = None) -> Arm:
+    """Requests to ARM as curl would send them. `more`: headers of each of them."""
     session = hub.session()
 
     def ask(method: str, path: str, body: Any = None, **query: str) -> Any:
         url = path if path.startswith("https://") else f"{hub.url}{path}"
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}", **(more or {})}
         return session.request(method, url, params={**API, **query}, json=body, headers=headers, timeout=30)
 
     return ask

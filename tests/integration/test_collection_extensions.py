@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.integration.collection_controller import ROOT, Controller, of_hub
-from tests.integration.hub_machine import Machine, make_csr, make_key, payload_of
+from tests.integration.hub_machine import API, Machine, make_csr, make_key, payload_of
 from tests.integration.hub_process import HubProcess
 from tests.integration.test_collection_controller import CALLBACKS, run
 
@@ -205,6 +205,25 @@ def test_protected_settings(controller: Controller, machine: Played, tmp_path: P
     assert machine.documents[-1]["content"]["extensions"][0]["sequence"] == 1
     assert SECRET not in json.dumps([made, other])
     run(controller, "extension", machine="web01", name="secret", state="absent")
+
+
+def test_protected_settings_that_somebody_else_wrote_are_noticed(
+    controller: Controller, hub: HubProcess, owner: dict[str, Any], machine: Played
+) -> None:
+    wish = {**WISH, "name": "shared", "settings": {}, "protected_settings": {"commandToExecute": SECRET}}
+    assert run(controller, "extension", **wish)["changed"]
+    answer = hub.session().patch(
+        f"{hub.url}{machine.resource_id}/extensions/shared",
+        params=API,
+        json={"properties": {"protectedSettings": {"commandToExecute": "another"}}},
+        headers={"Authorization": f"Bearer {hub.token(owner)}"},
+        timeout=30,
+    )
+    assert answer.status_code == 202, answer.text
+    mended = run(controller, "extension", **wish)
+    assert [reason["path"] for reason in mended["reasons"]] == ["protected_settings"]
+    assert not run(controller, "extension", **wish)["changed"]
+    run(controller, "extension", machine="web01", name="shared", state="absent")
 
 
 def test_an_extension_that_fails_says_why_and_is_tried_again(controller: Controller, machine: Played) -> None:

@@ -59,6 +59,23 @@ def test_protected_settings_are_for_the_machine_alone(
             assert secret.encode() not in file.read_bytes(), file
 
 
+def test_other_protected_settings_take_the_tag_of_the_former_with_them(arm: Arm, machine: ExtensionMachine) -> None:
+    mine, other = ({"commandToExecute": text} for text in ("mine", "another"))
+    tags = {"hawser-protected-digest": "of mine", "env": "prod"}
+
+    def left(method: str, what: dict[str, Any]) -> Any:
+        made = arm("PUT", path_of(machine), wish(protectedSettings=mine) | {"tags": tags})
+        assert made.json()["tags"] == tags
+        return arm(method, path_of(machine), what).json()["tags"]
+
+    assert left("PUT", wish(settings={"a": "b"})) == tags
+    assert left("PUT", wish(protectedSettings=mine)) == tags
+    assert left("PATCH", {"properties": {"protectedSettings": other}}) == {"env": "prod"}
+    assert left("PUT", wish(protectedSettings=other)) == {"env": "prod"}
+    assert left("PUT", wish(protectedSettings={})) == {"env": "prod"}
+    assert left("PUT", wish(protectedSettings=other) | {"tags": tags}) == tags
+
+
 def test_a_key_that_another_machine_has_is_not_certified(hub: HubProcess, arm: Arm, token: str) -> None:
     """A disk was copied with extd's key: who holds it could read what is meant for the original."""
     original = ExtensionMachine.connected(hub, "with-its-key", token)

@@ -8,6 +8,7 @@ import json
 import tarfile
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from azure.core.exceptions import HttpResponseError
@@ -61,6 +62,12 @@ def tell(machine: ExtensionMachine, state: str = "Succeeded", **members: Any) ->
     ]
     answer = machine.report("runcommands", {"generation": found["generation"], "runCommands": items})
     assert answer.status_code == 200, answer.text
+
+
+def sequence(machine: ExtensionMachine) -> int:
+    """That of the only command."""
+    (item,) = document(machine)["content"]["runCommands"]
+    return int(item["sequence"])
 
 
 def state(arm: Arm, machine: ExtensionMachine) -> tuple[str, str]:
@@ -143,6 +150,108 @@ def test_status_codes_and_runs(arm: Arm, machine: ExtensionMachine) -> None:
     tell(machine)
     assert arm("GET", removal.headers["Location"]).status_code == 204
     assert arm("DELETE", path(machine)).status_code == 204
+
+
+def with_id(hub: HubProcess, token: str, request_id: str | None = None) -> Arm:
+    """Requests that have one id, as a client gives to all tries of one."""
+    return arm_of(hub, token, {"x-ms-client-request-id": request_id or str(uuid4())})
+
+
+def protected(value: str) -> dict[str, Any]:
+    """Properties with a protected parameter."""
+    return {"protectedParameters": [{"name": "P", "value": value}]}
+
+
+def test_a_repeated_put_whose_answer_was_lost_runs_nothing_twice(
+    hub: HubProcess, token: str, arm: Arm, machine: ExtensionMachine
+) -> None:
+    wanted = body("sleep 60", **protected("s3cret")) | {"tags": {"a": "b"}}
+    client = with_id(hub, token)
+    made = client("PUT", path(machine), wanted)
+    tell(machine, "Running")
+    before = document(machine)
+    again = client("PUT", path(machine), wanted)
+    assert (made.status_code, again.status_code) == (201, 200)
+    assert document(machine) == before, "the machine hears of nothing"
+    for name in ("Azure-AsyncOperation", "Location", "Retry-After"):
+        assert again.headers[name] == made.headers[name]
+    assert state(arm, machine) == ("Creating", "Running")
+    assert arm("PATCH", path(machine), {"tags": {"a": "c"}}).status_code == 200, "of somebody else, and no run"
+    tell(machine)
+    again = client("PUT", path(machine), wanted)
+    assert (again.status_code, again.json()["properties"]["provisioningState"]) == (200, "Succeeded")
+    assert again.json()["tags"] == {"a": "c"}
+    assert again.headers["Azure-AsyncOperation"] == made.headers["Azure-AsyncOperation"]
+    assert operation_of(arm, again)["status"] == "Succeeded"
+    assert sequence(machine) == 0
+
+
+def test_what_is_no_repeated_put_runs(hub: HubProcess, token: str, arm: Arm, machine: ExtensionMachine) -> None:
+    secret, other = protected("s3cret"), protected("another")
+    wanted = body(**secret)
+    client = with_id(hub, token, "constant")
+    client("PUT", path(machine), wanted)
+    for number, (who, what) in enumerate(
+        (
+            (arm, wanted),
+            (arm, wanted),
+            (client, wanted),
+            (client, body(**other)),
+            (client, body("id", **secret)),
+            (client, body("id", timeoutInSeconds=60, **secret)),
+            (client, body("id", timeoutInSeconds=60, **secret) | {"tags": {"a": "b"}}),
+            (with_id(hub, hub.token(hub.principal("somebody", "Contributor")), "constant"), wanted),
+            (with_id(hub, token), wanted),
+            (client, wanted),
+        ),
+        1,
+    ):
+        assert who("PUT", path(machine), what).status_code == 200
+        assert sequence(machine) == number
+    client("PUT", path(machine), wanted)
+    assert sequence(machine) == number
+    hub.execute("UPDATE run_commands SET began = began - 3600")
+    client("PUT", path(machine), wanted)
+    assert sequence(machine) == number + 1, "not for ever"
+    client("DELETE", path(machine))
+    client("PUT", path(machine), wanted)
+    assert sequence(machine) == number + 2, "made anew"
+    patch = {"properties": secret}
+    assert [client("PATCH", path(machine), patch).status_code for _ in range(2)] == [200, 200]
+    assert sequence(machine) == number + 3, "a PATCH is repeated as well"
+
+
+def test_the_sdk_follows_the_first_run_when_it_repeats(
+    hub: HubProcess, owner: dict[str, Any], machine: ExtensionMachine
+) -> None:
+    source = models.MachineRunCommandScriptSource(script="date")
+    wanted = models.MachineRunCommand(location="local", properties=models.MachineRunCommandProperties(source=source))
+    headers = {"x-ms-client-request-id": str(uuid4())}
+    with sdk(hub, owner) as client:
+        begin = client.machine_run_commands.begin_create_or_update
+        pollers = [begin(G, machine.name, "run", wanted, headers=headers) for _ in range(2)]
+        assert sequence(machine) == 0
+        tell(machine, output="once")
+        for poller in pollers:
+            properties = poller.result().properties
+            assert properties is not None
+            assert properties.instance_view is not None
+            assert properties.instance_view.output == "once"
+
+
+def test_other_protected_parameters_take_the_tag_of_the_former_with_them(arm: Arm, machine: ExtensionMachine) -> None:
+    mine, other = protected("mine"), protected("another")
+    tags = {"hawser-protected-digest": "of mine", "env": "prod"}
+
+    def left(method: str, what: dict[str, Any]) -> Any:
+        assert arm("PUT", path(machine), body(**mine) | {"tags": tags}).json()["tags"] == tags
+        return arm(method, path(machine), what).json()["tags"]
+
+    assert left("PATCH", {"properties": {"timeoutInSeconds": 60}}) == tags
+    assert left("PATCH", {"properties": other}) == {"env": "prod"}
+    assert left("PATCH", {"properties": other, "tags": tags}) == tags
+    assert left("PUT", body(**other)) == {"env": "prod"}
+    assert left("PUT", body()) == {"env": "prod"}
 
 
 def test_who_lost_the_role_reads_nothing_through_an_operation(
@@ -256,3 +365,46 @@ def test_what_nobody_answers_for_six_hours_fails(hub: HubProcess, arm: Arm, mach
     assert f"{machine.name}/run" in [item["name"] for item in listed]
     refused = machine.report("runcommands", {"generation": 1, "runCommands": [{"name": "run"}]})
     assert code_of(refused) == (400, "InvalidRequestContent")
+
+
+def older(machine: ExtensionMachine, hours: float) -> None:
+    """Lets time pass for the run commands."""
+    machine.hub.execute("UPDATE run_commands SET began = began - :seconds", seconds=int(hours * 3600))
+
+
+@pytest.mark.parametrize(
+    ("given", "hours", "told"),
+    [({"timeoutInSeconds": 12 * 3600}, 12.0, {}), ({}, 1.5, {"sequence": 1 << 62})],
+    ids=["given", "none-given-told-of-before-a-restore"],
+)
+def test_what_runs_has_the_time_that_it_was_given(
+    arm: Arm, machine: ExtensionMachine, given: dict[str, Any], hours: float, told: dict[str, Any]
+) -> None:
+    def late() -> dict[str, Any]:
+        return dict(arm("GET", path(machine, "late")).json()["properties"])
+
+    answer = arm("PUT", path(machine), body(**given))
+    tell(machine, "Running", **told)
+    arm("PUT", path(machine, "late"), body(timeoutInSeconds=7 * 86400))
+    older(machine, 6)
+    until(lambda: late()["provisioningState"] == "Failed", what="this one has not begun")
+    assert late()["instanceView"]["executionState"] == "Unknown"
+    assert state(arm, machine) == ("Creating", "Running")
+    assert operation_of(arm, answer)["status"] == "InProgress"
+    tell(machine, "Running")
+    assert (late()["provisioningState"], late()["instanceView"]["executionState"]) == ("Failed", "Running")
+    older(machine, hours)
+    ended = until(lambda: (found := operation_of(arm, answer))["status"] == "Failed" and found)
+    assert ended["error"]["code"] == "ExtensionOperationTimeout"
+    assert f"within {6 + hours:g} hours" in ended["error"]["message"]
+    assert state(arm, machine) == ("Failed", "Running")
+    tell(machine)
+    assert state(arm, machine) == ("Succeeded", "Succeeded")
+
+
+def test_a_deletion_waits_for_nothing_that_runs(arm: Arm, machine: ExtensionMachine) -> None:
+    arm("PUT", path(machine), body(timeoutInSeconds=12 * 3600))
+    tell(machine, "Running")
+    assert arm("DELETE", path(machine)).status_code == 202
+    older(machine, 6)
+    until(lambda: state(arm, machine)[0] == "Failed")

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft7Validator
 from sqlalchemy import delete
+from tuf.api.exceptions import BadVersionNumberError
 
+from control_plane import clock
 from control_plane.artefacts import catalogue, keys, online, serving, upkeep
 from control_plane.artefacts import place as places
 from control_plane.errors import OperatorError
@@ -29,13 +31,13 @@ from tests.unit.artefacts.conftest import Client, add, packed, run, settle, told
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_what_is_published_is_believed(top: Path, data: Path) -> None:
-    client = Client(data, top / "client")
+def test_what_is_published_is_believed(top: Path, data: Path, passing: Callable[[float], int]) -> None:
+    at, client = passing(0), Client(data, top / "client")
     assert client.look("extensions/Hawser.Demo/1.0.0/linux.zip") == [None]
     found = add(data, top / "p.zip")
     assert client.look(found.target) == [None]
     done = settle(data, top / "keys")
-    assert (done.root, done.targets, done.added, done.removed, done.gap) == (1, 2, [found.target], [], False)
+    assert (done.root, done.targets, done.added, done.removed, done.gap) == (1, at, [found.target], [], False)
     assert client.look(found.target) == [(top / "p.zip").read_bytes()]
     work.remove(data, found.target)
     assert client.look(found.target) == [(top / "p.zip").read_bytes()]
@@ -61,7 +63,7 @@ def test_every_step_is_in_the_audit(top: Path, data: Path) -> None:
 
 def test_the_catalogue_is_handed_over(top: Path, data: Path) -> None:
     found = add(data, top / "p.zip")
-    settle(data, top / "keys")
+    version = settle(data, top / "keys").targets
     database = open_database(data)
 
     def kept() -> list[tuple[str, str, str, int, str]]:
@@ -72,9 +74,9 @@ def test_the_catalogue_is_handed_over(top: Path, data: Path) -> None:
     assert kept() == [("Hawser", "Demo", path, found.length, found.sha256)]
     with database.write() as session:
         session.execute(delete(ExtensionPackage))
-    assert upkeep.hand_over(data, database, 2) == 2
+    assert upkeep.hand_over(data, database, version) == version
     assert kept() == [], "this version was seen"
-    assert upkeep.hand_over(data, database, 1) == 2
+    assert upkeep.hand_over(data, database, 1) == version
     assert len(kept()) == 1, "a command was killed before it could tell"
     database.close()
 
@@ -249,9 +251,9 @@ def test_superseded_files_go_after_a_day(top: Path, data: Path) -> None:
 
 
 def test_renewing_what_the_operator_signs(top: Path, data: Path, passing: Callable[[float], int]) -> None:
-    passing(1)
-    assert work.renew(data) == {"root": 2, "targets": 2}
-    assert work.renew(data) == {"root": 2, "targets": 2}
+    at = passing(1)
+    assert work.renew(data) == {"root": 2, "targets": at}
+    assert work.renew(data) == {"root": 2, "targets": at}
     settle(data, top / "keys")
     current = places.published(places.of(data))
     assert current is not None
@@ -333,6 +335,96 @@ def test_bundles(top: Path, data: Path, passing: Callable[[float], int]) -> None
     assert work.refresh(far, force=True) == []
     assert "vouches for" in told(far, "artefacts", "import-bundle", file)
     assert client.look(later.target) == [(top / "q.zip").read_bytes()]
+
+
+def test_a_repository_out_of_an_old_bundle_goes_on_ahead_of_machines(
+    top: Path, data: Path, passing: Callable[[float], int]
+) -> None:
+    found = add(data, top / "p.zip")
+    settle(data, top / "keys")
+    work.export_bundle(data, top / "b.tar", None)
+    shutil.copyfile(data / "artefacts/metadata/1.root.json", top / "root.json")
+    client = Client(data, top / "client")
+    passing(1)
+    for version in ("2.0.0", "3.0.0", "4.0.0"):
+        add(data, top / "q.zip", version)
+        settle(data, top / "keys")
+    client.look()
+    shutil.rmtree(data / "artefacts")
+    work.import_bundle(data, top / "b.tar", top / "root.json")
+    passing(1)
+    work.refresh(data, force=True)
+    with pytest.raises(BadVersionNumberError):
+        client.look()
+    work.renew(data)
+    settle(data, top / "keys")
+    assert client.look(found.target) == [(top / "p.zip").read_bytes()]
+
+
+def test_a_clock_that_was_far_ahead_locks_nothing(top: Path, data: Path, passing: Callable[[float], int]) -> None:
+    at, client = passing(300), Client(data, top / "client")
+    add(data, top / "p.zip")
+    assert settle(data, top / "keys").targets == at
+    passing(-300)
+    later = add(data, top / "q.zip", "2.0.0")
+    assert settle(data, top / "keys").targets == at + 1
+    assert client.look(later.target) == [(top / "q.zip").read_bytes()]
+
+
+def test_a_bundle_is_not_put_below_a_list_that_does_not_know_it(
+    top: Path, data: Path, passing: Callable[[float], int]
+) -> None:
+    far = top / "far"
+    shutil.copytree(data, far)
+    found = add(data, top / "p.zip")
+    settle(data, top / "keys")
+    work.export_bundle(data, top / "b.tar", None)
+    passing(1)
+    add(far, top / "q.zip", "2.0.0")
+    assert told(far, "artefacts", "import-bundle", top / "b.tar").startswith("A list is staged")
+    settle(far, top / "keys")
+    # What is in force when it is imported knows of the list that is staged over it.
+    work.export_bundle(far, top / "c.tar", None)
+    third = add(far, top / "r.zip", "3.0.0")
+    work.import_bundle(far, top / "c.tar", None)
+    settle(far, top / "keys")
+    assert Client(far, top / "client").look(found.target, third.target) == [None, (top / "r.zip").read_bytes()]
+
+
+@pytest.mark.parametrize("by", ["import", "refresh"])
+def test_a_site_that_only_imports_removes_what_was_superseded(top: Path, data: Path, by: str) -> None:
+    def bring(name: str) -> None:
+        work.export_bundle(data, top / name, None)
+        work.import_bundle(far, top / name, root)
+
+    far, root = top / "far", top / "root.json"
+    shutil.copyfile(data / "artefacts/metadata/1.root.json", root)
+    assert run(far, "init", "--url", "https://far.example:8443").exit_code == 0
+    old = add(data, top / "p.zip")
+    settle(data, top / "keys")
+    bring("a.tar")
+    halfway = Client(far, top / "halfway")
+    assert halfway.look(old.target) == [(top / "p.zip").read_bytes()]
+    place = places.of(far)
+    served = {path for path in place.top.rglob("*.*") if path.is_file()}
+    work.remove(data, old.target)
+    new = add(data, top / "q.zip", "2.0.0")
+    settle(data, top / "keys")
+    bring("b.tar")
+    assert all(path.exists() for path in served), "a machine may be on the way to them"
+    assert halfway.look(old.target, new.target) == [None, (top / "q.zip").read_bytes()]
+    for path in place.metadata.iterdir():
+        os.utime(path, (1, 1))
+    if by == "import":
+        bring("c.tar")
+    else:
+        assert upkeep.renew(far, clock.now()) == []
+    assert [path.name for path in place.targets.rglob("*.zip")] == [f"{new.sha256}.linux.zip"]
+    assert len(list(place.metadata.glob("*.targets.json"))) == 1
+    # An import supersedes the snapshot that was in force until then.
+    assert len(list(place.metadata.glob("*.snapshot.json"))) == (2 if by == "import" else 1)
+    for client in (halfway, Client(far, top / "client")):
+        assert client.look(old.target, new.target) == [None, (top / "q.zip").read_bytes()]
 
 
 def test_damaged_bundles(top: Path, data: Path) -> None:

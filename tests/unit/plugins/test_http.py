@@ -88,6 +88,17 @@ def test_busy_then_good(server: Server, client: http_client.Client, slept: list[
     assert {headers["Authorization"] for _method, _path, headers, _body in server.seen} == {"Bearer t"}
 
 
+def test_all_tries_of_one_request_have_one_id(server: Server, client: http_client.Client) -> None:
+    for status in (504, 200, 200):
+        server.say(status, {})
+    for _ in range(2):
+        client.request("POST", server.url + "/x", json_body={})
+    # urllib writes names in its own way.
+    ids = [{name.lower(): value for name, value in seen[2].items()}["x-ms-client-request-id"] for seen in server.seen]
+    assert ids[0] == ids[1] != ids[2]
+    assert len(ids[0]) == 36
+
+
 def test_busy_for_ever_ends(server: Server, client: http_client.Client, slept: list[float]) -> None:
     for _ in range(http_client.ATTEMPTS):
         server.say(500)
