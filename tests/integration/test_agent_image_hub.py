@@ -138,7 +138,7 @@ def test_extd_of_a_twin_does_nothing_and_has_a_key_of_its_own_once_it_is_reset(
         assert done.returncode == 0, done.stdout
         assert (twin.state / "state/settings.crt").exists()
         assert settings_key(twin) != settings_key(original)
-        assert "identity is connected" in log.read_text()
+        until(lambda: "identity is connected" in log.read_text(), what=log.read_text)
     stop(twin)
     stop(original)
 
