@@ -45,9 +45,8 @@ def connect(
     with only_one(session):
         old = read(session)
         status = session.himds().status()
-        if status.get("identityState") in machine.BOUND and not adopt:
-            # himds would refuse, and until then the binding would be another one.
-            raise errors.AlreadyConnected(f"this machine is already connected to {status.get('resourceId')}")
+        if not adopt:
+            refuse_connected(status)  # himds would, and until then the binding would be another one
         bound = _bound_for(place, vm_id or _unfinished(status, old, place))
         if adopt and old is not None:
             # Whoever kills this leaves a held machine under its old name, or a connected one under the new.
@@ -80,9 +79,27 @@ def connect(
             # Refused before anything began: whoever was bound before still is.
             if old and (adopt or refusal.code in ("AZCM0027", "AZCM0067")):
                 atomic.write_json(session.paths.binding, old, mode=0o644)
-            elif adopt or _unfinished(session.himds().status(), bound, place) is None:
-                forget(session)
+            else:
+                with contextlib.suppress(errors.AgentError):  # a himds that is away says nothing: the binding stays
+                    if adopt or _unfinished(session.himds().status(), bound, place) is None:
+                        forget(session)
             raise
+
+
+def refuse_connected(status: Mapping[str, Any]) -> None:
+    """Errors: AZCM0067 with the resource id; AZCM0027 while another command connects, and in a sealed image."""
+    state = status.get("identityState")
+    if state == "connecting":
+        raise errors.ConfigurationConflict(
+            "another command is connecting this machine", "Wait until it has ended; see: azcmagent show"
+        )
+    if state == "sealed":
+        machine.refuse_sealed()
+    if state not in (None, "disconnected"):
+        raise errors.AlreadyConnected(
+            f"this machine is already connected to {status.get('resourceId')}",
+            "Disconnect it first with: azcmagent disconnect",
+        )
 
 
 def disconnect(session: Session, token: str | None, local_only: bool) -> dict[str, Any]:

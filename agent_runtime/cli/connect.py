@@ -56,8 +56,7 @@ def run(session: Session) -> int:
     way = credential.chosen(args)
     if birth.is_sealed(session.paths):
         machine.refuse_sealed()  # himds, which does not run in an image, need not say so
-    status = session.himds().status()
-    refuse_connected(status)
+    binding.refuse_connected(session.himds().status())
     profile = session.cloud(place["cloud"])
     if not args.ignore_network_check:
         session.out.progress(0, "Checking the network")
@@ -113,22 +112,6 @@ def host_name() -> str:
     if not name:
         raise errors.ResourceNameNotObtained("this machine has no host name", "Give --resource-name")
     return name
-
-
-def refuse_connected(status: dict[str, Any]) -> None:
-    """Errors: AZCM0067 with the resource id; AZCM0027 while another command connects, and in a sealed image."""
-    state = status.get("identityState")
-    if state == "connecting":
-        raise errors.ConfigurationConflict(
-            "another command is connecting this machine", "Wait until it has ended; see: azcmagent show"
-        )
-    if state == "sealed":
-        machine.refuse_sealed()
-    if state not in (None, "disconnected"):
-        raise errors.AlreadyConnected(
-            f"this machine is already connected to {status.get('resourceId')}",
-            "Disconnect it first with: azcmagent disconnect",
-        )
 
 
 def _refuse_later(args: Any) -> None:

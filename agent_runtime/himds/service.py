@@ -233,7 +233,7 @@ class Himds:
             except Cancelled:
                 raise
             except BaseException:
-                self._loop.spawn(self._after_failure(), "the end of a connect")
+                self._loop.spawn(self._after_failure(adopt), "the end of a connect")
                 raise
             if adopt:
                 atomic.unlink(self._known.paths.adoption)
@@ -246,15 +246,15 @@ class Himds:
             self._reports.flush()
             return result
 
-    async def _after_failure(self) -> None:
-        """A connect has failed: on with the identity that is held, if there is one. Where the disk had no room to write
-        the end down it is written once there is, or when another command comes."""
+    async def _after_failure(self, adopt: bool) -> None:
+        """A connect has failed: with `adopt` on with the identity that is held. Where the disk had no room to write the
+        end down it is written once there is, or when another command comes."""
         while self._known.state == "connecting" and not self._busy:
             try:
                 self._known.store.apply("cut_off")
             except OSError:
                 await sleep(END_SECONDS)
-        if self._hub is not None and not self._busy and self._known.state in machine.BOUND:
+        if adopt and self._hub is not None and not self._busy and self._known.state in machine.BOUND:
             self._keeper.start(self._hub)
 
     async def _disconnect(self, stream: ipc.Stream, args: dict[str, Any], progress: ipc.Progress) -> dict[str, Any]:

@@ -178,13 +178,13 @@ class Judge:
         self._log.error(f"desired state {kind} is refused: {_WHY.get(reason, reason[:64])}")
         data = {"desired": {"kind": kind, "accepted": False, "reason": reason}}
         self._teller.keep(kind, data)
-        try:
-            if reason == "expired":
-                self._expired[kind] = document
-            else:
+        if reason == "expired":
+            self._expired[kind] = document
+        else:
+            try:
                 self._store.dismiss(kind, document)
-        except OSError as problem:
-            self._log.error(f"desired state {kind} that is refused cannot be removed: {said(problem)}")
+            except OSError as problem:
+                self._log.error(f"desired state {kind} that is refused cannot be removed: {said(problem)}")
         await self._teller.send(kind, data)
 
 

@@ -80,6 +80,22 @@ def test_a_machine_that_could_not_be_deleted_again_is_connected_as_the_same(
     assert life.faults() == []
 
 
+def test_a_himds_that_goes_away_after_a_refusal_hides_no_reason(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    himds = life.himds()
+    answers = [himds.status()]
+
+    def status() -> dict[str, Any]:
+        if not answers:
+            raise errors.HimdsUnreachable("himds is not running")
+        return answers.pop()
+
+    monkeypatch.setattr(himds, "status", status)
+    monkeypatch.setattr(agent_life.Hub, "enrol", away)
+    with pytest.raises(errors.NetworkFailed):
+        connect(life, himds)
+    assert os.path.exists(life.paths.binding), "whether the attempt has ended is not known"
+
+
 def test_the_key_of_an_attempt_for_another_machine_is_not_used(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(agent_life.Hub, "enrol", away)
@@ -142,8 +158,8 @@ def test_a_failure_that_the_full_disk_has_no_room_for_is_written_down_later(
             connect(life, himds)
         assert himds.state == "connecting"
         with pytest.raises(AssertionError, match="waits for something"):
-            himds.drive(himds._after_failure())
-    himds.drive(himds._after_failure())
+            himds.drive(himds._after_failure(False))
+    himds.drive(himds._after_failure(False))
     assert himds.state == "disconnected"
     connect(life, himds)
     assert life.faults() == []

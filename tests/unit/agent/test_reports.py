@@ -29,7 +29,8 @@ def test_reports_do_not_wait_once_the_hub_answers_again(tmp_path: Any, monkeypat
     log = SimpleNamespace(warning=lambda _text: None)
     paths = SimpleNamespace(outbox=str(tmp_path / "outbox"))
     known: Any = SimpleNamespace(paths=paths, log=log, state="connected", credential=dict)
-    made = reports.Reports(loop, known, lambda: SimpleNamespace(call=call))  # type: ignore[arg-type,return-value]
+    hub: Any = SimpleNamespace(call=call)
+    made = reports.Reports(loop, known, lambda: hub)
 
     async def life() -> None:
         nonlocal is_away

@@ -26,7 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from agent_runtime.extensions.engine import Engine
+from agent_runtime.extensions.layout import Layout
 from agent_runtime.extensions.timing import Timing
+from agent_runtime.extensions.watch import Watch
 from agent_runtime.platform import paths as places
 from agent_runtime.service.desired import Host
 from agent_runtime.service.log import Log
@@ -430,3 +432,23 @@ def envelope(pem: str, text: str, folder: Path) -> str:
 
 
 __all__ = ["Desk", "Extd", "Hub", "Site", "b64", "certificate_of", "command", "envelope", "live", "until", "wish"]
+
+
+def nobody(*_: object) -> None:
+    """Hears nothing."""
+
+
+def watching(
+    folder: Path,
+    problems: list[BaseException],
+    judged: Callable[..., None] = nobody,
+    heard: Callable[..., None] = nobody,
+) -> tuple[Loop, Watch]:
+    """The watch over what handlers write below `folder`, on a loop that a problem ends."""
+
+    def ended(_: str, problem: BaseException) -> None:
+        problems.append(problem)
+        loop.stop()
+
+    loop, layout = Loop(ended), Layout(places.linux(str(folder)))
+    return loop, Watch(loop, Log(str(folder / "log")), layout, Timing(), judged, heard, nobody)

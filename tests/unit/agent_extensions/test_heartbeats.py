@@ -15,13 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from agent_runtime.extensions import plan
-from agent_runtime.extensions.layout import Layout
-from agent_runtime.extensions.timing import Timing
-from agent_runtime.extensions.watch import Watch
-from agent_runtime.platform import paths as places
-from agent_runtime.service.log import Log
-from agent_runtime.service.loop import Loop, sleep
-from tests.unit.agent_extensions.kit import Desk, Site, live, wish
+from agent_runtime.service.loop import sleep
+from tests.unit.agent_extensions.kit import Desk, Site, live, watching, wish
 from tests.unit.agent_services.courier import CHECKOUT
 
 BEAT = '[{"version": 1.0, "heartbeat": {"status": "ready", "code": 0, "message": ""}}]'
@@ -39,21 +34,7 @@ def test_a_handler_that_beats_seldom_is_believed_for_ten_minutes(
     begin = start + 30
     told: list[str] = []
     problems: list[BaseException] = []
-
-    def ended(_: str, problem: BaseException) -> None:
-        problems.append(problem)
-        loop.stop()
-
-    loop, log = Loop(ended), Log(str(tmp_path / "log"))
-    watch = Watch(
-        loop,
-        log,
-        Layout(places.linux(str(tmp_path))),
-        Timing(),
-        lambda *_: None,
-        lambda _, found: told.append(found.status),
-        lambda *_: None,
-    )
+    loop, watch = watching(tmp_path, problems, heard=lambda _, found: told.append(found.status))
     now = SimpleNamespace(monotonic=lambda: clock, time=lambda: clock)
     monkeypatch.setattr("agent_runtime.extensions.watch.time", now)
     watch.follow({"test.fake": {**plan.blank("Test", "Fake"), "version": "1.0", "state": plan.ENABLED, "heartbeat": 1}})

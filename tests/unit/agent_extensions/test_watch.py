@@ -15,6 +15,7 @@ from agent_runtime.extensions.watch import Watch
 from agent_runtime.platform import paths as places
 from agent_runtime.service.log import Log
 from agent_runtime.service.loop import Loop
+from tests.unit.agent_extensions.kit import watching
 from tests.unit.agent_extensions.test_odd_handlers import STATUS
 
 
@@ -52,21 +53,7 @@ def test_what_a_handler_writes_after_a_long_silence_is_heard_of_soon(
     clock = [1000.0]
     told: list[str] = []
     problems: list[BaseException] = []
-
-    def ended(_: str, problem: BaseException) -> None:
-        problems.append(problem)
-        loop.stop()
-
-    loop, log = Loop(ended), Log(str(tmp_path / "log"))
-    watch = Watch(
-        loop,
-        log,
-        Layout(places.linux(str(tmp_path))),
-        Timing(),
-        lambda _key, _ident, verdict: told.append(verdict.state),
-        lambda *_: None,
-        lambda *_: None,
-    )
+    loop, watch = watching(tmp_path, problems, judged=lambda _key, _ident, verdict: told.append(verdict.state))
     monkeypatch.setattr("agent_runtime.extensions.watch.time", SimpleNamespace(monotonic=lambda: clock[0]))
     record = {**plan.blank("Test", "Fake"), "version": "1.0", "state": plan.ENABLED}
     record["extensions"] = {"fake": {"sequence": 0, "enabled": True, "name": "fake"}}
